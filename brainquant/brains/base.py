@@ -1,0 +1,381 @@
+"""The Brain that every pretraining shares: it anneals, trains safely, watches and reports."""
+
+import json
+import os
+import time
+
+import speechbrain as sb
+import torch
+from speechbrain import Stage
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.logger import get_logger
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from ..monitors import CodeMonitor, Sums, code_statistics, health_warnings, unigram_loss
+from ..plots import plot_report
+from ..quantisers import Quantiser
+from ..training.randomness import derived_generator
+
+logger = get_logger(__name__)
+
+OPTIONS_SHOWN = (
+    "device", "precision", "eval_precision", "max_grad_norm", "grad_accumulation_factor",
+    "optimizer_step_limit", "nonfinite_patience", "ckpt_interval_minutes", "ckpt_interval_steps",
+    "find_unused_parameters", "distributed_backend",
+)  # fmt: skip
+
+
+class PretrainBrain(sb.Brain):
+    """Trains an encoder on the codes of a quantiser.
+
+    A subclass adds ``compute_forward`` and ``compute_objectives``; the latter hands what is to be
+    known of a micro-batch to ``observe``. The quantiser is ``modules["quantiser"]``.
+
+    Arguments
+    ---------
+    modules : dict
+        Modules, with a ``quantiser`` that keeps the contract of ``brainquant.quantisers.base``.
+    opt_class : callable
+        Makes the optimiser from parameters.
+    hparams : dict
+        Hyperparameters; the keys that are read are in ``hparams_read``.
+    run_opts : RunOptions or dict
+        Options of the command line; they win over the same keys in hparams.
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer or None
+        Saves modules, optimiser and code counts at the end of each epoch.
+    """
+
+    # Keys of the YAML that this Brain, the loaders and the reports read.
+    hparams_read = frozenset({
+        "train_csv", "valid_csv", "data_folder", "batch_seconds", "num_buckets", "min_seconds",
+        "max_seconds", "num_workers", "seed", "sample_rate", "lr_schedule", "warmup_steps",
+        "log_interval", "train_loggers", "keep_checkpoints", "output_folder",
+    })  # fmt: skip
+
+    def __init__(
+        self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
+    ):
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        self.quantiser = self.modules["quantiser"]
+        if not isinstance(self.quantiser, Quantiser):
+            raise ValueError(
+                f"modules: quantiser: must be a brainquant Quantiser, got "
+                f"{type(self.quantiser).__name__}; for SpeechBrain's own quantisers change "
+                f"speechbrain.nnet.quantisers. to brainquant. in your YAML"
+            )
+        sizes = self.quantiser.num_codebooks, self.quantiser.codebook_size
+
+        def new_sums():
+            return Sums(CodeMonitor(*sizes).to(self.device))
+
+        # What was seen since the last log point, in this epoch before that, in validation.
+        self.window, self.epoch_sums, self.valid_sums = new_sums(), new_sums(), new_sums()
+        # The training codes of the whole run: the unigram that predictions have to beat.
+        self.train_codes = CodeMonitor(*sizes).to(self.device)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("train_codes", self.train_codes)
+        self.progress = None
+        self.grad_norm = float("nan")
+        self.warned = set()
+        # A try with --debug must not touch the metrics of the real run beside it.
+        debug = "debug" if self.debug and not self.debug_persistently else ""
+        self.report_folder = os.path.join(self.hparams.output_folder, debug)
+
+    # ---- what a subclass calls -------------------------------------------------------------
+
+    def waveforms(self, batch):
+        """Waveforms (batch, samples) and the number of samples of each, on the device."""
+        wavs, relative = batch.to(self.device).sig
+        return wavs, (relative * wavs.shape[1]).round().long()
+
+    def raw(self, name):
+        """A module without the wrapper of DistributedDataParallel."""
+        module = self.modules[name]
+        return module.module if isinstance(module, DistributedDataParallel) else module
+
+    def generator(self, stage):
+        """Draws the masks, noise and negatives of this micro-batch.
+
+        Derived from the seed and the number of the batch in the epoch, counted over ranks: each
+        rank draws other masks, a resumed run the same, and so do several ranks and one rank that
+        accumulates the same batches. Validation draws the same in every epoch.
+        """
+        place = (0, self.step)
+        if stage == Stage.TRAIN:
+            ranks = torch.distributed.get_world_size() if self.distributed_launch else 1
+            rank = self.rank if self.distributed_launch else 0
+            place = (self.hparams.epoch_counter.current, (self.step - 1) * ranks + rank)
+        return derived_generator(self.device, self.hparams.seed, stage.name, *place)
+
+    def observe(self, stage, codes_NG, **sums):
+        """Adds what is to be known of a micro-batch; nothing leaves the device here.
+
+        Arguments
+        ---------
+        stage : Stage
+            Training or validation.
+        codes_NG : torch.Tensor
+            Codes of the valid masked frames, shape (frames, codebooks).
+        **sums : int or torch.Tensor
+            ``loss``, ``correct`` and ``targets`` (the first two are shown divided by the third),
+            ``masked`` and ``valid`` (frames), ``samples``, and others that the subclass's
+            ``more_statistics`` reads.
+        """
+        (self.window if stage == Stage.TRAIN else self.valid_sums).add(codes_NG, batches=1, **sums)
+
+    def references(self, counts_GV):
+        """What the loss has to be better than; the unigram, unless a subclass knows another."""
+        return {"unigram_loss": unigram_loss(counts_GV, self.train_codes.counts)}
+
+    def more_statistics(self, sums):
+        """Numbers that only one objective has, for metrics.jsonl."""
+        return {}
+
+    # ---- training --------------------------------------------------------------------------
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """Trains as ``speechbrain.Brain.fit`` does, then draws the report; see there."""
+        self.train_sampler = train_set.batch_sampler  # SpeechBrain gives it the epoch
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("dataloader-TRAIN", train_set)
+        if len(train_set) < self.grad_accumulation_factor:
+            raise ValueError(
+                f"grad_accumulation_factor is {self.grad_accumulation_factor}, but an epoch has "
+                f"only {len(train_set)} batches on each rank: no step would ever be taken; lower "
+                f"grad_accumulation_factor: or batch_seconds:"
+            )
+        super().fit(epoch_counter, train_set, valid_set, **kwargs)
+        run_on_main(self.write_report)
+
+    def on_fit_start(self):
+        """Loads the last checkpoint, then shows what is in force."""
+        super().on_fit_start()
+        options = {name: getattr(self, name) for name in OPTIONS_SHOWN}
+        ranks = torch.distributed.get_world_size() if self.distributed_launch else 1
+        seconds = self.hparams.batch_seconds * ranks * self.grad_accumulation_factor
+        logger.info("In force: " + ", ".join(f"{name} {value}" for name, value in options.items()))
+        logger.info(
+            f"One step sees up to {seconds:g} s of speech: {self.hparams.batch_seconds:g} s x "
+            f"{ranks} rank(s) x {self.grad_accumulation_factor} accumulated"
+        )
+        run_on_main(self.forget_later_metrics)
+        self.last_read = time.perf_counter()
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Anneals every quantiser, from the count of steps that the checkpoint holds."""
+        for module in self.modules.modules():
+            if hasattr(module, "update_temp"):
+                module.update_temp(self.optimizer_step)
+
+    def check_loss_isfinite(self, loss):
+        """Left to ``optimizers_step``, where all ranks see the same gradients.
+
+        SpeechBrain 1.1.2 raises on the rank that sees the loss, and the others wait for ever.
+        """
+
+    def optimizers_step(self):
+        """Clips all parameters, then steps, unless a gradient is not finite.
+
+        SpeechBrain 1.1.2 clips the first parameter group only, clips to zero with
+        ``max_grad_norm: 0``, climbs the gradient with -1, and steps on NaN gradients. Here 0 and
+        below mean no clipping, and a step with a gradient that is not finite is left out.
+        """
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if torch.isfinite(torch.tensor(self.grad_norm)):
+            self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
+            self.scaler.step(self.optimizer)
+            self.optimizer_step += 1
+        else:
+            self.count_nonfinite_step()
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def count_nonfinite_step(self):
+        """Warns of a step that was left out, and ends the run after nonfinite_patience of them."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
+            return  # fp16 finds its scale by trying: that is no fault of the run
+        self.nonfinite_count += 1
+        text = (
+            f"step {self.optimizer_step + 1} left out: a gradient is not finite "
+            f"({self.nonfinite_count} in this epoch, nonfinite_patience {self.nonfinite_patience})"
+        )
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise ValueError(
+                f"{text}; parameters and checkpoints are as before it. Try a lower lr:, a longer "
+                f"warmup_steps:, precision: fp32, and look for silent or broken audio"
+            )
+        logger.warning(text)
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Shows progress, and logs at each ``log_interval`` of optimiser steps."""
+        if should_step and self.optimizer_step % self.hparams.log_interval == 0:
+            self.log_window()
+        self.progress.update()
+
+    def _fit_train(self, train_set, epoch, enable):
+        """SpeechBrain's epoch, with its progress bar showing loss and perplexity.
+
+        The bar of SpeechBrain 1.1.2 is local to this method and shows the loss only.
+        """
+        with tqdm(
+            total=len(train_set),
+            initial=self.step,
+            desc=f"epoch {epoch}",
+            dynamic_ncols=True,
+            disable=not enable,
+            colour=self.tqdm_barcolor["train"],
+        ) as self.progress:
+            super()._fit_train(train_set, epoch, enable=False)
+
+    # ---- logging ---------------------------------------------------------------------------
+
+    def on_stage_start(self, stage, epoch=None):
+        """Starts the sums of an epoch or of a validation."""
+        (self.epoch_sums if stage == Stage.TRAIN else self.valid_sums).clear()
+        self.stage_began = time.perf_counter()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs the epoch's training or validation, and saves after the latter."""
+        seconds = time.perf_counter() - self.stage_began
+        if stage == Stage.TRAIN:
+            self.read_window()
+            self.log("train", self.epoch_sums, seconds, epoch)
+            return
+        # Every rank has validated the same batches: there is nothing to add up.
+        record = self.log(stage.name.lower(), self.valid_sums, seconds, epoch)
+        if stage == Stage.VALID and self.checkpointer is not None:
+            self.checkpointer.save_and_keep_only(
+                meta={"valid_loss": record["loss"], "epoch": epoch, "step": self.optimizer_step},
+                num_to_keep=self.hparams.keep_checkpoints,
+                min_keys=["valid_loss"],
+            )
+
+    def read_window(self):
+        """What all ranks saw since the last log point, added to the epoch and to the run."""
+        window = self.window.reduced()
+        self.window.clear()
+        self.epoch_sums.merge(window)
+        self.train_codes.counts += window.monitor.counts
+        return window
+
+    def log_window(self):
+        """Logs the steps since the last log point."""
+        now = time.perf_counter()
+        window = self.read_window()
+        if window.values:
+            epoch = self.hparams.epoch_counter.current
+            record = self.log("train", window, now - self.last_read, epoch)
+            shown = {"loss": record["loss"], "perplexity": record["code_perplexity_sum"]}
+            self.progress.set_postfix(shown, refresh=False)
+        self.last_read = time.perf_counter()
+
+    def log(self, stage, sums, seconds, epoch):
+        """Writes one log point everywhere: metrics.jsonl, SpeechBrain's loggers, warnings.
+
+        Every rank calls it, because SpeechBrain's loggers end in a broadcast.
+
+        Returns
+        -------
+        record : dict
+            The line of metrics.jsonl.
+        """
+        counts_GV = sums.monitor.counts
+        values = sums.read()
+        if not values:
+            raise ValueError(f"no batch was seen in stage {stage!r}: the set is empty")
+        targets = max(values["targets"], 1)
+        record = {
+            "step": self.optimizer_step,
+            "epoch": epoch,
+            "stage": stage,
+            "loss": values["loss"] / targets,
+            "accuracy": values["correct"] / targets,
+            **self.references(counts_GV),
+            **code_statistics(counts_GV),
+            **self.more_statistics(values),
+            "masked_ratio": values["masked"] / max(values["valid"], 1),
+            "speech_per_second": values["samples"] / self.hparams.sample_rate / seconds,
+        }
+        if stage == "train":
+            lr = self.optimizer.param_groups[0]["lr"]
+            record.update(lr=lr, grad_norm=self.grad_norm)
+        if if_main_process():
+            os.makedirs(self.report_folder, exist_ok=True)
+            with open(self.metrics_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        scalars = {k: v for k, v in record.items() if k not in ("step", "stage", "code_perplexity")}
+        for train_logger in self.hparams.train_loggers:
+            train_logger.log_stats({"step": record["step"]}, **{f"{stage}_stats": scalars})
+        self.warn_once(record)
+        return record
+
+    def warn_once(self, record):
+        """Says what looks wrong, the first time that it does."""
+        after_warmup = record["step"] >= 2 * self.hparams.warmup_steps
+        warnings = health_warnings(record, self.quantiser.codebook_size, after_warmup)
+        for name in warnings.keys() - self.warned:
+            logger.warning(warnings[name])
+            self.warned.add(name)
+
+    @property
+    def metrics_file(self):
+        """One JSON line per log point."""
+        return os.path.join(self.report_folder, "metrics.jsonl")
+
+    def forget_later_metrics(self):
+        """Drops the lines after the checkpoint that was loaded, so that no step is there twice."""
+        if not os.path.exists(self.metrics_file):
+            return
+        with open(self.metrics_file, encoding="utf-8") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["step"] <= self.optimizer_step]
+        if self.optimizer_step == 0:
+            kept = []
+        with open(self.metrics_file + ".part", "w", encoding="utf-8") as file:
+            file.writelines(kept)
+        os.replace(self.metrics_file + ".part", self.metrics_file)
+
+    def write_report(self):
+        """Draws report.png from the metrics and the codes of the whole run."""
+        image = os.path.join(self.report_folder, "report.png")
+        plot_report(
+            self.metrics_file,
+            self.train_codes.counts.cpu().numpy(),
+            image,
+            title=f"{type(self).__name__} in {self.hparams.output_folder}",
+        )
+        logger.info(f"Report: {image}")
+
+    # ---- what evaluation calls -------------------------------------------------------------
+
+    @torch.no_grad()
+    def layer_features(self, batch):
+        """Outputs of each encoder layer for unmasked audio.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With ``sig``.
+
+        Returns
+        -------
+        layers : list of torch.Tensor
+            Shape (batch, frames, dim) each, from the first layer to the last.
+        """
+        outputs = []
+
+        def keep(module, inputs, output):
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+
+        encoder = self.raw("encoder")
+        layers = next(m for name, m in encoder.named_modules() if name.endswith("layers"))
+        hooks = [layer.register_forward_hook(keep) for layer in layers]
+        self.modules.eval()
+        self.encode(*self.waveforms(batch))
+        for hook in hooks:
+            hook.remove()
+        return outputs

@@ -1,0 +1,160 @@
+"""wav2vec 2.0: tell the quantised latents of masked speech from others of the same utterance.
+
+Shape suffixes: B batch, L samples, T latent frames, C latent channels, M masked frames of an
+utterance (packed to the left), N masked frames of all utterances, D dim, G codebooks.
+"""
+
+import math
+
+import torch
+
+from ..losses import contrastive_loss, diversity_loss, sample_negatives
+from ..masking import check_mask, lengths_to_mask, span_mask
+from .base import PretrainBrain
+
+
+class Wav2Vec2Brain(PretrainBrain):
+    """Pretrains as in Baevski et al., https://arxiv.org/abs/2006.11477.
+
+    Loss per masked frame: contrastive loss, plus ``diversity_weight`` times the share of codes
+    that the mean probabilities leave unused, plus ``penalty_weight`` times the mean square of the
+    extractor's activations. The logged loss is the contrastive part, whose chance is
+    ln(negatives + 1).
+
+    Modules: ``extractor`` (``brainquant.features.Wav2Vec2Extractor``), ``encoder`` (SpeechBrain's
+    wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors), ``target_proj``,
+    ``context_proj``.
+    Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
+    ``logit_temp``, ``diversity_weight``, ``penalty_weight``.
+    """
+
+    hparams_read = PretrainBrain.hparams_read | {
+        "mask_ratio", "mask_length", "num_negatives", "logit_temp", "diversity_weight",
+        "penalty_weight",
+    }  # fmt: skip
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
+        self.check_sizes()
+
+    def check_sizes(self):
+        """Raises a ValueError that names the sizes of the YAML that do not fit."""
+        if self.quantiser.vq_dim is None:
+            raise ValueError(
+                f"quantiser: {type(self.quantiser).__name__} gives codes but no vectors, and "
+                f"wav2vec 2.0 contrasts vectors; use brainquant.GumbelVectorQuantizer"
+            )
+        channels = self.raw("extractor").out_dim
+        if channels != self.quantiser.input_dim:
+            raise ValueError(
+                f"features and quantiser do not fit: the extractor gives {channels} channels, but "
+                f"the quantiser's input_dim is {self.quantiser.input_dim}; set input_dim: to the "
+                f"extractor's last out_channels in your YAML"
+            )
+        if (size := self.raw("target_proj").in_features) != self.quantiser.vq_dim:
+            raise ValueError(
+                f"quantiser and target_proj do not fit: vq_dim is {self.quantiser.vq_dim}, "
+                f"in_features of target_proj {size}; set in_features: to vq_dim in your YAML"
+            )
+
+    def encode(self, wavs_BL, lengths_B, latents_BTC=None, mask_BT=None):
+        """The encoder's outputs, shape (batch, frames, dim)."""
+        if latents_BTC is None:
+            latents_BTC, _ = self.modules.extractor(wavs_BL, lengths_B)
+        frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=1)
+        relative_B = frames_B / latents_BTC.shape[1]
+        return self.modules.encoder(latents_BTC, wav_lens=relative_B, mask=mask_BT)["embeddings"]
+
+    def compute_forward(self, batch, stage):
+        """What the loss compares, and the counts that are logged."""
+        wavs_BL, lengths_B = self.waveforms(batch)
+        latents_BTC, penalty = self.modules.extractor(wavs_BL, lengths_B)
+        frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
+        generator = self.generator(stage)
+        mask_BT = span_mask(
+            frames_B,
+            latents_BTC.shape[1],
+            self.hparams.mask_ratio,
+            self.hparams.mask_length,
+            generator=generator,
+        )
+        encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, mask_BT)
+        context_ND = self.modules.context_proj(encoded_BTD[mask_BT])
+        quantised = self.modules.quantiser(
+            latents_BTC[mask_BT][None], generator=generator, return_codes=True
+        )
+        counts_B = mask_BT.sum(1)
+        packed_BM = lengths_to_mask(counts_B, int(counts_B.max()))
+        return {
+            "context_BMD": pack(context_ND, packed_BM),
+            "targets_BMD": pack(self.modules.target_proj(quantised["x"][0]), packed_BM),
+            "chosen_BMG": pack(quantised["chosen_codes"][0], packed_BM),
+            "codes_NG": quantised["codes"][0],
+            "counts_B": counts_B,
+            "negatives_BMK": sample_negatives(
+                counts_B, packed_BM.shape[1], self.hparams.num_negatives, generator=generator
+            ),
+            "prob_perplexity": quantised["prob_perplex"],
+            "num_codes": quantised["num_vars"],
+            "penalty": penalty,
+            "seen": {
+                "masked": counts_B.sum(),
+                "valid": frames_B.sum(),
+                "samples": lengths_B.sum(),
+            },
+        }
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Contrastive loss per masked frame in nats, plus the weighted diversity and penalty."""
+        loss, correct, targets = contrastive_loss(
+            predictions["context_BMD"],
+            predictions["targets_BMD"],
+            predictions["chosen_BMG"],
+            predictions["counts_B"],
+            predictions["negatives_BMK"],
+            self.hparams.logit_temp,
+        )
+        diversity = diversity_loss(predictions["prob_perplexity"], predictions["num_codes"])
+        self.observe(
+            stage,
+            predictions["codes_NG"],
+            loss=loss,
+            correct=correct,
+            targets=targets,
+            prob_perplexity=predictions["prob_perplexity"],
+            diversity=diversity,
+            penalty=predictions["penalty"],
+            **predictions["seen"],
+        )
+        return (
+            loss / targets.clamp(min=1)
+            + self.hparams.diversity_weight * diversity
+            + self.hparams.penalty_weight * predictions["penalty"]
+        )
+
+    def references(self, counts_GV):
+        """Chance: the positive is one of the negatives and itself."""
+        candidates = self.hparams.num_negatives + 1
+        return {"chance_loss": math.log(candidates), "chance_accuracy": 1 / candidates}
+
+    def more_statistics(self, sums):
+        """Temperature, and means over batches of what the extra losses see."""
+        names = {"prob_perplexity": "prob_perplexity", "diversity": "diversity_loss"}
+        names["penalty"] = "feature_penalty"
+        means = {shown: sums[name] / sums["batches"] for name, shown in names.items()}
+        return {**means, "temp": self.quantiser.curr_temp}
+
+
+def pack(rows_NX, packed_BM):
+    """Rows of all utterances, one utterance per line, with zeros after its last.
+
+    Example
+    -------
+    >>> pack(torch.tensor([[1], [2], [3]]), torch.tensor([[True, False], [True, True]])).squeeze(-1)
+    tensor([[1, 0],
+            [2, 3]])
+    """
+    packed_BMX = rows_NX.new_zeros(*packed_BM.shape, rows_NX.shape[1])
+    packed_BMX[packed_BM] = rows_NX
+    return packed_BMX

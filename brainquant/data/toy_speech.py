@@ -1,0 +1,266 @@
+"""ToySpeech: synthesised English with many speakers and exact phone times, made on the spot,
+nothing to download."""
+
+import csv
+import functools
+import glob
+import io
+import json
+import os
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from brainquant.data.alignments import HEADER, read_alignment
+from brainquant.data.espeak import SILENCE, espeak_paths, synthesise_apart
+from brainquant.data.toy_script import SPLITS, toy_sentences, toy_speakers
+
+logger = get_logger(__name__)
+
+SAMPLE_RATE = 16000
+VERSION = 1  # of what the files hold: a higher number makes existing folders anew
+COLUMNS = ("ID", "duration", "wav", "spk_id", "text")
+
+
+def prepare_toy_speech(
+    data_folder, train_minutes=30, valid_minutes=3, test_minutes=3, seed=1234, num_workers=None
+):
+    """Makes the corpus ToySpeech: audio, phone alignments and SpeechBrain manifests.
+
+    The same seed and sizes give the same bytes, whatever the number of workers; a larger size keeps
+    the utterances of a smaller one. Interrupted and called again, it goes on; when all is there it
+    returns at once.
+
+    Arguments
+    ---------
+    data_folder : str
+        Where to write: `<split>.csv` with the columns ID, duration, wav, spk_id, text (paths begin
+        with `$data_root`, for `replacements={"data_root": data_folder}`),
+        `audio/<split>/<speaker>/<ID>.wav` (16 kHz, mono, 16 bit) and `phones/<split>/<ID>.tsv` (for
+        `brainquant.data.alignments.read_alignment`).
+    train_minutes, valid_minutes, test_minutes : float
+        About how much of each to make. Up to 48 speakers for training and 8 for each of the others.
+    seed : int
+        Another seed, another corpus.
+    num_workers : int
+        How many processes synthesise. None: one for each CPU.
+
+    Returns
+    -------
+    None
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive, or `data_folder` holds manifests of another corpus.
+    ImportError
+        If something has to be made and espeak-ng is missing.
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir").strpath
+    >>> prepare_toy_speech(folder, train_minutes=0.1, valid_minutes=0.05, test_minutes=0.05)
+    >>> with open(os.path.join(folder, "train.csv"), encoding="utf-8") as file:
+    ...     rows = list(csv.DictReader(file))
+    >>> 4 < sum(float(row["duration"]) for row in rows) < 8
+    True
+    >>> phones = read_alignment(os.path.join(folder, "phones", "train", rows[0]["ID"] + ".tsv"))
+    >>> phones[-1][1] == float(rows[0]["duration"])
+    True
+    """
+    minutes = dict(zip(SPLITS, (train_minutes, valid_minutes, test_minutes)))
+    for split, value in minutes.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(
+                f"{split}_minutes must be positive, got {split}_minutes={value}; 0.1 is enough for a
+                test"
+            )
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(
+            f"seed must be a whole number from 0 up, got seed={seed!r}; set seed: 1234"
+        )
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(
+            f"num_workers must be at least 1, got num_workers={num_workers}; null takes one per CPU"
+        )
+    folder = os.fspath(data_folder)
+    settings = {"corpus": "ToySpeech", "version": VERSION, "seed": seed, "minutes": minutes}
+    plans = {split: _plan(split, minutes[split], seed) for split in SPLITS}
+    found = _read_settings(folder)
+    if found == settings and _is_whole(folder, plans):
+        logger.info("ToySpeech is ready in %s", folder)
+        return
+    espeak_paths()  # if it is missing, say so before anything changes
+
+    began = time.monotonic()
+    logger.info("Making %g minutes of ToySpeech in %s", sum(minutes.values()), folder)
+    for split in SPLITS:  # the manifests say that all is there: first to go, last to come
+        _remove(os.path.join(folder, f"{split}.csv"))
+    same_corpus = found is not None and {**found, "minutes": minutes} == settings
+    _remove_others(folder, plans if same_corpus else {})
+    _write(os.path.join(folder, "toy_speech.json"), json.dumps(settings, indent=2) + "\n")
+
+    jobs = [(split, speaker, todo) for split in SPLITS for speaker, todo in plans[split]]
+    progress = tqdm(total=sum(len(todo) for *_, todo in jobs), unit="utterance", disable=None)
+    pool = ThreadPoolExecutor(num_workers or os.cpu_count())
+    try:
+        work = functools.partial(_make_speaker, folder, seed, progress)
+        for _ in pool.map(work, jobs):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.close()
+    for split in SPLITS:
+        _write(os.path.join(folder, f"{split}.csv"), _manifest(folder, split, plans[split]))
+    logger.info("Made ToySpeech in %.0f s", time.monotonic() - began)
+
+
+def _plan(split, minutes, seed):
+    """Who says what: [(speaker, [(ID, text), ...]), ...]. A longer plan begins with the shorter
+    one."""
+    speakers = toy_speakers(split, seed)
+    plan = [(speaker, []) for speaker in speakers]
+    seconds = 0.0
+    for number, text in enumerate(toy_sentences(split, seed)):
+        if seconds >= 60 * minutes:
+            return [(speaker, todo) for speaker, todo in plan if todo]
+        speaker, todo = plan[number % len(plan)]
+        todo.append((f"{speaker['name']}-{len(todo):04d}", text))
+        seconds += 0.5 + len(text) * 8.7 / speaker["speaker"]["rate"]  # near enough
+
+
+def _make_speaker(folder, seed, progress, job):
+    """Writes what is missing of one speaker. A file that has its name is whole: it was renamed
+    after its last byte."""
+    split, speaker, todo = job
+    paths = [_paths(folder, split, speaker["name"], name) for name, _ in todo]
+    if any(_duration(*pair) is None for pair in paths):
+        said = synthesise_apart([text + "." for _, text in todo], **speaker["speaker"])
+        for (name, _), pair, utterance in zip(todo, paths, said):
+            if _duration(*pair) is None:
+                _make_utterance(
+                    pair, utterance, speaker["level"], [seed, zlib.crc32(name.encode())]
+                )
+    progress.update(len(todo))
+
+
+def _make_utterance(paths, utterance, level, seed):
+    """Brings an utterance to 16 kHz, between silences, over the faint noise of a room; writes it
+    and its phones."""
+    samples, rate, phones = utterance
+    draw = np.random.default_rng(seed)
+    before, after = (int(draw.uniform(0.1, 0.3) * SAMPLE_RATE) for _ in range(2))
+    divisor = np.gcd(SAMPLE_RATE, rate)
+    speech = resample_poly(samples.astype(np.float32), SAMPLE_RATE // divisor, rate // divisor)
+    speech *= 10 ** ((level + draw.uniform(-2, 2)) / 20) / np.sqrt(np.mean(speech**2))
+    speech *= min(1.0, 0.9 / np.abs(speech).max())
+    audio = 10 ** (-70 / 20) * draw.standard_normal(before + len(speech) + after, np.float32)
+    audio[before : before + len(speech)] += speech
+
+    rows = [[0, before, SILENCE]]
+    for _, end, phone in [*phones, (0.0, None, SILENCE)]:
+        end = len(audio) if end is None else before + round(end * SAMPLE_RATE)
+        if phone == rows[-1][2] == SILENCE:
+            rows[-1][1] = end
+        else:
+            rows.append([rows[-1][1], end, phone])
+    lines = [f"{start / SAMPLE_RATE}\t{end / SAMPLE_RATE}\t{phone}" for start, end, phone in rows]
+    wav = io.BytesIO()
+    soundfile.write(wav, audio, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    wav_path, phones_path = paths
+    _write(phones_path, "\n".join([HEADER, *lines, ""]))
+    _write(wav_path, wav.getvalue())
+
+
+def _paths(folder, split, speaker, name):
+    return (
+        os.path.join(folder, "audio", split, speaker, f"{name}.wav"),
+        os.path.join(folder, "phones", split, f"{name}.tsv"),
+    )
+
+
+def _duration(wav_path, phones_path):
+    """Seconds of an utterance, or None if it is not there as a whole: the phones end where the
+    samples do."""
+    try:
+        seconds = read_alignment(phones_path)[-1][1]
+        size = os.path.getsize(wav_path)
+    except (OSError, ValueError, IndexError):
+        return None
+    return seconds if size == 44 + 2 * round(seconds * SAMPLE_RATE) else None
+
+
+def _is_whole(folder, plans):
+    """Whether every utterance of the plans is there, and the manifests say just that."""
+    try:
+        for split, plan in plans.items():
+            with open(os.path.join(folder, f"{split}.csv"), encoding="utf-8", newline="") as file:
+                if file.read() != _manifest(folder, split, plan):
+                    return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _read_settings(folder):
+    """The settings that a folder was made with; None for a new one, {} if they cannot be read."""
+    try:
+        with open(os.path.join(folder, "toy_speech.json"), encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        if any(os.path.exists(os.path.join(folder, f"{split}.csv")) for split in SPLITS):
+            raise ValueError(
+                f"data_folder must be empty or made by ToySpeech, got data_folder={folder!r} with
+                manifests " "of another corpus; choose another data_folder"
+            ) from None
+        return None
+    except ValueError:
+        return {}
+
+
+def _manifest(folder, split, plan):
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for speaker, todo in plan:
+        for name, text in todo:
+            seconds = _duration(*_paths(folder, split, speaker["name"], name))
+            if seconds is None:
+                raise FileNotFoundError(f"no whole utterance {name} in {folder}")
+            wav = f"$data_root/audio/{split}/{speaker['name']}/{name}.wav"
+            writer.writerow([name, seconds, wav, speaker["name"], text])
+    return table.getvalue()
+
+
+def _write(path, content):
+    """Writes a file beside its place, then moves it there: nobody sees a part of it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".tmp", "wb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+    os.replace(path + ".tmp", path)
+
+
+def _remove(path):
+    if os.path.exists(path):
+        os.remove(path)
+
+
+def _remove_others(folder, plans):
+    """Removes utterances and leftovers that are not in the plans."""
+    keep = {
+        path
+        for split, plan in plans.items()
+        for speaker, todo in plan
+        for name, _ in todo
+        for path in _paths(folder, split, speaker["name"], name)
+    }
+    for pattern in ("audio/*/toy*/toy*.wav*", "phones/*/toy*.tsv*"):
+        for path in glob.glob(os.path.join(glob.escape(folder), *pattern.split("/"))):
+            if path not in keep:
+                os.remove(path)

@@ -1,0 +1,130 @@
+"""From waveforms to what is quantised and encoded.
+
+Shape suffixes: B batch, L samples, T frames, F features, S stacks of frames, C channels.
+"""
+
+import torch
+from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
+
+from .masking import lengths_to_mask
+
+
+def pad_to_stacks(feats_BTF, lengths_B, stack):
+    """Zeros for whatever is not speech, and zeros on the right up to whole stacks.
+
+    (SpeechBrain 1.1.2 pads on the left in BEST-RQ: the stacks of a clip, and all of its codes,
+    then depend on the longest clip beside it.)
+
+    Arguments
+    ---------
+    feats_BTF : torch.Tensor
+        Features, shape (batch, frames, features).
+    lengths_B : torch.Tensor
+        Valid frames of each utterance.
+    stack : int
+        Frames of one stack.
+
+    Returns
+    -------
+    feats_BTF : torch.Tensor
+        The number of frames is a multiple of the stack.
+
+    Example
+    -------
+    >>> pad_to_stacks(torch.ones(1, 3, 1), torch.tensor([2]), 2).flatten()
+    tensor([1., 1., 0., 0.])
+    """
+    valid_BT1 = lengths_to_mask(lengths_B, feats_BTF.shape[1])[..., None]
+    feats_BTF = feats_BTF.masked_fill(~valid_BT1, 0.0)
+    return torch.nn.functional.pad(feats_BTF, (0, 0, 0, -feats_BTF.shape[1] % stack))
+
+
+def stack_frames(feats_BTF, stack):
+    """Neighbouring frames side by side, shape (batch, frames / stack, features * stack)."""
+    return feats_BTF.unflatten(1, (-1, stack)).flatten(2)
+
+
+def normalise_waveforms(wavs_BL, lengths_B, eps=1e-5):
+    """Zero mean and unit variance of each utterance over its own samples; zeros after them.
+
+    Example
+    -------
+    >>> wavs = normalise_waveforms(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([2]))
+    >>> wavs.round(decimals=2)
+    tensor([[-1.,  1.,  0.]])
+    """
+    valid_BL = lengths_to_mask(lengths_B, wavs_BL.shape[1])
+    count_B1 = lengths_B[:, None].clamp(min=1)
+    centred_BL = (wavs_BL - (wavs_BL * valid_BL).sum(1, keepdim=True) / count_B1) * valid_BL
+    variance_B1 = centred_BL.square().sum(1, keepdim=True) / count_B1
+    return centred_BL / (variance_B1 + eps**2).sqrt()
+
+
+class ScaleGradient(torch.autograd.Function):
+    """The identity, with a gradient that is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        """Returns x itself."""
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """The gradient times the factor."""
+        return grad * ctx.factor, None
+
+
+class Wav2Vec2Extractor(W2VLatentExtractor):
+    """SpeechBrain's convolutional extractor with wav2vec 2.0's penalty and gradient scaling.
+
+    The paper multiplies the extractor's gradients by 0.1 and penalises the squared activations
+    of its last convolution (https://arxiv.org/abs/2006.11477; the weight of 10 is fairseq's).
+    SpeechBrain 1.1.2 does neither, and returns them only after a layer norm, which hides their
+    size. Inputs, layers and ``state_dict`` are those of ``W2VLatentExtractor``.
+
+    Arguments
+    ---------
+    gradient_scale : float
+        Factor of the gradient that reaches the extractor.
+    **kwargs : dict
+        Arguments of ``speechbrain.lobes.models.wav2vec.W2VLatentExtractor``.
+
+    Example
+    -------
+    >>> extractor = Wav2Vec2Extractor(out_channels=[8] * 7)
+    >>> latents, penalty = extractor(torch.rand(2, 5000), torch.tensor([5000, 2500]))
+    >>> latents.shape, float(penalty) > 0
+    (torch.Size([2, 14, 8]), True)
+    """
+
+    def __init__(self, gradient_scale=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.gradient_scale = gradient_scale
+
+    def forward(self, wavs_BL, lengths_B):
+        """Latents and their penalty.
+
+        Arguments
+        ---------
+        wavs_BL : torch.Tensor
+            Waveforms, shape (batch, samples).
+        lengths_B : torch.Tensor
+            Samples of each utterance.
+
+        Returns
+        -------
+        latents_BTC : torch.Tensor
+            After the layer norm, shape (batch, frames, channels).
+        penalty : torch.Tensor
+            Mean square of the activations before it, over valid frames.
+        """
+        wavs_BL = normalise_waveforms(wavs_BL, lengths_B)
+        latents_BTC = self.extractor(wavs_BL[..., None])
+        if self.gradient_scale != 1.0:
+            latents_BTC = ScaleGradient.apply(latents_BTC, self.gradient_scale)
+        frames_B = self.get_output_lengths(lengths_B).clamp(min=0)
+        valid_BT = lengths_to_mask(frames_B, latents_BTC.shape[1])
+        squares_BT = latents_BTC.float().square().mean(-1)
+        penalty = (squares_BT * valid_BT).sum() / valid_BT.sum().clamp(min=1)
+        return self.norm(latents_BTC), penalty

@@ -1,0 +1,164 @@
+"""Objectives of pretraining on quantised targets.
+
+Shape suffixes: B batch, M masked frames of an utterance, N masked frames of all utterances,
+K negatives, D dim, G codebooks, V codes.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def code_cross_entropy(logits_NGV, codes_NG):
+    """Cross-entropy of predicting the codes of masked frames, summed.
+
+    Arguments
+    ---------
+    logits_NGV : torch.Tensor
+        Scores, shape (frames, codebooks, codes).
+    codes_NG : torch.Tensor
+        LongTensor, shape (frames, codebooks); -1 is left out.
+
+    Returns
+    -------
+    loss_sum : torch.Tensor
+        Sum over frames and codebooks, in nats, float32.
+    num_correct : torch.Tensor
+        Codes whose score is the highest.
+    num_targets : torch.Tensor
+        Codes that counted.
+
+    Example
+    -------
+    >>> loss, correct, targets = code_cross_entropy(torch.zeros(3, 1, 8), torch.zeros(3, 1).long())
+    >>> round(float(loss / targets), 4)  # ln 8
+    2.0794
+    """
+    logits, codes = logits_NGV.flatten(0, 1).float(), codes_NG.flatten()
+    loss_sum = F.cross_entropy(logits, codes, ignore_index=-1, reduction="sum")
+    num_correct = (logits.detach().argmax(-1) == codes).sum()
+    return loss_sum, num_correct, (codes >= 0).sum()
+
+
+def sample_negatives(counts_B, num_masked, num_negatives, *, generator=None):
+    """For each masked frame, other masked frames of the same utterance, drawn with replacement.
+
+    (SpeechBrain 1.1.2 offsets utterances by T - 1 instead of T: negatives come from another
+    utterance, and the positive is among them.)
+
+    Arguments
+    ---------
+    counts_B : torch.Tensor
+        Masked frames of each utterance, LongTensor of shape (batch,).
+    num_masked : int
+        Size of the padded dimension of masked frames.
+    num_negatives : int
+        Negatives of each frame.
+    generator : torch.Generator or None
+        On the device of ``counts_B``; None is the global generator.
+
+    Returns
+    -------
+    negatives_BMK : torch.Tensor
+        LongTensor of positions among the utterance's masked frames, never the frame's own.
+        Meaningless where the utterance has fewer than two masked frames.
+
+    Example
+    -------
+    >>> negatives = sample_negatives(torch.tensor([2]), 2, 5)
+    >>> negatives[0, 0].unique(), negatives[0, 1].unique()
+    (tensor([1]), tensor([0]))
+    """
+    B, M, K = len(counts_B), num_masked, num_negatives
+    device = counts_B.device
+    others_B11 = (counts_B - 1).clamp(min=1)[:, None, None]
+    draws_BMK = torch.rand(B, M, K, generator=generator, device=device)
+    draws_BMK = torch.minimum((draws_BMK * others_B11).long(), others_B11 - 1)
+    own_M1 = torch.arange(M, device=device)[:, None]
+    return (draws_BMK + (draws_BMK >= own_M1)).clamp(max=M - 1)
+
+
+def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BMK, temperature):
+    """Contrastive loss of wav2vec 2.0 (https://arxiv.org/abs/2006.11477, equation 3), summed.
+
+    All similarities of an utterance are one matrix product, from which the logits are gathered:
+    no tensor of (negatives, batch, time, dim) exists. A negative with the codes of the positive
+    is left out, as fairseq does, because it is the positive.
+
+    Arguments
+    ---------
+    context_BMD : torch.Tensor
+        Projected outputs of the encoder at masked frames, packed to the left, shape (batch,
+        masked, dim).
+    targets_BMD : torch.Tensor
+        Projected quantised vectors of the same frames.
+    codes_BMG : torch.Tensor
+        The codes that those vectors were made of.
+    counts_B : torch.Tensor
+        Masked frames of each utterance.
+    negatives_BMK : torch.Tensor
+        Positions from ``sample_negatives``.
+    temperature : float
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    loss_sum : torch.Tensor
+        Sum over masked frames, in nats, float32. An utterance with fewer than two masked frames
+        has no negatives and adds nothing.
+    num_correct : torch.Tensor
+        Frames whose positive is more similar than each of its negatives, one at least.
+    num_targets : torch.Tensor
+        Frames that counted.
+
+    Example
+    -------
+    >>> x = torch.eye(4)[None]
+    >>> counts, codes = torch.tensor([4]), torch.arange(4).view(1, 4, 1)
+    >>> negatives = sample_negatives(counts, 4, 10)
+    >>> loss, correct, targets = contrastive_loss(x, x, codes, counts, negatives, 0.1)
+    >>> int(correct), int(targets), round(float(loss / targets), 4)  # ln(1 + 10 exp(-10))
+    (4, 4, 0.0005)
+    """
+    with torch.autocast(context_BMD.device.type, enabled=False):
+        context_BMD = F.normalize(context_BMD.float(), dim=-1)
+        targets_BMD = F.normalize(targets_BMD.float(), dim=-1)
+        logits_BMM = torch.bmm(context_BMD, targets_BMD.mT) / temperature
+    negative_logits_BMK = logits_BMM.gather(2, negatives_BMK)
+    with torch.no_grad():
+        same_BMM = torch.ones_like(logits_BMM, dtype=torch.bool)
+        for codes_BM in codes_BMG.unbind(-1):
+            same_BMM &= codes_BM[:, :, None] == codes_BM[:, None, :]
+        same_BMK = same_BMM.gather(2, negatives_BMK)
+        in_utterance_BM = torch.arange(logits_BMM.shape[1], device=counts_B.device)
+        counted_BM = (in_utterance_BM < counts_B[:, None]) & (counts_B > 1)[:, None]
+    negative_logits_BMK = negative_logits_BMK.masked_fill(same_BMK, -torch.inf)
+    positive_BM = logits_BMM.diagonal(dim1=1, dim2=2)
+
+    loss_BM = torch.logsumexp(
+        torch.cat([positive_BM[..., None], negative_logits_BMK], dim=-1), dim=-1
+    )
+    loss_sum = torch.where(counted_BM, loss_BM - positive_BM, 0.0).sum()
+    correct_BM = (positive_BM > negative_logits_BMK.amax(-1)) & counted_BM
+    return loss_sum, correct_BM.sum(), counted_BM.sum()
+
+
+def diversity_loss(prob_perplexity, num_codes):
+    """Share of the codes that the mean probabilities leave unused, 0 where all are used alike.
+
+    Arguments
+    ---------
+    prob_perplexity : torch.Tensor
+        Perplexity of the mean code probabilities, summed over codebooks.
+    num_codes : int
+        Codes of all codebooks together.
+
+    Returns
+    -------
+    loss : torch.Tensor
+
+    Example
+    -------
+    >>> diversity_loss(torch.tensor(160.0), 640)
+    tensor(0.7500)
+    """
+    return (num_codes - prob_perplexity) / num_codes

@@ -1,0 +1,209 @@
+"""Numbers about a run: sums that are kept on the device until somebody reads them.
+
+Shape suffixes: N frames, G codebooks, V codes.
+"""
+
+import torch
+from speechbrain.utils.distributed import ddp_all_reduce
+
+
+class CodeMonitor(torch.nn.Module):
+    """Counts how often each code was used; adds up over batches, chunks and ranks.
+
+    Arguments
+    ---------
+    num_codebooks : int
+        Codebooks.
+    codebook_size : int
+        Codes of each.
+
+    Example
+    -------
+    >>> monitor = CodeMonitor(1, 4)
+    >>> monitor.update(torch.tensor([[0], [3], [-1]]))
+    >>> monitor.update(torch.tensor([[0], [3]]))
+    >>> monitor.counts
+    tensor([[2, 0, 0, 2]])
+    >>> code_statistics(monitor.counts)["code_perplexity"]
+    [2.0]
+    """
+
+    def __init__(self, num_codebooks, codebook_size):
+        super().__init__()
+        self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size).long())
+
+    @torch.no_grad()
+    def update(self, codes_NG):
+        """Adds the codes of frames; -1 is no code. Nothing leaves the device."""
+        valid_GN = (codes_NG >= 0).T.long()
+        self.counts.scatter_add_(1, codes_NG.T.clamp(min=0), valid_GN)
+
+
+class Sums:
+    """Named sums over micro-batches, added on the device and over ranks when they are read.
+
+    Arguments
+    ---------
+    monitor : CodeMonitor
+        Counts the codes that belong to these sums.
+
+    Example
+    -------
+    >>> sums = Sums(CodeMonitor(1, 4))
+    >>> sums.add(torch.tensor([[2]]), loss=torch.tensor(1.5), targets=1)
+    >>> sums.add(torch.tensor([[2]]), loss=torch.tensor(0.5), targets=1)
+    >>> sums.read()["loss"]
+    2.0
+    """
+
+    def __init__(self, monitor):
+        self.monitor = monitor
+        self.values = {}
+
+    def add(self, codes_NG, **values):
+        """Adds the codes and the values (numbers or tensors of one element) of a micro-batch."""
+        self.monitor.update(codes_NG)
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                value = value.detach().double()
+            self.values[name] = self.values.get(name, 0.0) + value
+
+    def merge(self, other):
+        """Adds the sums of another."""
+        self.monitor.counts += other.monitor.counts
+        for name, value in other.values.items():
+            self.values[name] = self.values.get(name, 0.0) + value
+
+    def clear(self):
+        """Starts again from zero."""
+        self.monitor.counts.zero_()
+        self.values = {}
+
+    def reduced(self):
+        """The same over all ranks; a collective, so every rank has to call it."""
+        counts_GV = self.monitor.counts
+        device = counts_GV.device
+        values = [torch.as_tensor(v, dtype=torch.double, device=device) for v in self.values.values()]
+        packed = torch.cat([counts_GV.flatten().double(), *[v.view(1) for v in values]])
+        packed = ddp_all_reduce(packed, torch.distributed.ReduceOp.SUM)
+        total = Sums(CodeMonitor(*counts_GV.shape).to(device))
+        total.monitor.counts.copy_(packed[: counts_GV.numel()].view_as(counts_GV))
+        total.values = dict(zip(self.values, packed[counts_GV.numel() :].unbind()))
+        return total
+
+    def read(self):
+        """The values as Python numbers: the only place that waits for the device."""
+        return {name: float(value) for name, value in self.values.items()}
+
+
+def code_statistics(counts_GV):
+    """What the counts say about the use of the codes.
+
+    Arguments
+    ---------
+    counts_GV : torch.Tensor
+        Counts, shape (codebooks, codes).
+
+    Returns
+    -------
+    statistics : dict
+        ``code_perplexity``: of each codebook; ``code_perplexity_sum``; ``code_usage``: share of
+        codes used at all; ``dead_codes``: codes never used, over all codebooks; ``frames``;
+        ``perplexity_cap``: the most that a codebook can show with so many frames, min(codes,
+        frames); ``commonest_code``: share of frames of the commonest code, mean of codebooks.
+
+    Example
+    -------
+    >>> statistics = code_statistics(torch.tensor([[3, 3, 0, 0]]))
+    >>> statistics["code_perplexity_sum"], statistics["dead_codes"], statistics["commonest_code"]
+    (2.0, 2, 0.5)
+    """
+    counts_GV = counts_GV.double().cpu()
+    frames_G1 = counts_GV.sum(1, keepdim=True)
+    shares_GV = counts_GV / frames_G1.clamp(min=1)
+    perplexity_G = torch.exp(torch.special.entr(shares_GV).sum(1)).tolist()
+    perplexity_G = [round(perplexity, 6) for perplexity in perplexity_G]
+    frames = int(frames_G1.max())
+    return {
+        "code_perplexity": perplexity_G,
+        "code_perplexity_sum": sum(perplexity_G),
+        "perplexity_cap": min(counts_GV.shape[1], frames),
+        "code_usage": float((counts_GV > 0).double().mean()),
+        "dead_codes": int((counts_GV == 0).sum()),
+        "commonest_code": float(shares_GV.amax(1).mean()),
+        "frames": frames,
+    }
+
+
+def unigram_loss(counts_GV, train_counts_GV):
+    """Cross-entropy of always predicting the training codes' frequencies, in nats per code.
+
+    The reference for a loss: chance is none where a few codes take most of the frames. A code
+    that training never had is given one half of a count.
+
+    Arguments
+    ---------
+    counts_GV : torch.Tensor
+        Counts of the codes to predict.
+    train_counts_GV : torch.Tensor
+        Counts of the codes in training so far.
+
+    Returns
+    -------
+    loss : float
+        Mean of the codebooks.
+
+    Example
+    -------
+    >>> counts = torch.tensor([[5, 5, 5, 5]])
+    >>> round(unigram_loss(counts, 1000 * counts), 4)  # ln 4
+    1.3863
+    """
+    counts_GV = counts_GV.double().cpu()
+    train_GV = train_counts_GV.double().cpu().clamp(min=0.5)
+    log_GV = torch.log(train_GV / train_GV.sum(1, keepdim=True))
+    cross_G = -(counts_GV * log_GV).sum(1) / counts_GV.sum(1).clamp(min=1)
+    return float(cross_G.mean())
+
+
+def health_warnings(record, codebook_size, after_warmup):
+    """What is wrong with a run, from one of its log points.
+
+    Arguments
+    ---------
+    record : dict
+        A line of metrics.jsonl.
+    codebook_size : int
+        Codes of each codebook.
+    after_warmup : bool
+        Whether the loss should be better than its reference by now.
+
+    Returns
+    -------
+    warnings : dict
+        A text by the name of what is wrong: ``collapse``, ``not_learning``.
+
+    Example
+    -------
+    >>> record = {"step": 900, "loss": 0.001, "accuracy": 1.0, "code_perplexity": [1.0]}
+    >>> list(health_warnings(record, 320, after_warmup=True))
+    ['collapse']
+    """
+    warnings = {}
+    step, loss, accuracy = record["step"], record["loss"], record["accuracy"]
+    lowest = min(record["code_perplexity"])
+    if lowest < min(2.0, codebook_size / 2) or (accuracy > 0.99 and loss < 0.05):
+        warnings["collapse"] = (
+            f"codes have collapsed at step {step}: the perplexity of a codebook is {lowest:.1f} "
+            f"of {codebook_size}, loss {loss:.4f}, accuracy {accuracy:.1%}; a target that is "
+            f"always the same is no target. Try a lower lr:, a higher diversity_weight: (wav2vec "
+            f"2.0), features of zero mean and unit variance (BEST-RQ), and listen to the data"
+        )
+    reference = record.get("unigram_loss", record.get("chance_loss"))
+    if after_warmup and reference is not None and not loss < reference:
+        warnings["not_learning"] = (
+            f"after warm-up, at step {step}, the loss {loss:.3f} is no better than its reference "
+            f"{reference:.3f}, which knows nothing of the audio. Try another lr: (3 times lower "
+            f"and higher), a longer warmup_steps:, or larger batches"
+        )
+    return warnings

@@ -1,0 +1,252 @@
+"""One picture of a run, from its log alone: is it learning, and are its codes alive?"""
+
+# G codebooks, V codes
+import json
+import math
+import os
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+# Okabe and Ito's colours, which colour-blind eyes tell apart
+GREY = "#555555"
+COLOURS = ("#0072B2", "#D55E00", "#009E73")
+STAGES = {"train": {"color": COLOURS[0]}, "valid": {"color": COLOURS[1], "marker": "o"}}
+VERDICT_COLOURS = {"good": "#00734F", "bad": "#C04A00", "unknown": GREY}
+LOSS_REFERENCES = {"unigram_loss": "the unigram", "chance_loss": "chance"}
+ACCURACY_REFERENCES = {"chance_accuracy": "chance", "commonest_code": "commonest code"}
+MIN_GAIN = 0.1  # nats below the reference from which a run counts as learning
+MIN_PERPLEXITY = 2.0  # below it a codebook counts as collapsed
+
+
+def plot_report(metrics_file, code_counts, image_file, title=""):
+    """Draws loss, accuracy, codes and schedules of a run into one PNG, under a one-line verdict.
+
+    Arguments
+    ---------
+    metrics_file : str
+        JSON lines, one log point each. Damaged lines are skipped; a missing or empty file gives a
+        picture that says so. Where the step goes back (a resumed run), the later lines count.
+    code_counts : np.ndarray
+        How often each code was a target in the whole run, (G, V) integers.
+    image_file : str
+        The PNG to write. It is replaced in one go, so a viewer never sees half a picture.
+    title : str
+        Name of the run, in small print above the verdict.
+
+    Raises
+    ------
+    ValueError
+        If ``code_counts`` does not have the two axes (codebooks, codes).
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir")
+    >>> line = {"step": 5, "stage": "valid", "loss": 3.0, "unigram_loss": 4.0}
+    >>> folder.join("metrics.jsonl").write(json.dumps(line))
+    >>> plot_report(folder.join("metrics.jsonl"), np.ones((1, 8), int), folder.join("report.png"))
+    >>> folder.join("report.png").read_binary()[1:4]
+    b'PNG'
+    """
+    counts_GV = np.asarray(code_counts)
+    if counts_GV.ndim != 2:
+        raise ValueError(
+            "code_counts must have the two axes (codebooks, codes), "
+            f"got shape {counts_GV.shape}; pass code_counts[None] for a single codebook"
+        )
+    points = _read_points(metrics_file)
+    verdict, state = _verdict(points, counts_GV)
+    figure = Figure(figsize=(12, 8), dpi=120, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, rect=(0, 0, 1, 0.92))
+    heading = {"ha": "center", "va": "center", "parse_math": False}
+    size = min(12.5, 1380 / len(verdict))  # fits the width
+    figure.text(0.5, 0.98, title, color=GREY, **heading)
+    figure.text(0.5, 0.945, verdict, color=VERDICT_COLOURS[state], size=size, **heading)
+    if points:
+        axes = figure.subplots(2, 3).flat
+        _time_panel(axes[0], points, "Loss (nats)", "loss", LOSS_REFERENCES)
+        _time_panel(axes[1], points, "Accuracy", "accuracy", ACCURACY_REFERENCES)
+        axes[1].yaxis.set_major_formatter(_axis_percent)
+        _code_panel(axes[2], points, counts_GV.shape[1])
+        key, name = "grad_norm", "Gradient norm"
+        if _series(points, "temp", "train"):
+            key, name = "temp", "Temperature of the quantiser"
+        _time_panel(axes[3], points, name, key, stages=["train"], log=key == "grad_norm")
+        _time_panel(axes[4], points, "Learning rate", "lr", stages=["train"])
+        _histogram_panel(axes[5], counts_GV)
+    temporary = f"{os.fspath(image_file)}.{os.getpid()}.tmp"
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, image_file)
+
+
+def _read_points(metrics_file):
+    """Log points in the file's order, without damaged lines or those that a resumed run redid."""
+    points = []
+    if not os.path.exists(metrics_file):
+        return points
+    with open(metrics_file, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                point = json.loads(line)
+                point["step"] = float(point["step"])
+            except (ValueError, TypeError, KeyError):
+                continue
+            while points and points[-1]["step"] > point["step"]:
+                points.pop()
+            points.append(point)
+    return points
+
+
+def _series(points, key, stage):
+    """{step: values of the codebooks, or one} of a key; of a step's lines, the last finite one."""
+    series = {}
+    for point in points:
+        if point.get("stage") == stage and point.get(key) is not None:
+            values = np.atleast_1d(np.array(point[key], dtype=float))
+            if np.isfinite(values).all() or point["step"] not in series:
+                series[point["step"]] = values
+    return series
+
+
+def _verdict(points, counts_GV):
+    """One line on the run's health, and whether that is "good", "bad" or "unknown"."""
+    if not points:
+        return "nothing was logged yet", "unknown"
+
+    def last(key, stage):
+        return [math.nan, *(v.mean() for v in _series(points, key, stage).values())][-1]
+
+    stage = "valid" if _series(points, "loss", "valid") else "train"
+    codes = counts_GV.shape[1]
+    cap = np.nanmin([last("perplexity_cap", stage), codes])
+    ceiling = _short(codes) if cap > codes - 0.5 else f"at most {_short(cap)} (few frames)"
+    for name in STAGES:
+        for step, losses in list(_series(points, "loss", name).items())[-1:]:
+            if not np.isfinite(losses).all():
+                return f"diverged: the {name} loss at step {step:,.0f} is not finite", "bad"
+        for lowest in list(_series(points, "code_perplexity", name).values())[-1:]:
+            # where 2 is out of reach (two codes, one frame), half-way from 1 to the cap
+            if lowest.min() < min(MIN_PERPLEXITY, (1 + cap) / 2):
+                which = f" of codebook {lowest.argmin() + 1}" if len(lowest) > 1 else ""
+                text = f"one code{which} takes nearly all frames, a low loss is no success"
+                number = f"(perplexity {_short(lowest.min())} of {ceiling})"
+                return f"collapsed: {text} {number}", "bad"
+    loss, accuracy = last("loss", stage), last("accuracy", stage)
+    perplexity = last("code_perplexity", stage)
+    parts, state = [f"{stage} loss {loss:.2f}"], "unknown"
+    for key, name in LOSS_REFERENCES.items():
+        gain = last(key, stage) - loss
+        if math.isfinite(gain):
+            side = "below" if gain >= 0 else "above"
+            parts[0] += f", {abs(gain):.2f} nats {side} {name}"
+            state = "good" if gain >= MIN_GAIN else "bad"
+    if state == "bad":
+        parts[0] = f"no better than its reference: {parts[0]}"
+    if math.isfinite(accuracy):
+        shares = {name: last(key, stage) for key, name in ACCURACY_REFERENCES.items()}
+        known = [f" ({name} {_percent(x)})" for name, x in shares.items() if math.isfinite(x)]
+        parts.append(f"accuracy {_percent(accuracy)}{''.join(known[:1])}")
+    if math.isfinite(perplexity):
+        each = " per codebook" if len(counts_GV) > 1 else ""
+        parts.append(f"perplexity {_short(perplexity)} of {ceiling}{each}")
+    if counts_GV.any():
+        parts.append(f"{_percent((counts_GV == 0).mean())} dead codes")
+    return " · ".join(parts), state
+
+
+def _short(value, _=None):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _percent(share):
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
+
+
+def _curve(axis, series, label, **style):
+    """Draws the mean of the codebooks over the steps; a single point as a dot."""
+    values = [value.mean() for value in series.values()]
+    if np.isfinite(values).any():
+        style = {"marker": "o" if len(values) == 1 else "", "ms": 3.5, **style}
+        axis.plot(list(series), values, label=label, **style)
+
+
+def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), log=False, label=""):
+    """Draws a key over the steps, and the first of the references that was logged."""
+    for stage in stages:
+        _curve(axis, _series(points, key, stage), f"{label}{stage}", **STAGES[stage])
+    for reference in references:
+        series = max((_series(points, reference, stage) for stage in stages), key=len)
+        if series:
+            name = references[reference].removeprefix("the ")
+            _curve(axis, series, name, color=GREY, ls="--", zorder=1)
+            break
+    _finish(axis, title, log)
+    if axis.lines:
+        axis.set(xlabel="step", xlim=(0, max(1, 1.03 * points[-1]["step"])))
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _code_panel(axis, points, codes):
+    """Draws how many codes are in use, as their perplexity and as the number that was seen."""
+    series = _series(points, "code_perplexity", "train")
+    values = np.array(list(series.values()))
+    if values.size > len(values):
+        band = {"color": STAGES["train"]["color"], "alpha": 0.2, "lw": 0}
+        name = "lowest to highest codebook"
+        axis.fill_between(list(series), values.min(1), values.max(1), label=name, **band)
+    used = {step: codes * share for step, share in _series(points, "code_usage", "train").items()}
+    _curve(axis, used, "codes used, train", color="#999999", zorder=1)
+    _curve(axis, _series(points, "perplexity_cap", "train"), "most possible", color="k", ls=":")
+    title = "Codes in use, per codebook"
+    _time_panel(axis, points, title, "code_perplexity", log=True, label="perplexity, ")
+    if axis.lines:
+        axis.set_ylim(0.9, 1.3 * codes)
+        share = axis.secondary_yaxis("right", functions=(lambda n: n / codes, lambda s: s * codes))
+        share.yaxis.set_major_formatter(_axis_percent)
+
+
+def _histogram_panel(axis, counts_GV):
+    """Draws the share of frames of each code, commonest first, beside uniform use."""
+    codes = counts_GV.shape[1]
+    lowest = 1 / codes
+    for index, counts_V in enumerate(counts_GV):
+        used_V = np.sort(counts_V[counts_V > 0])[::-1] / max(1, counts_V.sum())
+        if len(used_V):
+            lowest = min(lowest, used_V[-1])
+            style = {"color": COLOURS[index % 3], "marker": "o" if len(used_V) == 1 else ""}
+            if len(counts_GV) <= 3:
+                dead = codes - len(used_V)
+                style["label"] = f"codebook {index + 1}: {dead:,} of {codes:,} never used"
+            axis.plot(1 + np.arange(len(used_V)), used_V, **style)
+    if axis.lines:
+        axis.axhline(1 / codes, color=GREY, ls="--", zorder=1, label="uniform use")
+        axis.set(xscale="log", xlim=(0.9, 1.1 * codes), ylim=(0.03 * lowest, 1.5))
+        axis.set(xlabel="rank of the code", ylabel="share of frames")
+        axis.xaxis.set_major_formatter(_short)
+    _finish(axis, "How often each code was a target", log=True, loc="lower left")
+    axis.yaxis.set_major_formatter(_axis_percent)
+
+
+def _axis_percent(share, _):
+    return f"{100 * share:g} %"
+
+
+def _finish(axis, title, log, loc="best"):
+    """Sets what all panels share: title, light grid, scale and legend."""
+    axis.set_title(title, loc="left")
+    axis.grid(color="#E5E5E5", lw=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.yaxis.set_major_formatter(_short)
+    if not axis.lines:
+        axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color=GREY)
+        axis.set(xticks=[], yticks=[])
+        return
+    if log and np.isfinite(axis.dataLim.minposy):  # something positive to draw
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(_short)
+        axis.yaxis.set_minor_formatter(LogFormatter())  # labels, where less than a decade is seen
+    if len(axis.lines) > 1:
+        axis.legend(frameon=False, fontsize=9, loc=loc)

@@ -1,0 +1,90 @@
+"""The contract of a quantiser."""
+
+import torch
+
+
+class Quantiser(torch.nn.Module):
+    """What every quantiser is and does; a Brain never asks which one it holds.
+
+    Attributes
+    ----------
+    input_dim : int
+        Size of a frame that goes in.
+    num_codebooks : int
+        Codes that one frame gets.
+    codebook_size : int
+        Codes in each codebook.
+    vq_dim : int or None
+        Size of the vector that ``forward`` gives for a frame; None where it gives codes only.
+    """
+
+    input_dim: int
+    num_codebooks: int
+    codebook_size: int
+    vq_dim = None
+
+    def encode(self, x):
+        """Codes of frames, in float32 whatever the autocast, without gradient.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape (batch, time, input_dim).
+
+        Returns
+        -------
+        codes : torch.Tensor
+            LongTensor, shape (batch, time, num_codebooks), from 0 to codebook_size - 1; -1 for
+            a frame that has no code because it is not finite. A tie goes to the lowest index.
+        """
+        raise NotImplementedError
+
+    def update_temp(self, steps):
+        """Sets what anneals from the number of optimiser steps taken; nothing by default."""
+
+
+def make_quantiser(make, **sizes):
+    """Builds a quantiser from the fragment that a recipe includes and the sizes of its model.
+
+    Arguments
+    ---------
+    make : callable
+        What a ``!name:`` node gives: a quantiser's class with some arguments bound.
+    **sizes : int
+        The arguments that the model decides: ``input_dim``.
+
+    Returns
+    -------
+    quantiser : Quantiser
+
+    Raises
+    ------
+    ValueError
+        Where the fragment lacks an argument or has one that the class does not know.
+
+    Example
+    -------
+    >>> from functools import partial
+    >>> from brainquant import RandomProjectionQuantizer
+    >>> make = partial(RandomProjectionQuantizer, cb_dim=16, cb_vocab=32)
+    >>> make_quantiser(make, input_dim=40).P.shape
+    torch.Size([40, 16])
+    """
+    try:
+        return make(**sizes)
+    except TypeError as error:
+        bound = getattr(make, "keywords", {})
+        raise ValueError(
+            f"the quantiser of the YAML cannot be built: {error}; it has the keys "
+            f"{', '.join([*bound, *sizes])}: correct them in its fragment or its override"
+        ) from error
+
+
+def as_float(x, input_dim):
+    """The frames in float32, after a check of their size, which a matmul would name less well."""
+    if x.dim() != 3 or x.shape[-1] != input_dim:
+        raise ValueError(
+            f"the quantiser takes (batch, time, {input_dim}), got {tuple(x.shape)}; set "
+            f"input_dim: of the quantiser to the size of your features"
+        )
+    return x.float()

@@ -1,0 +1,154 @@
+"""From a command line to hyperparameters: what the YAML and the command line say is what runs."""
+
+import dataclasses
+import difflib
+import os
+import re
+import sys
+from contextlib import contextmanager
+
+import ruamel.yaml
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.run_opts import RunOptions
+
+logger = get_logger(__name__)
+
+RUN_OPTIONS = set(RunOptions().as_dict())
+# What recipes/*/train.py reads; a Brain names what it reads itself in `hparams_read`.
+RECIPE_KEYS = {
+    "brain_class", "modules", "optimizer", "checkpointer", "epoch_counter", "output_folder",
+    "seed", "prepare", "evaluate",
+}  # fmt: skip
+
+
+@contextmanager
+def clear_errors():
+    """Ends the program with one line where the user's input is wrong, instead of a traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def parse_arguments(argv):
+    """Reads the command line of a recipe.
+
+    SpeechBrain's own parser, with three faults of 1.1.2 mended: ``--optimizer_step_limit`` stays
+    a string and ends in a TypeError; an abbreviated option (``--max_grad``) is accepted and then
+    has no effect; ``torchrun`` on a machine without GPU needs ``--distributed_backend gloo``.
+
+    Arguments
+    ---------
+    argv : list of str
+        The arguments after the program's name.
+
+    Returns
+    -------
+    hparams_file : str
+        The YAML file.
+    run_opts : RunOptions
+        SpeechBrain's run options that the command line gives.
+    overrides : dict
+        What the command line changes in the YAML, run options that it has as keys included.
+
+    Raises
+    ------
+    ValueError
+        Where a key is in neither the YAML nor the run options, or an override cannot work.
+
+    Example
+    -------
+    >>> yaml = getfixture("tmpdir") / "x.yaml"
+    >>> yaml.write_text("lr: 0.1\\nprecision: fp32", "utf-8")
+    >>> _, run_opts, overrides = parse_arguments([str(yaml), "--lr", "0.2", "--precision=bf16"])
+    >>> overrides["lr"], overrides["precision"], run_opts.precision
+    (0.2, 'bf16', 'bf16')
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    changes = {}
+    if run_opts.optimizer_step_limit is not None:
+        changes["optimizer_step_limit"] = int(run_opts.optimizer_step_limit)
+    on_cpu = run_opts.device == "cpu" or not torch.accelerator.is_available()
+    if on_cpu and "distributed_backend" not in run_opts.overridden_args:
+        changes["distributed_backend"] = "gloo"
+        changes["overridden_args"] = run_opts.overridden_args | {"distributed_backend"}
+    run_opts = dataclasses.replace(run_opts, **changes)
+
+    if not os.path.isfile(hparams_file):
+        raise ValueError(f"there is no file {hparams_file}; give the path of a recipe's YAML")
+    yaml = ruamel.yaml.YAML()
+    with open(hparams_file, encoding="utf-8") as file:
+        document = yaml.load(file)
+    overrides = yaml.load(overrides) or {} if overrides else {}
+    _check_overrides(argv, overrides, document, hparams_file)
+    for option in run_opts.overridden_args & set(document):
+        overrides[option] = run_opts[option]
+    return hparams_file, run_opts, overrides
+
+
+def _check_overrides(argv, overrides, document, hparams_file):
+    """Refuses what argparse or hyperpyyaml would take and then not do."""
+    given = [arg.split("=", 1)[0][2:] for arg in argv if arg.startswith("--")]
+    for key in [*overrides, *given]:
+        if key not in document and key not in RUN_OPTIONS:
+            raise ValueError(
+                f"unknown key {key!r} on the command line: it is neither in {hparams_file} nor "
+                f"an option of SpeechBrain{_did_you_mean(key, [*document, *RUN_OPTIONS])}"
+            )
+    for key, value in overrides.items():
+        tag = getattr(getattr(value, "tag", None), "value", None) or ""
+        if isinstance(value, dict) and tag.startswith(("!new:", "!name:", "!apply:")):
+            raise ValueError(
+                f"--{key} '{tag} {{...}}' would keep the class of {hparams_file} and give it the "
+                f"new arguments (hyperpyyaml 1.2.3); put the object into a file and say "
+                f"--{key} '!include:<path of the file, seen from {hparams_file}>'"
+            )
+
+
+def load_hparams(hparams_file, overrides=None):
+    """Loads a recipe's YAML and refuses keys that nothing reads.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The YAML file.
+    overrides : dict
+        What to change in it.
+
+    Returns
+    -------
+    hparams : dict
+
+    Raises
+    ------
+    ValueError
+        Where a key is missing, or is read by nothing: most often a misspelt one, which
+        would leave a default in force.
+    """
+    with open(hparams_file, encoding="utf-8") as file:
+        text = file.read()
+        file.seek(0)
+        try:
+            hparams = load_hyperpyyaml(file, overrides)
+        except KeyError as error:
+            raise ValueError(f"{hparams_file}: {error.args[0]}") from error
+    missing = RECIPE_KEYS - {"prepare", "evaluate"} - set(hparams)
+    if missing:
+        raise ValueError(f"{hparams_file} lacks the key {sorted(missing)[0]!r}: add it")
+    known = RUN_OPTIONS | RECIPE_KEYS | hparams["brain_class"].hparams_read
+    referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", text)))
+    for key in hparams:
+        if key not in known | referenced:
+            raise ValueError(
+                f"unknown key {key!r} in {hparams_file}: nothing reads it"
+                f"{_did_you_mean(key, known | referenced)}"
+            )
+    return hparams
+
+
+def _did_you_mean(key, known):
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else "; remove it or correct its name"

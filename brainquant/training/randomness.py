@@ -1,0 +1,30 @@
+"""Generators that depend on where a run is, not on what was drawn before."""
+
+import zlib
+
+import torch
+
+
+def derived_generator(device, *keys):
+    """A generator for one purpose at one place of a run.
+
+    Arguments
+    ---------
+    device : str or torch.device
+        Where it draws.
+    *keys : int or str
+        The seed and the place: stage, epoch, number of the batch.
+
+    Returns
+    -------
+    generator : torch.Generator
+
+    Example
+    -------
+    >>> draw = lambda *keys: torch.rand(1, generator=derived_generator("cpu", *keys)).item()
+    >>> draw(1234, "TRAIN", 1, 0) == draw(1234, "TRAIN", 1, 0) != draw(1234, "TRAIN", 1, 1)
+    True
+    """
+    text = "/".join(str(key) for key in keys).encode()
+    # Two checksums of 32 bits make a seed of 64 that is the same on every machine.
+    return torch.Generator(device).manual_seed(zlib.crc32(text) << 31 | zlib.adler32(text) >> 1)

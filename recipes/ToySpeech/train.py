@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Pretrains on ToySpeech, speech that this recipe synthesises itself.
+
+The YAML says what is trained:
+> python recipes/ToySpeech/train.py recipes/ToySpeech/hparams/best_rq.yaml
+> python recipes/ToySpeech/train.py recipes/ToySpeech/hparams/wav2vec2.yaml
+"""
+
+import sys
+
+import speechbrain as sb
+from speechbrain.utils.distributed import ddp_init_group, run_on_main
+
+from brainquant.data.manifests import make_loaders
+from brainquant.training.hparams import clear_errors, load_hparams, parse_arguments
+
+if __name__ == "__main__":
+    with clear_errors():
+        hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+        ddp_init_group(run_opts)
+        hparams = load_hparams(hparams_file, overrides)
+        sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
+        run_on_main(hparams["prepare"])
+        train_loader, valid_loader = make_loaders(hparams)
+        brain = hparams["brain_class"](
+            hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
+        )
+
+    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    if "evaluate" in hparams:
+        run_on_main(hparams["evaluate"], [brain, hparams_file, overrides])
