@@ -138,7 +138,8 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
         torch.cat([positive_BM[..., None], negative_logits_BMK], dim=-1), dim=-1
     )
     loss_sum = torch.where(counted_BM, loss_BM - positive_BM, 0.0).sum()
-    correct_BM = (positive_BM > negative_logits_BMK.amax(-1)) & counted_BM
+    hardest_BM = negative_logits_BMK.amax(-1)
+    correct_BM = (positive_BM > hardest_BM) & (hardest_BM > -torch.inf) & counted_BM
     return loss_sum, correct_BM.sum(), counted_BM.sum()
 
 

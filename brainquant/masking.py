@@ -107,7 +107,7 @@ def stack_mask(mask_BT, stack):
 
 def check_mask(mask_ratio, mask_length):
     """Raises a ValueError where no mask can be drawn with these hyperparameters."""
-    if not 0 < mask_ratio < 1:
+    if not isinstance(mask_ratio, (int, float)) or not 0 < mask_ratio < 1:
         raise ValueError(
             f"mask_ratio must be above 0 and below 1, got {mask_ratio!r}; it is the share of "
             f"frames that are masked: set mask_ratio: in your YAML, as in mask_ratio: 0.49"

@@ -192,7 +192,9 @@ def health_warnings(record, codebook_size, after_warmup):
     warnings = {}
     step, loss, accuracy = record["step"], record["loss"], record["accuracy"]
     lowest = min(record["code_perplexity"])
-    if lowest < min(2.0, codebook_size / 2) or (accuracy > 0.99 and loss < 0.05):
+    # Where 2 is out of reach (two codes, few frames), half-way from 1 to the cap.
+    floor = min(2.0, (1 + record.get("perplexity_cap", codebook_size)) / 2)
+    if lowest < floor or (accuracy > 0.99 and loss < 0.05):
         warnings["collapse"] = (
             f"codes have collapsed at step {step}: the perplexity of a codebook is {lowest:.1f} "
             f"of {codebook_size}, loss {loss:.4f}, accuracy {accuracy:.1%}; a target that is "

@@ -219,8 +219,12 @@ class PretrainBrain(sb.Brain):
     def _fit_train(self, train_set, epoch, enable):
         """SpeechBrain's epoch, with its progress bar showing loss and perplexity.
 
-        The bar of SpeechBrain 1.1.2 is local to this method and shows the loss only.
+        The bar of SpeechBrain 1.1.2 is local to this method and shows the loss only. A finished
+        run that is started again has nothing to train, and nothing to validate.
         """
+        self.finished = self._optimizer_step_limit_exceeded
+        if self.finished:
+            return
         with tqdm(
             total=len(train_set),
             initial=self.step,
@@ -230,6 +234,11 @@ class PretrainBrain(sb.Brain):
             colour=self.tqdm_barcolor["train"],
         ) as self.progress:
             super()._fit_train(train_set, epoch, enable=False)
+
+    def _fit_valid(self, valid_set, epoch, enable):
+        """SpeechBrain's validation, unless the run was finished before it began."""
+        if not self.finished:
+            super()._fit_valid(valid_set, epoch, enable)
 
     # ---- logging ---------------------------------------------------------------------------
 

@@ -4,11 +4,12 @@ Shape suffixes: B batch, L samples, T feature frames, F features, S stacks (targ
 stacks of all utterances, G codebooks, V codes.
 """
 
+import numpy as np
 import torch
 
 from ..features import pad_to_stacks, stack_frames
 from ..losses import code_cross_entropy
-from ..masking import check_mask, lengths_to_mask, span_mask, stack_mask
+from ..masking import check_mask, span_mask, stack_mask
 from .base import PretrainBrain
 
 
@@ -83,6 +84,16 @@ class BestRQBrain(PretrainBrain):
     def encode(self, wavs_BL, lengths_B):
         """The encoder's outputs for unmasked audio."""
         return self.encode_features(*self.features(wavs_BL, lengths_B))
+
+    def count_frames(self, num_samples):
+        """Encoder frames of an utterance."""
+        hop = self.hparams.compute_features.compute_STFT.hop_length
+        return -(-(num_samples // hop + 1) // self.hparams.stack)
+
+    def frame_times(self, num_frames):
+        """Seconds at the middle of each encoder frame."""
+        hop = self.hparams.compute_features.compute_STFT.hop_length / self.hparams.sample_rate
+        return (np.arange(num_frames) + 0.5) * self.hparams.stack * hop - hop / 2
 
     def compute_forward(self, batch, stage):
         """Scores and codes of the masked stacks, and the counts that are logged."""

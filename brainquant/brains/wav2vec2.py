@@ -6,6 +6,7 @@ utterance (packed to the left), N masked frames of all utterances, D dim, G code
 
 import math
 
+import numpy as np
 import torch
 
 from ..losses import contrastive_loss, diversity_loss, sample_negatives
@@ -65,6 +66,18 @@ class Wav2Vec2Brain(PretrainBrain):
         frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=1)
         relative_B = frames_B / latents_BTC.shape[1]
         return self.modules.encoder(latents_BTC, wav_lens=relative_B, mask=mask_BT)["embeddings"]
+
+    def count_frames(self, num_samples):
+        """Encoder frames of an utterance."""
+        return int(self.raw("extractor").get_output_lengths(torch.tensor(num_samples)))
+
+    def frame_times(self, num_frames):
+        """Seconds at the middle of each encoder frame."""
+        field, stride = 1, 1
+        extractor = self.raw("extractor")
+        for kernel, step in zip(extractor.kernel_sizes, extractor.strides):
+            field, stride = field + (kernel - 1) * stride, stride * step
+        return (np.arange(num_frames) * stride + field / 2) / self.hparams.sample_rate
 
     def compute_forward(self, batch, stage):
         """What the loss compares, and the counts that are logged."""

@@ -79,8 +79,7 @@ def espeak_paths():
 
 @functools.lru_cache(maxsize=None)
 def _initialised():
-    """The library, initialised: once in a process, as espeak-ng wants it. Returns it with its rate
-    and data folder."""
+    """The library, its rate and its data folder; initialised once in a process, as it wants."""
     library_path, data_path = espeak_paths()
     library = ctypes.CDLL(library_path)
     options = _PHONEME_EVENTS | _PHONEME_IPA | _DONT_EXIT
@@ -164,7 +163,7 @@ class Espeak:
             while event[index].type != _END_OF_LIST:
                 if event[index].type == _PHONEME:
                     name = event[index].id.string.decode("utf-8", "ignore")
-                    events.append((event[index].sample, name.lstrip("ˈˌ")))
+                    events.append((event[index].sample, name.lstrip("ˈˌ").replace(":", "ː")))
                 index += 1
             return 0
 
@@ -207,9 +206,7 @@ def _phones(samples, events):
         before = phones[-1]
         if name == "" and silent:  # a pause
             name = SILENCE
-        if (
-            name == before[2] == SILENCE or name == ""
-        ):  # more of the pause, or a glide between two vowels
+        if name == before[2] == SILENCE or name == "":  # more of a pause, or a glide in a vowel
             before[1] = end
         elif name == "l" and silent and before[2] != SILENCE:  # its sound is in the vowel before
             before[1], before[2] = end, before[2] + "l"
@@ -245,16 +242,17 @@ def synthesise_apart(texts, *, voice="en-us", rate=160, pitch=50, pitch_range=50
     True
     """
     espeak_paths()  # if it is missing, say so here
-    request = {"voice": voice, "rate": rate, "pitch": pitch, "pitch_range": pitch_range}
+    speaker = {"voice": voice, "rate": rate, "pitch": pitch, "pitch_range": pitch_range}
+    request = {"texts": list(texts), "speaker": speaker}
     answer = subprocess.run(
         [sys.executable, os.path.abspath(__file__)],
-        input=json.dumps({"texts": list(texts), "speaker": request}).encode("ascii"),
+        input=json.dumps(request).encode("ascii"),
         capture_output=True,
     )
     if answer.returncode != 0:
         raise RuntimeError(
-            f"espeak-ng could not say texts[:1]={list(texts)[:1]} with {request}; its process ended
-            " f"with {answer.returncode}:\n{answer.stderr.decode('utf-8', 'replace')}"
+            f"espeak-ng could not say the {len(request['texts'])} texts with {request['speaker']}; "
+            f"its process ended with {answer.returncode}:\n{answer.stderr.decode(errors='replace')}"
         )
     with np.load(io.BytesIO(answer.stdout)) as arrays:
         said = json.loads(arrays["said"].tobytes())

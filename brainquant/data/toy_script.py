@@ -1,5 +1,4 @@
-"""The script of ToySpeech: who speaks and what is said. Everything follows from a split and a
-seed."""
+"""The script of ToySpeech: who speaks and what is said, all from a split and a seed."""
 
 import random
 import zlib
@@ -7,17 +6,18 @@ import zlib
 SPLITS = ("train", "valid", "test")
 NUM_SPEAKERS = {"train": 48, "valid": 8, "test": 8}
 
-# Voices that sound like people. Those with an echo are left out: espeak-ng does not always repeat
-them to the sample. ACCENTS = (
+# Voices that sound like people. Left out: those with an echo, which fills the pauses, and those
+# with a breath, which espeak-ng does not repeat to the sample from one process to the next.
+ACCENTS = (
     "en-us en en-gb-scotland en-gb-x-rp en-029 en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc"
 ).split()
 VARIANTS = {
     "train": (
         "f1 m1 Annie m3 Andrea m4 steph m6 grandma m7 belinda paul antonio Nguyen gustave quincy "
-        "Reed edward Alex marcelo"
+        "ed edward Alex marcelo"
     ).split(),
     "valid": "aunty m8 rob Mario".split(),
-    "test": "shelby david anika Gene victor Michael".split(),
+    "test": "shelby david anika Gene Denis norbert".split(),
 }
 
 WORDS = {
@@ -88,7 +88,7 @@ def toy_sentences(split, seed=1234):
     Returns
     -------
     Iterator of str
-        Sentences of 7 to 17 words.
+        Sentences of 5 to 16 words.
 
     Example
     -------
@@ -111,8 +111,7 @@ def toy_sentences(split, seed=1234):
 
 
 def toy_speakers(split, seed=1234):
-    """The speakers of a split: each has an accent, a variant of the voice, a speed, a pitch and a
-    loudness.
+    """The speakers of a split: each has an accent, a voice, a speed, a pitch and a loudness.
 
     Arguments
     ---------

@@ -1,5 +1,7 @@
 """The contract of a quantiser."""
 
+from contextlib import contextmanager
+
 import torch
 
 
@@ -78,6 +80,27 @@ def make_quantiser(make, **sizes):
             f"the quantiser of the YAML cannot be built: {error}; it has the keys "
             f"{', '.join([*bound, *sizes])}: correct them in its fragment or its override"
         ) from error
+
+
+@contextmanager
+def full_precision(device):
+    """Matrix products in float32: no autocast, and none of the TensorFloat-32 of CUDA.
+
+    ``import speechbrain.core`` allows TF32 for every product of the process, so that labels
+    would depend on the device and on what was imported.
+    """
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        key, full = "fp32_precision", "ieee"
+    else:  # torch < 2.9
+        key, full = "allow_tf32", False
+    before = getattr(matmul, key)
+    setattr(matmul, key, full)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        setattr(matmul, key, before)
 
 
 def as_float(x, input_dim):

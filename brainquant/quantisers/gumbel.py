@@ -3,11 +3,13 @@
 Shape suffixes: B batch, T time, N = B * T frames, G groups, V codes of a group, D dim of a code.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 from ..functional.straight_through import StraightThroughGather, gather_rows
-from .base import Quantiser, as_float
+from .base import Quantiser, as_float, full_precision
 
 
 class GumbelVectorQuantizer(Quantiser):
@@ -130,18 +132,20 @@ class GumbelVectorQuantizer(Quantiser):
         # A frame that is not finite must not come out as a code that looks fine.
         finite_N11 = torch.isfinite(logits_NGV).all(-1).all(-1)[:, None, None]
         vectors_NGD = torch.where(finite_N11, vectors_NGD, torch.nan)
+        # A mean that is zeros, not NaN, where there are no frames.
+        mean_probs_GV = torch.softmax(logits_NGV, dim=-1).sum(0) / max(len(logits_NGV), 1)
 
         result = {
             "num_vars": self.num_vars * self.groups,
             "temp": self.curr_temp,
             "code_perplexity": perplexity(code_shares(codes_NG, self.num_vars)).sum(),
-            "prob_perplex": perplexity(torch.softmax(logits_NGV, dim=-1).mean(0)).sum(),
+            "prob_perplex": perplexity(mean_probs_GV).sum(),
             "x": vectors_NGD.reshape(B, T, self.vq_dim),
         }
         if return_codes:
             invalid_NG = ~finite_N11[:, 0].expand_as(codes_NG)
-            result["codes"] = codes_NG.masked_fill(invalid_NG, -1).view(B, T, -1)
-            result["chosen_codes"] = chosen_NG.masked_fill(invalid_NG, -1).view(B, T, -1)
+            result["codes"] = codes_NG.masked_fill(invalid_NG, -1).view(B, T, self.groups)
+            result["chosen_codes"] = chosen_NG.masked_fill(invalid_NG, -1).view(B, T, self.groups)
         return result
 
     @torch.no_grad()
@@ -155,7 +159,7 @@ class GumbelVectorQuantizer(Quantiser):
     def _logits(self, x):
         """Scores of the codes in float32, shape (frames, groups, codes)."""
         x = as_float(x, self.input_dim).flatten(0, 1)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             logits = F.linear(x, self.weight_proj.weight.float(), self.weight_proj.bias.float())
         return logits.view(-1, self.groups, self.num_vars)
 
@@ -163,10 +167,10 @@ class GumbelVectorQuantizer(Quantiser):
 def check_temperatures(temp_tuple):
     """The three numbers of a temperature schedule, or a ValueError that says what they must be."""
     try:
-        start, stop, decay = (float(number) for number in temp_tuple)
+        start, stop, decay = (math.ldexp(number, 0) for number in temp_tuple)  # numbers only
     except (TypeError, ValueError):
         start = stop = decay = float("nan")
-    if not (start >= stop > 0 and 0 < decay <= 1):
+    if not (math.inf > start >= stop > 0 and 0 < decay <= 1):
         raise ValueError(
             f"temp_tuple must be (start, stop, decay) with start >= stop > 0 and 0 < decay <= 1, "
             f"got {temp_tuple!r}; set temp_tuple: under the quantiser in your YAML, "

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..functional.nearest import nearest_code
-from .base import Quantiser, as_float
+from .base import Quantiser, as_float, full_precision
 
 
 class RandomProjectionQuantizer(Quantiser):
@@ -85,7 +85,7 @@ class RandomProjectionQuantizer(Quantiser):
             that is not finite gets -1.
         """
         x_BTI = as_float(x, self.input_dim)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.no_grad(), full_precision(x.device):
             x_ND = F.normalize(x_BTI @ self.P.float(), dim=2).flatten(0, 1)
             return nearest_code(x_ND, self.CB.float()).view(x.shape[:2])
 
