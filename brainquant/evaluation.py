@@ -65,9 +65,7 @@ def probe_phones(
     }
     accuracies = {"log-mel": [], "untrained encoder": [], "pretrained encoder": []}
     pretrained = {name: encode_split(brain, split) for name, split in splits.items()}
-    log_mels = {
-        name: log_mel_windows(brain, split, context) for name, split in splits.items()
-    }
+    log_mels = {name: log_mel_windows(brain, split, context) for name, split in splits.items()}
     for seed in range(num_seeds):
         untrained_brain = without_training(brain, hparams_file, overrides, seed)
         untrained = {name: encode_split(untrained_brain, split) for name, split in splits.items()}
@@ -75,20 +73,22 @@ def probe_phones(
         chosen = chosen[: max(1, len(chosen) * 2 // 3)]
         accuracies["log-mel"].append([fit_and_read(log_mels, splits, brain, chosen)])
         for name, layers in {"untrained": untrained, "pretrained": pretrained}.items():
-            accuracies[f"{name} encoder"].append([
-                fit_and_read(
-                    {
-                        split: [windows(utterance[layer], context) for utterance in utterances]
-                        for split, utterances in layers.items()
-                    },
-                    splits,
-                    brain,
-                    chosen,
-                )
-                for layer in range(len(pretrained["train"][0]))
-            ])
+            accuracies[f"{name} encoder"].append(
+                [
+                    fit_and_read(
+                        {
+                            split: [windows(utterance[layer], context) for utterance in utterances]
+                            for split, utterances in layers.items()
+                        },
+                        splits,
+                        brain,
+                        chosen,
+                    )
+                    for layer in range(len(pretrained["train"][0]))
+                ]
+            )
     table = summarise(accuracies)
-    with open(os.path.join(brain.report_folder, "phones.json"), "w", encoding="utf-8") as file:
+    with open(os.path.join(brain.run_log.folder, "phones.json"), "w", encoding="utf-8") as file:
         json.dump(table, file, indent=1)
     logger.info(format_table(table, num_seeds))
     return table
@@ -104,7 +104,9 @@ def load_split(data_folder, split, minutes=None):
             break
         item = dataset[int(index)]
         path = os.path.join(data_folder, "phones", split, f"{item['id']}.tsv")
-        utterances.append(SimpleNamespace(id=item["id"], sig=item["sig"], phones=read_alignment(path)))
+        utterances.append(
+            SimpleNamespace(id=item["id"], sig=item["sig"], phones=read_alignment(path))
+        )
         seconds += item["duration"]
     return utterances
 
@@ -114,8 +116,39 @@ def encode_split(brain, utterances):
     encoded = []
     for utterance in utterances:
         batch = PaddedBatch([{"sig": utterance.sig}])
-        encoded.append([layer[0].float().cpu().numpy() for layer in brain.layer_features(batch)])
+        encoded.append([layer[0].float().cpu().numpy() for layer in layer_features(brain, batch)])
     return encoded
+
+
+@torch.no_grad()
+def layer_features(brain, batch):
+    """Outputs of each encoder layer for unmasked audio.
+
+    Arguments
+    ---------
+    brain : PretrainBrain
+        Whose ``encoder`` has a list of ``layers``.
+    batch : PaddedBatch
+        With ``sig``.
+
+    Returns
+    -------
+    layers : list of torch.Tensor
+        Shape (batch, frames, dim) each, from the first layer to the last.
+    """
+    outputs = []
+
+    def keep(module, inputs, output):
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+
+    encoder = brain.raw("encoder")
+    layers = next(m for name, m in encoder.named_modules() if name.endswith("layers"))
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
+    brain.modules.eval()
+    brain.encode(*brain.waveforms(batch))
+    for hook in hooks:
+        hook.remove()
+    return outputs
 
 
 def without_training(brain, hparams_file, overrides, seed):

@@ -83,7 +83,9 @@ class Sums:
         """The same over all ranks; a collective, so every rank has to call it."""
         counts_GV = self.monitor.counts
         device = counts_GV.device
-        values = [torch.as_tensor(v, dtype=torch.double, device=device) for v in self.values.values()]
+        values = [
+            torch.as_tensor(v, dtype=torch.double, device=device) for v in self.values.values()
+        ]
         packed = torch.cat([counts_GV.flatten().double(), *[v.view(1) for v in values]])
         packed = ddp_all_reduce(packed, torch.distributed.ReduceOp.SUM)
         total = Sums(CodeMonitor(*counts_GV.shape).to(device))

@@ -95,6 +95,13 @@ def _read_points(metrics_file):
             while points and points[-1]["step"] > point["step"]:
                 points.pop()
             points.append(point)
+    # The mean of a whole epoch would stand out among those of the last few steps.
+    if any(point.get("span") == "interval" for point in points):
+        points = [
+            point
+            for point in points
+            if point.get("stage") != "train" or point.get("span") != "epoch"
+        ]
     return points
 
 

@@ -1,21 +1,19 @@
 """The Brain that every pretraining shares: it anneals, trains safely, watches and reports."""
 
-import json
 import os
 import time
 
-import speechbrain as sb
 import torch
 from speechbrain import Stage
-from speechbrain.utils.distributed import if_main_process, run_on_main
 from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..monitors import CodeMonitor, Sums, code_statistics, health_warnings, unigram_loss
-from ..plots import plot_report
 from ..quantisers import Quantiser
+from ..training.finite_steps import FiniteStepsBrain
 from ..training.randomness import derived_generator
+from ..training.run_log import RunLog
 
 logger = get_logger(__name__)
 
@@ -26,7 +24,7 @@ OPTIONS_SHOWN = (
 )  # fmt: skip
 
 
-class PretrainBrain(sb.Brain):
+class PretrainBrain(FiniteStepsBrain):
     """Trains an encoder on the codes of a quantiser.
 
     A subclass adds ``compute_forward`` and ``compute_objectives``; the latter hands what is to be
@@ -76,11 +74,11 @@ class PretrainBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("train_codes", self.train_codes)
         self.progress = None
-        self.grad_norm = float("nan")
         self.warned = set()
         # A try with --debug must not touch the metrics of the real run beside it.
         debug = "debug" if self.debug and not self.debug_persistently else ""
-        self.report_folder = os.path.join(self.hparams.output_folder, debug)
+        folder = os.path.join(self.hparams.output_folder, debug)
+        self.run_log = RunLog(folder, self.hparams.train_loggers)
 
     # ---- what a subclass calls -------------------------------------------------------------
 
@@ -146,7 +144,8 @@ class PretrainBrain(sb.Brain):
                 f"grad_accumulation_factor: or batch_seconds:"
             )
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
-        run_on_main(self.write_report)
+        title = f"{type(self).__name__} in {self.hparams.output_folder}"
+        self.run_log.draw_report(self.train_codes.counts.cpu().numpy(), title)
 
     def on_fit_start(self):
         """Loads the last checkpoint, then shows what is in force."""
@@ -159,7 +158,7 @@ class PretrainBrain(sb.Brain):
             f"One step sees up to {seconds:g} s of speech: {self.hparams.batch_seconds:g} s x "
             f"{ranks} rank(s) x {self.grad_accumulation_factor} accumulated"
         )
-        run_on_main(self.forget_later_metrics)
+        self.run_log.forget_after(self.optimizer_step)
         self.last_read = time.perf_counter()
 
     def on_fit_batch_start(self, batch, should_step):
@@ -167,48 +166,6 @@ class PretrainBrain(sb.Brain):
         for module in self.modules.modules():
             if hasattr(module, "update_temp"):
                 module.update_temp(self.optimizer_step)
-
-    def check_loss_isfinite(self, loss):
-        """Left to ``optimizers_step``, where all ranks see the same gradients.
-
-        SpeechBrain 1.1.2 raises on the rank that sees the loss, and the others wait for ever.
-        """
-
-    def optimizers_step(self):
-        """Clips all parameters, then steps, unless a gradient is not finite.
-
-        SpeechBrain 1.1.2 clips the first parameter group only, clips to zero with
-        ``max_grad_norm: 0``, climbs the gradient with -1, and steps on NaN gradients. Here 0 and
-        below mean no clipping, and a step with a gradient that is not finite is left out.
-        """
-        self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        limit = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
-        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if torch.isfinite(torch.tensor(self.grad_norm)):
-            self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
-            self.scaler.step(self.optimizer)
-            self.optimizer_step += 1
-        else:
-            self.count_nonfinite_step()
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def count_nonfinite_step(self):
-        """Warns of a step that was left out, and ends the run after nonfinite_patience of them."""
-        if self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
-            return  # fp16 finds its scale by trying: that is no fault of the run
-        self.nonfinite_count += 1
-        text = (
-            f"step {self.optimizer_step + 1} left out: a gradient is not finite "
-            f"({self.nonfinite_count} in this epoch, nonfinite_patience {self.nonfinite_patience})"
-        )
-        if self.nonfinite_count > self.nonfinite_patience:
-            raise ValueError(
-                f"{text}; parameters and checkpoints are as before it. Try a lower lr:, a longer "
-                f"warmup_steps:, precision: fp32, and look for silent or broken audio"
-            )
-        logger.warning(text)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Shows progress, and logs at each ``log_interval`` of optimiser steps."""
@@ -252,10 +209,10 @@ class PretrainBrain(sb.Brain):
         seconds = time.perf_counter() - self.stage_began
         if stage == Stage.TRAIN:
             self.read_window()
-            self.log("train", self.epoch_sums, seconds, epoch)
+            self.log("train", "epoch", self.epoch_sums, seconds, epoch)
             return
         # Every rank has validated the same batches: there is nothing to add up.
-        record = self.log(stage.name.lower(), self.valid_sums, seconds, epoch)
+        record = self.log(stage.name.lower(), "epoch", self.valid_sums, seconds, epoch)
         if stage == Stage.VALID and self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(
                 meta={"valid_loss": record["loss"], "epoch": epoch, "step": self.optimizer_step},
@@ -277,15 +234,13 @@ class PretrainBrain(sb.Brain):
         window = self.read_window()
         if window.values:
             epoch = self.hparams.epoch_counter.current
-            record = self.log("train", window, now - self.last_read, epoch)
+            record = self.log("train", "interval", window, now - self.last_read, epoch)
             shown = {"loss": record["loss"], "perplexity": record["code_perplexity_sum"]}
             self.progress.set_postfix(shown, refresh=False)
         self.last_read = time.perf_counter()
 
-    def log(self, stage, sums, seconds, epoch):
-        """Writes one log point everywhere: metrics.jsonl, SpeechBrain's loggers, warnings.
-
-        Every rank calls it, because SpeechBrain's loggers end in a broadcast.
+    def log(self, stage, span, sums, seconds, epoch):
+        """Writes one log point, on every rank, and warns of what looks wrong.
 
         Returns
         -------
@@ -301,6 +256,7 @@ class PretrainBrain(sb.Brain):
             "step": self.optimizer_step,
             "epoch": epoch,
             "stage": stage,
+            "span": span,
             "loss": values["loss"] / targets,
             "accuracy": values["correct"] / targets,
             **self.references(counts_GV),
@@ -312,13 +268,7 @@ class PretrainBrain(sb.Brain):
         if stage == "train":
             lr = self.optimizer.param_groups[0]["lr"]
             record.update(lr=lr, grad_norm=self.grad_norm)
-        if if_main_process():
-            os.makedirs(self.report_folder, exist_ok=True)
-            with open(self.metrics_file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        scalars = {k: v for k, v in record.items() if k not in ("step", "stage", "code_perplexity")}
-        for train_logger in self.hparams.train_loggers:
-            train_logger.log_stats({"step": record["step"]}, **{f"{stage}_stats": scalars})
+        self.run_log.write(record)
         self.warn_once(record)
         return record
 
@@ -329,62 +279,3 @@ class PretrainBrain(sb.Brain):
         for name in warnings.keys() - self.warned:
             logger.warning(warnings[name])
             self.warned.add(name)
-
-    @property
-    def metrics_file(self):
-        """One JSON line per log point."""
-        return os.path.join(self.report_folder, "metrics.jsonl")
-
-    def forget_later_metrics(self):
-        """Drops the lines after the checkpoint that was loaded, so that no step is there twice."""
-        if not os.path.exists(self.metrics_file):
-            return
-        with open(self.metrics_file, encoding="utf-8") as file:
-            lines = [line for line in file if line.endswith("\n")]
-        kept = [line for line in lines if json.loads(line)["step"] <= self.optimizer_step]
-        if self.optimizer_step == 0:
-            kept = []
-        with open(self.metrics_file + ".part", "w", encoding="utf-8") as file:
-            file.writelines(kept)
-        os.replace(self.metrics_file + ".part", self.metrics_file)
-
-    def write_report(self):
-        """Draws report.png from the metrics and the codes of the whole run."""
-        image = os.path.join(self.report_folder, "report.png")
-        plot_report(
-            self.metrics_file,
-            self.train_codes.counts.cpu().numpy(),
-            image,
-            title=f"{type(self).__name__} in {self.hparams.output_folder}",
-        )
-        logger.info(f"Report: {image}")
-
-    # ---- what evaluation calls -------------------------------------------------------------
-
-    @torch.no_grad()
-    def layer_features(self, batch):
-        """Outputs of each encoder layer for unmasked audio.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With ``sig``.
-
-        Returns
-        -------
-        layers : list of torch.Tensor
-            Shape (batch, frames, dim) each, from the first layer to the last.
-        """
-        outputs = []
-
-        def keep(module, inputs, output):
-            outputs.append(output[0] if isinstance(output, tuple) else output)
-
-        encoder = self.raw("encoder")
-        layers = next(m for name, m in encoder.named_modules() if name.endswith("layers"))
-        hooks = [layer.register_forward_hook(keep) for layer in layers]
-        self.modules.eval()
-        self.encode(*self.waveforms(batch))
-        for hook in hooks:
-            hook.remove()
-        return outputs

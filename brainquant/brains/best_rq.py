@@ -42,7 +42,9 @@ class BestRQBrain(PretrainBrain):
         stack = self.hparams.stack
         wavs_BL = torch.zeros(1, self.hparams.sample_rate // 2, device=self.device)
         feats_BTF = self.hparams.compute_features(wavs_BL)
-        feats_BTF = pad_to_stacks(feats_BTF, torch.tensor([feats_BTF.shape[1]]).to(wavs_BL.device), stack)
+        feats_BTF = pad_to_stacks(
+            feats_BTF, torch.tensor([feats_BTF.shape[1]]).to(wavs_BL.device), stack
+        )
         size = feats_BTF.shape[2]
         if size * stack != self.quantiser.input_dim:
             raise ValueError(

@@ -77,7 +77,7 @@ def espeak_paths():
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _initialised():
     """The library, its rate and its data folder; initialised once in a process, as it wants."""
     library_path, data_path = espeak_paths()

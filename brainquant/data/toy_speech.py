@@ -180,7 +180,7 @@ def _resample(samples, rate):
     return resample_poly(samples, up, down, window=_lowpass(max(up, down)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _lowpass(factor):
     return firwin(100 * factor + 1, 0.95 / factor, window=("kaiser", 8.0)).astype(np.float32)
 

@@ -91,7 +91,7 @@ class GumbelVectorQuantizer(Quantiser):
         return self.num_vars
 
     def update_temp(self, steps):
-        """Sets the temperature after a number of optimiser steps: max(start * decay^steps, stop)."""
+        """Sets the temperature of a step: max(start * decay ** steps, stop)."""
         self.curr_temp = max(self.max_temp * self.temp_decay**steps, self.min_temp)
 
     def forward(self, x, *, generator=None, return_codes=False):
@@ -166,10 +166,10 @@ class GumbelVectorQuantizer(Quantiser):
 
 def check_temperatures(temp_tuple):
     """The three numbers of a temperature schedule, or a ValueError that says what they must be."""
-    try:
-        start, stop, decay = (math.ldexp(number, 0) for number in temp_tuple)  # numbers only
-    except (TypeError, ValueError):
-        start = stop = decay = float("nan")
+    start = stop = decay = math.nan
+    if isinstance(temp_tuple, (list, tuple)) and len(temp_tuple) == 3:
+        if all(isinstance(number, (int, float)) for number in temp_tuple):
+            start, stop, decay = map(float, temp_tuple)
     if not (math.inf > start >= stop > 0 and 0 < decay <= 1):
         raise ValueError(
             f"temp_tuple must be (start, stop, decay) with start >= stop > 0 and 0 < decay <= 1, "

@@ -135,7 +135,7 @@ def load_hparams(hparams_file, overrides=None):
             hparams = load_hyperpyyaml(file, overrides)
         except KeyError as error:
             raise ValueError(f"{hparams_file}: {error.args[0]}") from error
-    missing = RECIPE_KEYS - {"prepare", "evaluate"} - set(hparams)
+    missing = RECIPE_KEYS - set(hparams)
     if missing:
         raise ValueError(f"{hparams_file} lacks the key {sorted(missing)[0]!r}: add it")
     known = RUN_OPTIONS | RECIPE_KEYS | hparams["brain_class"].hparams_read

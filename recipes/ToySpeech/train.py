@@ -20,12 +20,13 @@ if __name__ == "__main__":
         ddp_init_group(run_opts)
         hparams = load_hparams(hparams_file, overrides)
         sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
-        run_on_main(hparams["prepare"])
+        if hparams["prepare"]:
+            run_on_main(hparams["prepare"])
         train_loader, valid_loader = make_loaders(hparams)
         brain = hparams["brain_class"](
             hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
         )
 
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-    if "evaluate" in hparams:
+    if hparams["evaluate"]:
         run_on_main(hparams["evaluate"], [brain, hparams_file, overrides])

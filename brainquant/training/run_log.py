@@ -1,0 +1,88 @@
+"""The log points of a run: one JSON line each, SpeechBrain's loggers, and the report."""
+
+import json
+import os
+
+from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils.logger import get_logger
+
+from ..plots import plot_report
+
+logger = get_logger(__name__)
+
+
+class RunLog:
+    """Writes ``metrics.jsonl`` and ``report.png`` into a folder, and feeds SpeechBrain's loggers.
+
+    Arguments
+    ---------
+    folder : str
+        Where the files go.
+    train_loggers : list of speechbrain.utils.train_logger.TrainLogger
+        Get the same numbers, except lists and texts.
+
+    Example
+    -------
+    >>> log = RunLog(str(getfixture("tmpdir")), train_loggers=[])
+    >>> log.write({"step": 10, "stage": "train", "loss": 3.0})
+    >>> log.write({"step": 20, "stage": "train", "loss": 2.0})
+    >>> log.forget_after(10)
+    >>> open(log.metrics_file).read()
+    '{"step": 10, "stage": "train", "loss": 3.0}\\n'
+    """
+
+    def __init__(self, folder, train_loggers):
+        self.folder = folder
+        self.train_loggers = train_loggers
+        self.metrics_file = os.path.join(folder, "metrics.jsonl")
+
+    def write(self, record):
+        """Writes one log point everywhere.
+
+        Every rank has to call it: SpeechBrain's ``log_stats`` ends in a broadcast, and calling it
+        on the main process only, as its recipes do in 1.1.2, hangs the others.
+
+        Arguments
+        ---------
+        record : dict
+            ``step``, ``stage`` and numbers.
+        """
+        if if_main_process():
+            os.makedirs(self.folder, exist_ok=True)
+            with open(self.metrics_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        # Not "epoch" as meta: SpeechBrain's W&B logger takes it for the step of its x axis.
+        numbers = {
+            name: value
+            for name, value in record.items()
+            if name != "step" and isinstance(value, (int, float))
+        }
+        for train_logger in self.train_loggers:
+            train_logger.log_stats(
+                {"step": record["step"]}, **{f"{record['stage']}_stats": numbers}
+            )
+
+    @main_process_only
+    def forget_after(self, step):
+        """Drops what was logged after the checkpoint that a run resumes from.
+
+        Arguments
+        ---------
+        step : int
+            Optimiser steps in the checkpoint; 0 where there is none.
+        """
+        if not os.path.exists(self.metrics_file):
+            return
+        with open(self.metrics_file, encoding="utf-8") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        kept = [line for line in lines if step > 0 and json.loads(line)["step"] <= step]
+        with open(self.metrics_file + ".part", "w", encoding="utf-8") as file:
+            file.writelines(kept)
+        os.replace(self.metrics_file + ".part", self.metrics_file)
+
+    @main_process_only
+    def draw_report(self, code_counts, title):
+        """Draws ``report.png`` from the log points and the codes of the whole run."""
+        image = os.path.join(self.folder, "report.png")
+        plot_report(self.metrics_file, code_counts, image, title=title)
+        logger.info(f"Report: {image}")

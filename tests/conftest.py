@@ -1,0 +1,68 @@
+"""A small corpus and a way to run recipes, shared by all tests."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from brainquant.data.toy_speech import prepare_toy_speech
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "recipes" / "ToySpeech"
+# Models small enough for a second of training.
+TINY = {
+    "best_rq": "--num_layers 2 --d_model 32 --cb_vocab 64 --batch_seconds 8 --num_buckets 4",
+    "wav2vec2": "--num_layers 2 --d_model 32 --channels 32 --batch_seconds 8 --num_buckets 4 "
+    "--num_negatives 20",
+}
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A minute of ToySpeech, in a folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("toy speech")
+    prepare_toy_speech(folder, train_minutes=1.0, valid_minutes=0.3, test_minutes=0.3)
+    return folder
+
+
+@pytest.fixture
+def run_recipe(corpus, tmp_path):
+    """Runs a ToySpeech recipe as a user does, in a process of its own (or in several)."""
+
+    def run(name, *arguments, ranks=None, output="run", check=True):
+        launcher = [sys.executable]
+        if ranks:
+            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        command = [
+            *launcher, str(RECIPE / "train.py"), str(RECIPE / "hparams" / f"{name}.yaml"),
+            "--data_folder", str(corpus), "--output_folder", str(tmp_path / output),
+            *TINY[name].split(), "--prepare", "null", "--evaluate", "null",
+            *(str(argument) for argument in arguments),
+        ]  # fmt: skip
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )
+        if check:
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done
+
+    return run
+
+
+@pytest.fixture
+def read_metrics(tmp_path):
+    """The log points of a run, by stage."""
+
+    def read(output="run", stage="train"):
+        lines = (tmp_path / output / "metrics.jsonl").read_text("utf-8").splitlines()
+        return [record for record in map(json.loads, lines) if record["stage"] == stage]
+
+    return read

@@ -1,0 +1,169 @@
+"""Random-projection quantiser, beside that of the installed SpeechBrain."""
+
+import copy
+import pickle
+
+import pytest
+import speechbrain.nnet.quantisers as stock
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+import brainquant
+from brainquant import RandomProjectionQuantizer
+from brainquant.functional import nearest
+
+SIZES = (24, 6, 50)
+
+
+@pytest.fixture
+def quantiser():
+    return RandomProjectionQuantizer(*SIZES, seed=0)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(4, 30, SIZES[0], generator=torch.Generator().manual_seed(1))
+
+
+def seeded(module, seed=7):
+    """The class of a module, built from the global generator."""
+    torch.manual_seed(seed)
+    return module.RandomProjectionQuantizer(*SIZES)
+
+
+def margins(quantiser, x):
+    """By how much the best score of each frame exceeds the second."""
+    scores = F.normalize(x @ quantiser.P, dim=-1) @ quantiser.CB.T
+    best = scores.topk(2, dim=-1).values
+    return best[..., 0] - best[..., 1]
+
+
+def test_the_same_seed_gives_speechbrains_tables_and_the_same_draws_after_them():
+    ours, after_ours = seeded(brainquant), torch.rand(3)
+    theirs, after_theirs = seeded(stock), torch.rand(3)
+    assert torch.equal(ours.P, theirs.P) and torch.equal(ours.CB, theirs.CB)
+    assert torch.equal(after_ours, after_theirs)
+
+
+def test_codes_are_speechbrains_wherever_the_best_is_clear(x):
+    x = torch.cat([x, 1e-3 * x, 1e3 * x])
+    ours, theirs = seeded(brainquant), seeded(stock)
+    clear = margins(ours, x) > 2e-6
+    assert clear.float().mean() > 0.99
+    assert torch.equal(ours(x)[clear], theirs(x)[clear])
+    assert ours(x).dtype == theirs(x).dtype
+
+
+def test_state_dict_goes_both_ways(x):
+    ours, theirs = seeded(brainquant), seeded(stock)
+    other_ours, other_theirs = seeded(brainquant, 8), seeded(stock, 8)
+    other_ours.load_state_dict(theirs.state_dict(), strict=True)
+    other_theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert torch.equal(other_ours(x), ours(x))
+    assert torch.equal(other_theirs(x), theirs(x))
+
+
+def test_speechbrains_docstring_example():
+    assert RandomProjectionQuantizer(16, 16, 32)(torch.rand(10, 12, 16)).shape == (10, 12)
+
+
+def test_encode_adds_the_dimension_of_codebooks(quantiser, x):
+    assert torch.equal(quantiser.encode(x), quantiser(x)[..., None])
+    assert (quantiser.num_codebooks, quantiser.codebook_size, quantiser.vq_dim) == (1, 50, None)
+    assert quantiser.update_temp(3) is None
+
+
+def test_seed_is_a_generator_of_its_own(untouched_global_rng):
+    torch.manual_seed(1)
+    first = RandomProjectionQuantizer(*SIZES, seed=5)
+    torch.manual_seed(2)
+    with untouched_global_rng():
+        again = RandomProjectionQuantizer(*SIZES, seed=5)
+    other = RandomProjectionQuantizer(*SIZES, seed=6)
+    assert torch.equal(first.P, again.P) and torch.equal(first.CB, again.CB)
+    assert not torch.equal(first.P, other.P) and not torch.equal(first.CB, other.CB)
+
+
+def test_codes_do_not_change_under_autocast(quantiser):
+    x = torch.randn(2, 500, SIZES[0], generator=torch.Generator().manual_seed(2))
+    plain = quantiser(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantiser(x), plain)
+        assert torch.equal(quantiser.encode(x)[..., 0], plain)
+        low = (F.normalize(x @ quantiser.P, dim=-1) @ quantiser.CB.T).argmax(-1)
+    assert not torch.equal(low, plain)  # the frames are many enough to tell
+
+
+def test_products_are_made_without_tf32(quantiser, x, tf32_allowed):
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if "matmul" in getattr(func, "__name__", ""):
+                matmul = torch.backends.cuda.matmul
+                seen.append(getattr(matmul, "fp32_precision", None) or matmul.allow_tf32)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        quantiser(x)
+    assert len(seen) >= 2 and set(seen) <= {"ieee", False}
+
+
+def test_a_frame_has_its_code_in_any_batch_and_order_beside_any_padding(quantiser, x):
+    codes = quantiser(x)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quantiser(x[:, order]), codes[:, order])
+    assert torch.equal(quantiser(x.flip(0)), codes.flip(0))
+    assert torch.equal(quantiser(F.pad(x, (0, 0, 0, 9), value=1e4))[:, :30], codes)
+    for frame in range(30):
+        assert torch.equal(quantiser(x[:1, frame : frame + 1]), codes[:1, frame : frame + 1])
+
+
+def test_a_zero_frame_has_code_0_and_a_broken_one_none(quantiser, x):
+    expected = quantiser(x)
+    for frame, value in {3: 0.0, 5: float("nan"), 7: float("inf")}.items():
+        x[1, frame, 2 if value else slice(None)] = value
+    expected[1, 3], expected[1, 5], expected[1, 7] = 0, -1, -1
+    assert torch.equal(quantiser(x), expected)
+    assert torch.equal(quantiser.encode(x)[..., 0], expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0)])
+def test_an_empty_batch_gives_no_codes(quantiser, shape):
+    assert quantiser(torch.zeros(*shape, SIZES[0])).shape == shape
+    assert quantiser.encode(torch.zeros(*shape, SIZES[0])).shape == (*shape, 1)
+
+
+def test_no_tensor_of_frames_codes_and_dim(largest_tensor):
+    N, D, V = 4 * 200, 8, 64
+    quantiser = RandomProjectionQuantizer(12, D, V)
+    with largest_tensor() as measured:
+        quantiser(torch.randn(4, 200, 12))
+    assert measured.elements <= max(nearest.CHUNK * V, N * 12) < N * D * V / 10
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda q: pickle.loads(pickle.dumps(q))])
+def test_copies_and_pickles(quantiser, x, clone):
+    assert torch.equal(clone(quantiser)(x), quantiser(x))
+
+
+def test_nothing_is_trained(quantiser, x):
+    assert not list(quantiser.parameters())
+    assert not quantiser(x.requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("key", ["input_dim", "cb_dim", "cb_vocab"])
+@pytest.mark.parametrize("value", [0, -3, 2.5, "8"])
+def test_a_wrong_size_is_named(key, value):
+    sizes = {"input_dim": 8, "cb_dim": 4, "cb_vocab": 16, key: value}
+    with pytest.raises(ValueError, match=rf"{key} .*got {value!r}; set {key}:"):
+        RandomProjectionQuantizer(**sizes)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 23), (5, 24)])
+def test_frames_of_another_size_are_named_beside_input_dim(quantiser, shape):
+    with pytest.raises(ValueError) as error:
+        quantiser(torch.zeros(shape))
+    assert "24" in str(error.value) and str(shape) in str(error.value)
+    assert "set input_dim:" in str(error.value)
