@@ -7,7 +7,7 @@ stacks of all utterances, G codebooks, V codes.
 import numpy as np
 import torch
 
-from ..features import pad_to_stacks, stack_frames
+from ..features import pad_to_stacks, relative_lengths, stack_frames
 from ..losses import code_cross_entropy
 from ..masking import check_mask, span_mask, stack_mask
 from .base import PretrainBrain
@@ -74,7 +74,8 @@ class BestRQBrain(PretrainBrain):
         feats_BTF = self.hparams.compute_features(wavs_BL)
         hop = self.hparams.compute_features.compute_STFT.hop_length
         frames_B = (lengths_B // hop + 1).clamp(max=feats_BTF.shape[1])
-        feats_BTF = self.modules.normalize(feats_BTF, frames_B / feats_BTF.shape[1])
+        relative_B = relative_lengths(frames_B, feats_BTF.shape[1])
+        feats_BTF = self.modules.normalize(feats_BTF, relative_B)
         return pad_to_stacks(feats_BTF, frames_B, self.hparams.stack), frames_B
 
     def encode_features(self, feats_BTF, frames_B):
