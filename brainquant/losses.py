@@ -4,8 +4,6 @@ Shape suffixes: B batch, M masked frames of an utterance, N masked frames of all
 K negatives, D dim, G codebooks, V codes.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 
@@ -83,11 +81,11 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
     """Contrastive loss of wav2vec 2.0 (https://arxiv.org/abs/2006.11477, equation 3), summed.
 
     All similarities of an utterance are one matrix product, from which the logits are gathered:
-    no tensor of (negatives, batch, time, dim) exists. A negative with the codes of the positive
-    is the positive, and is left out, as in fairseq and SpeechBrain. There, fewer negatives make
-    the loss lower, and it falls to 0 where all codes are equal: a reward for collapse. Here the
-    negatives that are left weigh as much as all of them, and a frame without any counts as
-    chance, so that chance is ln(negatives + 1) whatever the codes.
+    no tensor of (negatives, batch, time, dim) exists. A negative that happens to have the codes
+    of the positive stays in the loss, as in the paper: with all codes equal the loss is chance,
+    ln(negatives + 1). (fairseq and SpeechBrain 1.1.2 leave such negatives out: there the loss
+    falls as the codes become fewer, to 0 where all are equal, which rewards collapse.) For the
+    accuracy, such a negative is as right as the positive and is left out.
 
     Arguments
     ---------
@@ -111,7 +109,7 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
         Sum over masked frames, in nats, float32. An utterance with fewer than two masked frames
         has no negatives and adds nothing.
     num_correct : torch.Tensor
-        Frames whose positive is more similar than each of its negatives, one at least.
+        Frames whose positive is more similar than each negative of other codes, one at least.
     num_targets : torch.Tensor
         Frames that counted.
 
@@ -128,24 +126,21 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
         context_BMD = F.normalize(context_BMD.float(), dim=-1)
         targets_BMD = F.normalize(targets_BMD.float(), dim=-1)
         logits_BMM = torch.bmm(context_BMD, targets_BMD.mT) / temperature
+    negative_logits_BMK = logits_BMM.gather(2, negatives_BMK)
+    positive_BM = logits_BMM.diagonal(dim1=1, dim2=2)
+    in_utterance_BM = torch.arange(logits_BMM.shape[1], device=counts_B.device)
+    counted_BM = (in_utterance_BM < counts_B[:, None]) & (counts_B > 1)[:, None]
+    all_BMK = torch.cat([positive_BM[..., None], negative_logits_BMK], dim=-1)
+    loss_BM = torch.logsumexp(all_BMK, dim=-1) - positive_BM
+    loss_sum = torch.where(counted_BM, loss_BM, 0.0).sum()
+
     with torch.no_grad():
         same_BMM = torch.ones_like(logits_BMM, dtype=torch.bool)
         for codes_BM in codes_BMG.unbind(-1):
             same_BMM &= codes_BM[:, :, None] == codes_BM[:, None, :]
         same_BMK = same_BMM.gather(2, negatives_BMK)
-        in_utterance_BM = torch.arange(logits_BMM.shape[1], device=counts_B.device)
-        counted_BM = (in_utterance_BM < counts_B[:, None]) & (counts_B > 1)[:, None]
-        K = negatives_BMK.shape[2]
-        others_BM = K - same_BMK.sum(-1)
-        weight_BM1 = torch.log(K / others_BM.clamp(min=1).float())[..., None]
-    negative_logits_BMK = logits_BMM.gather(2, negatives_BMK).masked_fill(same_BMK, -torch.inf)
-    positive_BM = logits_BMM.diagonal(dim1=1, dim2=2)
-
-    all_BMK = torch.cat([positive_BM[..., None], negative_logits_BMK + weight_BM1], dim=-1)
-    loss_BM = torch.logsumexp(all_BMK, dim=-1) - positive_BM
-    loss_BM = torch.where(others_BM > 0, loss_BM, math.log(K + 1))
-    loss_sum = torch.where(counted_BM, loss_BM, 0.0).sum()
-    correct_BM = (positive_BM > negative_logits_BMK.amax(-1)) & (others_BM > 0) & counted_BM
+        hardest_BM = negative_logits_BMK.masked_fill(same_BMK, -torch.inf).amax(-1)
+        correct_BM = (positive_BM > hardest_BM) & (hardest_BM > -torch.inf) & counted_BM
     return loss_sum, correct_BM.sum(), counted_BM.sum()
 
 

@@ -28,25 +28,21 @@ def contrastive_case(seed, counts, K, D=4, V=3, dtype=torch.float32):
 
 
 def slow_contrastive(context, targets, codes, counts, negatives, temperature):
-    """Equation 3 of the paper, frame by frame; the negatives left weigh as much as all."""
-    K = negatives.shape[2]
+    """Equation 3 of the paper, frame by frame; equal codes count for neither side of the accuracy."""
     loss, correct, frames = 0.0 * (context.sum() + targets.sum()), 0, 0
     for b, count in enumerate(counts.tolist()):
         for m in range(count if count > 1 else 0):
-            candidates = [targets[b, m]]
-            for k in negatives[b, m].tolist():
-                if codes[b, k].tolist() != codes[b, m].tolist():
-                    candidates.append(targets[b, k])
+            drawn = negatives[b, m].tolist()
             logits = torch.stack(
-                [torch.cosine_similarity(context[b, m], y, dim=0) for y in candidates]
+                [torch.cosine_similarity(context[b, m], targets[b, k], dim=0) for k in [m, *drawn]]
             )
-            positive, others = (logits / temperature).exp().split([1, len(logits) - 1])
-            if len(others):
-                noise = K * others.mean()
-                loss = loss - torch.log(positive / (positive + noise)).sum()
-                correct += bool((positive > others).all())
-            else:
-                loss = loss + math.log(K + 1)
+            loss = loss - torch.log_softmax(logits / temperature, dim=0)[0]
+            others = [
+                logit
+                for k, logit in zip(drawn, logits[1:])
+                if codes[b, k].tolist() != codes[b, m].tolist()
+            ]
+            correct += bool(others) and all(logits[0] > logit for logit in others)
             frames += 1
     return loss, correct, frames
 
@@ -101,7 +97,7 @@ def test_contrastive_loss_is_float32_under_autocast():
 
 def test_equal_targets_are_chance_no_success_and_are_warned_of():
     context, targets, codes, counts, negatives = contrastive_case(0, [6, 6], 5)
-    codes = torch.ones_like(codes)
+    codes, targets = torch.ones_like(codes), torch.ones_like(targets)
     loss, correct, frames = contrastive_loss(context, targets, codes, counts, negatives, 0.1)
     assert (int(correct), int(frames)) == (0, 12)
     assert loss.item() == pytest.approx(12 * math.log(6))

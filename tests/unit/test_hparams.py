@@ -1,0 +1,80 @@
+"""What the YAML and the command line say is what runs, or there is one clear error."""
+
+from pathlib import Path
+
+import pytest
+
+from brainquant.training.hparams import clear_errors, load_hparams, parse_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+BEST_RQ = str(ROOT / "recipes/ToySpeech/hparams/best_rq.yaml")
+
+
+def load(tmp_path, *arguments):
+    hparams_file, run_opts, overrides = parse_arguments(
+        [BEST_RQ, "--output_folder", str(tmp_path), "--num_layers", "1", *arguments]
+    )
+    return load_hparams(hparams_file, overrides), run_opts
+
+
+def test_run_options_of_the_command_line_reach_the_yaml_too(tmp_path):
+    hparams, run_opts = load(tmp_path, "--optimizer_step_limit", "1000", "--precision=bf16")
+    assert run_opts.optimizer_step_limit == hparams["optimizer_step_limit"] == 1000
+    assert hparams["lr_schedule"].total_steps == 1000
+    assert hparams["precision"] == "bf16"
+
+
+def test_gloo_is_chosen_where_there_is_no_gpu_to_use(tmp_path):
+    _, run_opts = load(tmp_path, "--device", "cpu")
+    assert run_opts.distributed_backend == "gloo"
+    _, run_opts = load(tmp_path, "--device", "cpu", "--distributed_backend", "mpi")
+    assert run_opts.distributed_backend == "mpi"
+
+
+def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
+    hparams, _ = load(tmp_path, "--make_quantiser", "{cb_dim: 8}")
+    assert hparams["quantiser"].CB.shape == (1024, 8)
+    hparams, _ = load(
+        tmp_path, "--make_quantiser", "!include:../../../hparams/quantisers/gumbel.yaml"
+    )
+    assert type(hparams["quantiser"]).__name__ == "GumbelVectorQuantizer"
+    assert hparams["quantiser"].input_dim == 320
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--learning_rate", "1"], "unknown key 'learning_rate'"),
+        (["--mask_lenght", "4"], "did you mean 'mask_length'"),
+        (["--max_grad", "3"], "unknown key 'max_grad'"),
+        (["--quantiser", "!new:torch.nn.Linear {in_features: 2}"], "would keep the class"),
+        (["--make_quantiser", "{cb_dim: 0}"], "cb_dim must be a positive integer, got 0"),
+        (["--make_quantiser", "{cb_size: 4}"], "cb_size"),
+    ],
+)
+def test_an_override_that_cannot_work_is_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, *arguments)
+
+
+def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
+    yaml = tmp_path / "typo.yaml"
+    text = Path(BEST_RQ).read_text("utf-8")
+    text = text.replace("../../../hparams", str(ROOT / "hparams"))
+    yaml.write_text(text.replace("\nmax_grad_norm:", "\nmax_grad_nrom:"), "utf-8")
+    overrides = {"output_folder": str(tmp_path)}
+    with pytest.raises(ValueError, match="'max_grad_nrom'.*did you mean 'max_grad_norm'"):
+        load_hparams(yaml, overrides)
+    yaml.write_text(text.replace("\nepoch_counter:", "\n__epoch_counter:"), "utf-8")
+    with pytest.raises(ValueError):
+        load_hparams(yaml, overrides)
+
+
+def test_a_missing_yaml_file_is_named():
+    with pytest.raises(ValueError, match="there is no file nowhere.yaml"):
+        parse_arguments(["nowhere.yaml"])
+
+
+def test_clear_errors_ends_with_one_line(capsys):
+    with pytest.raises(SystemExit, match="error: lr must be positive"), clear_errors():
+        raise ValueError("lr must be positive")
