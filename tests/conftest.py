@@ -32,14 +32,14 @@ def corpus(tmp_path_factory):
 def run_recipe(corpus, tmp_path):
     """Runs a ToySpeech recipe as a user does, in a process of its own (or in several)."""
 
-    def run(name, *arguments, ranks=None, output="run", check=True):
+    def run(name, *arguments, ranks=None, output="run", evaluate="null", check=True):
         launcher = [sys.executable]
         if ranks:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         command = [
             *launcher, str(RECIPE / "train.py"), str(RECIPE / "hparams" / f"{name}.yaml"),
             "--data_folder", str(corpus), "--output_folder", str(tmp_path / output),
-            *TINY[name].split(), "--prepare", "null", "--evaluate", "null",
+            *TINY[name].split(), "--prepare", "null", "--evaluate", evaluate,
             *(str(argument) for argument in arguments),
         ]  # fmt: skip
         done = subprocess.run(

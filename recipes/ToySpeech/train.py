@@ -9,6 +9,7 @@ The YAML says what is trained:
 import sys
 
 import speechbrain as sb
+import torch
 from speechbrain.utils.distributed import ddp_init_group, run_on_main
 
 from brainquant.data.manifests import make_loaders
@@ -30,3 +31,6 @@ if __name__ == "__main__":
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
     if hparams["evaluate"]:
         run_on_main(hparams["evaluate"], [brain, hparams_file, overrides])
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()  # a rank that just exits makes gloo abort others
