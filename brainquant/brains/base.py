@@ -73,7 +73,7 @@ class PretrainBrain(FiniteStepsBrain):
         self.train_codes = CodeMonitor(*sizes).to(self.device)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("train_codes", self.train_codes)
-        self.progress = None
+        self.progress = tqdm(disable=True)
         self.warned = set()
         # A try with --debug must not touch the metrics of the real run beside it.
         debug = "debug" if self.debug and not self.debug_persistently else ""
@@ -115,12 +115,18 @@ class PretrainBrain(FiniteStepsBrain):
             Training or validation.
         codes_NG : torch.Tensor
             Codes of the valid masked frames, shape (frames, codebooks).
-        **sums : int or torch.Tensor
+        **sums : torch.Tensor
             ``loss``, ``correct`` and ``targets`` (the first two are shown divided by the third),
             ``masked`` and ``valid`` (frames), ``samples``, and others that the subclass's
             ``more_statistics`` reads.
         """
-        (self.window if stage == Stage.TRAIN else self.valid_sums).add(codes_NG, batches=1, **sums)
+        # What is not finite would spoil the sums of all the others; its step is left out anyway.
+        finite = torch.isfinite(sums["loss"])
+        sums = {name: torch.where(finite, value, 0) for name, value in sums.items()}
+        codes_NG = torch.where(finite, codes_NG, -1)
+        (self.window if stage == Stage.TRAIN else self.valid_sums).add(
+            codes_NG, batches=finite, **sums
+        )
 
     def references(self, counts_GV):
         """What the loss has to be better than; the unigram, unless a subclass knows another."""
@@ -150,6 +156,9 @@ class PretrainBrain(FiniteStepsBrain):
     def on_fit_start(self):
         """Loads the last checkpoint, then shows what is in force."""
         super().on_fit_start()
+        if self.distributed_launch:
+            # Modules were built from one seed; dropout is to differ from rank to rank.
+            torch.manual_seed(self.hparams.seed + self.rank)
         options = {name: getattr(self, name) for name in OPTIONS_SHOWN}
         ranks = torch.distributed.get_world_size() if self.distributed_launch else 1
         seconds = self.hparams.batch_seconds * ranks * self.grad_accumulation_factor
@@ -159,7 +168,6 @@ class PretrainBrain(FiniteStepsBrain):
             f"{ranks} rank(s) x {self.grad_accumulation_factor} accumulated"
         )
         self.run_log.forget_after(self.optimizer_step)
-        self.last_read = time.perf_counter()
 
     def on_fit_batch_start(self, batch, should_step):
         """Anneals every quantiser, from the count of steps that the checkpoint holds."""
@@ -202,7 +210,7 @@ class PretrainBrain(FiniteStepsBrain):
     def on_stage_start(self, stage, epoch=None):
         """Starts the sums of an epoch or of a validation."""
         (self.epoch_sums if stage == Stage.TRAIN else self.valid_sums).clear()
-        self.stage_began = time.perf_counter()
+        self.stage_began = self.last_read = time.perf_counter()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs the epoch's training or validation, and saves after the latter."""
@@ -251,7 +259,7 @@ class PretrainBrain(FiniteStepsBrain):
         values = sums.read()
         if not values:
             raise ValueError(f"no batch was seen in stage {stage!r}: the set is empty")
-        targets = max(values["targets"], 1)
+        targets = values["targets"] or float("nan")
         record = {
             "step": self.optimizer_step,
             "epoch": epoch,

@@ -155,7 +155,7 @@ class Wav2Vec2Brain(PretrainBrain):
         """Temperature, and means over batches of what the extra losses see."""
         names = {"prob_perplexity": "prob_perplexity", "diversity": "diversity_loss"}
         names["penalty"] = "feature_penalty"
-        means = {shown: sums[name] / sums["batches"] for name, shown in names.items()}
+        means = {shown: sums[name] / max(sums["batches"], 1) for name, shown in names.items()}
         return {**means, "temp": self.quantiser.curr_temp}
 
 

@@ -1,6 +1,7 @@
 """The log points of a run: one JSON line each, SpeechBrain's loggers, and the report."""
 
 import json
+import math
 import os
 
 from speechbrain.utils.distributed import if_main_process, main_process_only
@@ -47,6 +48,11 @@ class RunLog:
         record : dict
             ``step``, ``stage`` and numbers.
         """
+        # JSON has no NaN: what no finite number is known of is null.
+        record = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in record.items()
+        }
         if if_main_process():
             os.makedirs(self.folder, exist_ok=True)
             with open(self.metrics_file, "a", encoding="utf-8") as file:

@@ -28,7 +28,7 @@ def contrastive_case(seed, counts, K, D=4, V=3, dtype=torch.float32):
 
 
 def slow_contrastive(context, targets, codes, counts, negatives, temperature):
-    """Equation 3 of the paper, frame by frame; equal codes count for neither side of the accuracy."""
+    """Equation 3 of the paper, frame by frame; the accuracy leaves equal codes out."""
     loss, correct, frames = 0.0 * (context.sum() + targets.sum()), 0, 0
     for b, count in enumerate(counts.tolist()):
         for m in range(count if count > 1 else 0):
