@@ -5,23 +5,15 @@ import time
 
 import torch
 from speechbrain import Stage
-from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..monitors import CodeMonitor, Sums, code_statistics, health_warnings, unigram_loss
+from ..monitors import CodeMonitor, Sums, code_statistics, unigram_loss
 from ..quantisers import Quantiser
 from ..training.finite_steps import FiniteStepsBrain
+from ..training.hparams import show_options
 from ..training.randomness import derived_generator
 from ..training.run_log import RunLog
-
-logger = get_logger(__name__)
-
-OPTIONS_SHOWN = (
-    "device", "precision", "eval_precision", "max_grad_norm", "grad_accumulation_factor",
-    "optimizer_step_limit", "nonfinite_patience", "ckpt_interval_minutes", "ckpt_interval_steps",
-    "find_unused_parameters", "distributed_backend",
-)  # fmt: skip
 
 
 class PretrainBrain(FiniteStepsBrain):
@@ -74,11 +66,15 @@ class PretrainBrain(FiniteStepsBrain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("train_codes", self.train_codes)
         self.progress = tqdm(disable=True)
-        self.warned = set()
         # A try with --debug must not touch the metrics of the real run beside it.
         debug = "debug" if self.debug and not self.debug_persistently else ""
         folder = os.path.join(self.hparams.output_folder, debug)
-        self.run_log = RunLog(folder, self.hparams.train_loggers)
+        self.run_log = RunLog(
+            folder,
+            self.hparams.train_loggers,
+            codebook_size=self.quantiser.codebook_size,
+            warmup_steps=self.hparams.warmup_steps,
+        )
 
     # ---- what a subclass calls -------------------------------------------------------------
 
@@ -159,14 +155,7 @@ class PretrainBrain(FiniteStepsBrain):
         if self.distributed_launch:
             # Modules were built from one seed; dropout is to differ from rank to rank.
             torch.manual_seed(self.hparams.seed + self.rank)
-        options = {name: getattr(self, name) for name in OPTIONS_SHOWN}
-        ranks = torch.distributed.get_world_size() if self.distributed_launch else 1
-        seconds = self.hparams.batch_seconds * ranks * self.grad_accumulation_factor
-        logger.info("In force: " + ", ".join(f"{name} {value}" for name, value in options.items()))
-        logger.info(
-            f"One step sees up to {seconds:g} s of speech: {self.hparams.batch_seconds:g} s x "
-            f"{ranks} rank(s) x {self.grad_accumulation_factor} accumulated"
-        )
+        show_options(self)
         self.run_log.forget_after(self.optimizer_step)
 
     def on_fit_batch_start(self, batch, should_step):
@@ -277,13 +266,4 @@ class PretrainBrain(FiniteStepsBrain):
             lr = self.optimizer.param_groups[0]["lr"]
             record.update(lr=lr, grad_norm=self.grad_norm)
         self.run_log.write(record)
-        self.warn_once(record)
         return record
-
-    def warn_once(self, record):
-        """Says what looks wrong, the first time that it does."""
-        after_warmup = record["step"] >= 2 * self.hparams.warmup_steps
-        warnings = health_warnings(record, self.quantiser.codebook_size, after_warmup)
-        for name in warnings.keys() - self.warned:
-            logger.warning(warnings[name])
-            self.warned.add(name)

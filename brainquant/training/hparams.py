@@ -17,6 +17,11 @@ from speechbrain.utils.run_opts import RunOptions
 logger = get_logger(__name__)
 
 RUN_OPTIONS = set(RunOptions().as_dict())
+OPTIONS_SHOWN = (
+    "device", "precision", "eval_precision", "max_grad_norm", "grad_accumulation_factor",
+    "optimizer_step_limit", "nonfinite_patience", "ckpt_interval_minutes", "ckpt_interval_steps",
+    "find_unused_parameters", "distributed_backend",
+)  # fmt: skip
 # What recipes/*/train.py reads; a Brain names what it reads itself in `hparams_read`.
 RECIPE_KEYS = {
     "brain_class", "modules", "optimizer", "checkpointer", "epoch_counter", "output_folder",
@@ -152,3 +157,22 @@ def load_hparams(hparams_file, overrides=None):
 def _did_you_mean(key, known):
     close = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else "; remove it or correct its name"
+
+
+def show_options(brain):
+    """Logs the run options that are in force, and what one step sees.
+
+    Arguments
+    ---------
+    brain : speechbrain.Brain
+        Has taken them from the command line, the YAML and SpeechBrain's defaults, in this order.
+    """
+    options = ", ".join(f"{name} {getattr(brain, name)}" for name in OPTIONS_SHOWN)
+    logger.info(f"In force: {options}")
+    ranks = torch.distributed.get_world_size() if brain.distributed_launch else 1
+    seconds = brain.hparams.batch_seconds
+    total = seconds * ranks * brain.grad_accumulation_factor
+    logger.info(
+        f"One step sees up to {total:g} s of speech: {seconds:g} s x {ranks} rank(s) x "
+        f"{brain.grad_accumulation_factor} accumulated"
+    )

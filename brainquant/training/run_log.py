@@ -7,6 +7,7 @@ import os
 from speechbrain.utils.distributed import if_main_process, main_process_only
 from speechbrain.utils.logger import get_logger
 
+from ..monitors import health_warnings
 from ..plots import plot_report
 
 logger = get_logger(__name__)
@@ -21,24 +22,32 @@ class RunLog:
         Where the files go.
     train_loggers : list of speechbrain.utils.train_logger.TrainLogger
         Get the same numbers, except lists and texts.
+    codebook_size : int
+        Codes of each codebook, to tell a collapse.
+    warmup_steps : int
+        After twice as many steps a loss should be better than its reference.
 
     Example
     -------
-    >>> log = RunLog(str(getfixture("tmpdir")), train_loggers=[])
-    >>> log.write({"step": 10, "stage": "train", "loss": 3.0})
-    >>> log.write({"step": 20, "stage": "train", "loss": 2.0})
+    >>> log = RunLog(str(getfixture("tmpdir")), [], codebook_size=320, warmup_steps=100)
+    >>> record = {"stage": "train", "loss": 3.0, "accuracy": 0.1, "code_perplexity": [90.0]}
+    >>> log.write({"step": 10, **record})
+    >>> log.write({"step": 20, **record})
     >>> log.forget_after(10)
-    >>> open(log.metrics_file).read()
-    '{"step": 10, "stage": "train", "loss": 3.0}\\n'
+    >>> [json.loads(line)["step"] for line in open(log.metrics_file)]
+    [10]
     """
 
-    def __init__(self, folder, train_loggers):
+    def __init__(self, folder, train_loggers, *, codebook_size, warmup_steps):
         self.folder = folder
         self.train_loggers = train_loggers
+        self.codebook_size = codebook_size
+        self.warmup_steps = warmup_steps
+        self.warned = set()
         self.metrics_file = os.path.join(folder, "metrics.jsonl")
 
     def write(self, record):
-        """Writes one log point everywhere.
+        """Writes one log point everywhere, and warns, once, of what looks wrong in it.
 
         Every rank has to call it: SpeechBrain's ``log_stats`` ends in a broadcast, and calling it
         on the main process only, as its recipes do in 1.1.2, hangs the others.
@@ -46,8 +55,13 @@ class RunLog:
         Arguments
         ---------
         record : dict
-            ``step``, ``stage`` and numbers.
+            ``step``, ``stage``, ``loss``, ``accuracy``, ``code_perplexity`` and other numbers.
         """
+        after_warmup = record["step"] >= 2 * self.warmup_steps
+        warnings = health_warnings(record, self.codebook_size, after_warmup)
+        for name in warnings.keys() - self.warned:
+            logger.warning(warnings[name])
+            self.warned.add(name)
         # JSON has no NaN: what no finite number is known of is null.
         record = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,10 +9,35 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from brainquant.training.run_log import RunLog
 
 RECORDS = [
-    {"step": 10, "epoch": 1, "stage": "train", "loss": 3.5, "code_perplexity": [2.0, 3.0]},
-    {"step": 20, "epoch": 1, "stage": "train", "loss": 2.5, "code_perplexity": [2.0, 3.0]},
-    {"step": 20, "epoch": 1, "stage": "valid", "loss": 2.75, "code_perplexity": [2.0, 3.0]},
+    {
+        "step": 10,
+        "epoch": 1,
+        "stage": "train",
+        "loss": 3.5,
+        "accuracy": 0.1,
+        "code_perplexity": [2.0, 3.0],
+    },
+    {
+        "step": 20,
+        "epoch": 1,
+        "stage": "train",
+        "loss": 2.5,
+        "accuracy": 0.1,
+        "code_perplexity": [2.0, 3.0],
+    },
+    {
+        "step": 20,
+        "epoch": 1,
+        "stage": "valid",
+        "loss": 2.75,
+        "accuracy": 0.1,
+        "code_perplexity": [2.0, 3.0],
+    },
 ]
+
+
+def make_log(folder, loggers=()):
+    return RunLog(str(folder), loggers, codebook_size=320, warmup_steps=10)
 
 
 class WandBRun:
@@ -32,7 +57,7 @@ def test_every_logger_gets_every_number(tmp_path):
         TensorboardLogger(str(tmp_path / "tensorboard")),
         WandBLogger(lambda: run),
     ]
-    log = RunLog(str(tmp_path), loggers)
+    log = make_log(tmp_path, loggers)
     for record in RECORDS:
         log.write(record)
 
@@ -49,7 +74,7 @@ def test_every_logger_gets_every_number(tmp_path):
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
-    log = RunLog(str(tmp_path), [])
+    log = make_log(tmp_path)
     log.forget_after(0)  # nothing there yet
     for record in RECORDS:
         log.write(record)
@@ -59,3 +84,16 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     assert Path(log.metrics_file).read_text("utf-8") == json.dumps(RECORDS[0]) + "\n"
     log.forget_after(0)  # another run in the same folder, without a checkpoint
     assert Path(log.metrics_file).read_text("utf-8") == ""
+
+
+def test_a_warning_is_given_once_with_its_numbers(tmp_path, caplog):
+    log = make_log(tmp_path)
+    bad = {"stage": "train", "loss": 0.001, "accuracy": 0.999, "code_perplexity": [1.0, 9.0]}
+    bad |= {"chance_loss": 4.6, "perplexity_cap": 320, "frames": 900}
+    for step in (30, 40):
+        log.write({"step": step, **bad})
+    log.write({"step": 50, **bad, "loss": 4.7, "accuracy": 0.01})
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(texts) == 2
+    assert "codes have collapsed at step 30" in texts[0] and "1.0 of 320" in texts[0]
+    assert "loss 4.700 is no better than its reference 4.600" in texts[1]

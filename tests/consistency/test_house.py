@@ -1,0 +1,61 @@
+"""The house in order: imports go one way, fragments build, recipes say how they are run."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from brainquant.quantisers import Quantiser, make_quantiser
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "brainquant"
+# Rooms from left to right; nothing imports from a room to the right of its own.
+ROOMS = [
+    {"functional"},
+    {"quantisers"},
+    {"monitors", "masking", "losses", "features", "data", "plots"},
+    {"training"},
+    {"brains"},
+    {"evaluation"},
+]
+FRAGMENTS = sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))
+RECIPES = sorted(ROOT.glob("recipes/*/hparams/*.yaml"))
+
+
+def room_of(name):
+    return next(number for number, room in enumerate(ROOMS) if name in room)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_nothing_imports_rightwards(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = parts[: len(parts) - node.level] if len(parts) >= node.level else ()
+            target = [*package, *(node.module or "").split(".")][0]
+            assert room_of(target) <= room_of(parts[0]), f"{path.name} imports {target}"
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
+def test_a_quantiser_fragment_builds_and_keeps_the_contract(fragment):
+    including = f"make_quantiser: !include:{fragment} {{}}"
+    quantiser = make_quantiser(load_hyperpyyaml(including)["make_quantiser"], input_dim=24)
+    assert isinstance(quantiser, Quantiser)
+    codes = quantiser.encode(torch.randn(2, 5, 24))
+    assert codes.shape == (2, 5, quantiser.num_codebooks) and codes.dtype == torch.long
+    assert codes.min() >= 0 and codes.max() < quantiser.codebook_size
+    quantiser.update_temp(10)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_opens_with_the_command_that_runs_it(recipe):
+    lines = recipe.read_text("utf-8").splitlines()
+    program = recipe.parent.parent / "train.py"
+    command = f"#   python {program.relative_to(ROOT)} {recipe.relative_to(ROOT)}"
+    assert program.exists() and command in lines[:4]
