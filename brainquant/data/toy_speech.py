@@ -16,9 +16,9 @@ from scipy.signal import firwin, resample_poly
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from brainquant.data.alignments import HEADER, read_alignment
-from brainquant.data.espeak import SILENCE, espeak_paths, synthesise_apart
-from brainquant.data.toy_script import SPLITS, toy_sentences, toy_speakers
+from .alignments import HEADER, read_alignment
+from .espeak import SILENCE, espeak_paths, synthesise_apart
+from .toy_script import SPLITS, toy_sentences, toy_speakers
 
 logger = get_logger(__name__)
 

@@ -31,10 +31,10 @@ RECIPE_KEYS = {
 
 @contextmanager
 def clear_errors():
-    """Ends the program with one line where the user's input is wrong, instead of a traceback."""
+    """Ends the program with one line, without a traceback, where the input or an extra is at fault."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -75,6 +75,7 @@ def test_a_missing_yaml_file_is_named():
         parse_arguments(["nowhere.yaml"])
 
 
-def test_clear_errors_ends_with_one_line(capsys):
-    with pytest.raises(SystemExit, match="error: lr must be positive"), clear_errors():
-        raise ValueError("lr must be positive")
+@pytest.mark.parametrize("kind", [ValueError, ImportError, FileNotFoundError])
+def test_clear_errors_ends_with_one_line(kind):
+    with pytest.raises(SystemExit, match="^error: what to do$"), clear_errors():
+        raise kind("what to do")
