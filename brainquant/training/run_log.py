@@ -78,9 +78,10 @@ class RunLog:
             if name != "step" and isinstance(value, (int, float))
         }
         for train_logger in self.train_loggers:
-            train_logger.log_stats(
-                {"step": record["step"]}, **{f"{record['stage']}_stats": numbers}
-            )
+            stats = {f"{record['stage']}_stats": numbers}
+            train_logger.log_stats({"step": record["step"]}, **stats, verbose=False)
+        if record["stage"] != "train":
+            logger.info(summary(record))
 
     @main_process_only
     def forget_after(self, step):
@@ -106,3 +107,23 @@ class RunLog:
         image = os.path.join(self.folder, "report.png")
         plot_report(self.metrics_file, code_counts, image, title=title)
         logger.info(f"Report: {image}")
+
+
+def summary(record):
+    """A log point in one line of a terminal.
+
+    Example
+    -------
+    >>> record = {"step": 900, "stage": "valid", "loss": 4.2, "accuracy": 0.21, "epoch": 3}
+    >>> summary({**record, "unigram_loss": 5.1, "code_perplexity_sum": 126.0})
+    'step 900, valid: loss 4.200 (reference 5.100), accuracy 21.0%, perplexity 126'
+    """
+    reference = record.get("unigram_loss", record.get("chance_loss"))
+    numbers = [record["loss"], reference, record["accuracy"], record.get("code_perplexity_sum")]
+    loss, reference, accuracy, perplexity = (
+        float("nan") if number is None else number for number in numbers
+    )
+    return (
+        f"step {record['step']}, {record['stage']}: loss {loss:.3f} (reference {reference:.3f}), "
+        f"accuracy {accuracy:.1%}, perplexity {perplexity:.0f}"
+    )

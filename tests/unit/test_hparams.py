@@ -33,7 +33,7 @@ def test_gloo_is_chosen_where_there_is_no_gpu_to_use(tmp_path):
 
 def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
     hparams, _ = load(tmp_path, "--make_quantiser", "{cb_dim: 8}")
-    assert hparams["quantiser"].CB.shape == (1024, 8)
+    assert hparams["quantiser"].CB.shape[1] == 8
     hparams, _ = load(
         tmp_path, "--make_quantiser", "!include:../../../hparams/quantisers/gumbel.yaml"
     )
