@@ -59,8 +59,11 @@ class PretrainBrain(FiniteStepsBrain):
         def new_sums():
             return Sums(CodeMonitor(*sizes).to(self.device))
 
-        # What was seen since the last log point, in this epoch before that, in validation.
-        self.window, self.epoch_sums, self.valid_sums = new_sums(), new_sums(), new_sums()
+        # What this rank saw since it last asked the others.
+        self.window, self.valid_sums = new_sums(), new_sums()
+        # What all ranks saw since the last log point, and in this epoch.
+        self.interval_sums, self.epoch_sums = new_sums(), new_sums()
+        self.interval_seconds = 0.0
         # The training codes of the whole run: the unigram that predictions have to beat.
         self.train_codes = CodeMonitor(*sizes).to(self.device)
         if self.checkpointer is not None:
@@ -167,7 +170,7 @@ class PretrainBrain(FiniteStepsBrain):
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Shows progress, and logs at each ``log_interval`` of optimiser steps."""
         if should_step and self.optimizer_step % self.hparams.log_interval == 0:
-            self.log_window()
+            self.log_interval()
         self.progress.update()
 
     def _fit_train(self, train_set, epoch, enable):
@@ -218,23 +221,27 @@ class PretrainBrain(FiniteStepsBrain):
             )
 
     def read_window(self):
-        """What all ranks saw since the last log point, added to the epoch and to the run."""
+        """Adds what all ranks saw since the last call to the interval, the epoch and the run."""
         window = self.window.reduced()
         self.window.clear()
+        self.interval_sums.merge(window)
         self.epoch_sums.merge(window)
         self.train_codes.counts += window.monitor.counts
-        return window
-
-    def log_window(self):
-        """Logs the steps since the last log point."""
         now = time.perf_counter()
-        window = self.read_window()
-        if window.values:
+        self.interval_seconds += now - self.last_read
+        self.last_read = now
+
+    def log_interval(self):
+        """Logs the steps since the last log point."""
+        self.read_window()
+        if self.interval_sums.values:
             epoch = self.hparams.epoch_counter.current
-            record = self.log("train", "interval", window, now - self.last_read, epoch)
+            sums, seconds = self.interval_sums, self.interval_seconds
+            record = self.log("train", "interval", sums, seconds, epoch)
             shown = {"loss": record["loss"], "perplexity": record["code_perplexity_sum"]}
             self.progress.set_postfix(shown, refresh=False)
-        self.last_read = time.perf_counter()
+        self.interval_sums.clear()
+        self.interval_seconds = 0.0
 
     def log(self, stage, span, sums, seconds, epoch):
         """Writes one log point, on every rank, and warns of what looks wrong.

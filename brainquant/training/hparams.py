@@ -31,7 +31,7 @@ RECIPE_KEYS = {
 
 @contextmanager
 def clear_errors():
-    """Ends the program with one line, without a traceback, where the input or an extra is at fault."""
+    """Ends the program with one line where the input or a missing extra is at fault."""
     try:
         yield
     except (ValueError, FileNotFoundError, ImportError) as error:

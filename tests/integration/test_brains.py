@@ -149,13 +149,13 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
     if name == "best_rq":
         logits, codes, seen = predictions
         assert len(logits) == len(codes) == int(seen["masked"]) // 4
-        ratio, valid = 0.4, sum(n // 160 + 1 for n in lengths)
+        valid = sum(n // 160 + 1 for n in lengths)
     else:
         seen, counts = predictions["seen"], predictions["counts_B"]
         assert predictions["context_BMD"].shape[:2] == (2, int(counts.max()))
-        ratio, valid = 0.49, sum(brain.count_frames(n) for n in lengths)
+        valid = sum(brain.count_frames(n) for n in lengths)
     assert int(seen["valid"]) == valid
-    assert int(seen["masked"]) / valid == pytest.approx(ratio, abs=0.05)
+    assert int(seen["masked"]) / valid == pytest.approx(hparams["mask_ratio"], abs=0.05)
 
 
 @pytest.mark.parametrize(
