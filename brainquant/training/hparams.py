@@ -74,8 +74,13 @@ def parse_arguments(argv):
     """
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     changes = {}
-    if run_opts.optimizer_step_limit is not None:
-        changes["optimizer_step_limit"] = int(run_opts.optimizer_step_limit)
+    if (limit := run_opts.optimizer_step_limit) is not None:
+        if not limit.isdigit():
+            raise ValueError(
+                f"--optimizer_step_limit must be a number of steps, got {limit!r}; say for "
+                f"instance --optimizer_step_limit 1000"
+            )
+        changes["optimizer_step_limit"] = int(limit)
     on_cpu = run_opts.device == "cpu" or not torch.accelerator.is_available()
     if on_cpu and "distributed_backend" not in run_opts.overridden_args:
         changes["distributed_backend"] = "gloo"
@@ -138,12 +143,12 @@ def load_hparams(hparams_file, overrides=None):
         file.seek(0)
         try:
             hparams = load_hyperpyyaml(file, overrides)
-        except KeyError as error:
-            raise ValueError(f"{hparams_file}: {error.args[0]}") from error
-    missing = RECIPE_KEYS - set(hparams)
-    if missing:
-        raise ValueError(f"{hparams_file} lacks the key {sorted(missing)[0]!r}: add it")
-    known = RUN_OPTIONS | RECIPE_KEYS | hparams["brain_class"].hparams_read
+        except (KeyError, TypeError) as error:  # a key or an argument that does not exist
+            raise ValueError(f"{hparams_file}: {' '.join(map(str, error.args))}") from error
+    read = RECIPE_KEYS | getattr(hparams.get("brain_class"), "hparams_read", set())
+    for key in sorted(read - set(hparams)):
+        raise ValueError(f"{hparams_file} lacks the key {key!r}: add it")
+    known = RUN_OPTIONS | read
     referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", text)))
     for key in hparams:
         if key not in known | referenced:

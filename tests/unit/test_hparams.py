@@ -48,6 +48,8 @@ def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
         (["--mask_lenght", "4"], "did you mean 'mask_length'"),
         (["--max_grad", "3"], "unknown key 'max_grad'"),
         (["--quantiser", "!new:torch.nn.Linear {in_features: 2}"], "would keep the class"),
+        (["--optimizer_step_limit", "many"], "must be a number of steps, got 'many'"),
+        (["--transformer", "{d_modle: 4}"], "transformer.*d_modle|d_modle.*transformer"),
         (["--make_quantiser", "{cb_dim: 0}"], "cb_dim must be a positive integer, got 0"),
         (["--make_quantiser", "{cb_size: 4}"], "cb_size"),
     ],
@@ -65,9 +67,15 @@ def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
     overrides = {"output_folder": str(tmp_path)}
     with pytest.raises(ValueError, match="'max_grad_nrom'.*did you mean 'max_grad_norm'"):
         load_hparams(yaml, overrides)
-    yaml.write_text(text.replace("\nepoch_counter:", "\n__epoch_counter:"), "utf-8")
-    with pytest.raises(ValueError):
-        load_hparams(yaml, overrides)
+
+
+@pytest.mark.parametrize("key", ["noise_std", "log_interval", "brain_class"])
+def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
+    yaml = tmp_path / "less.yaml"
+    text = Path(BEST_RQ).read_text("utf-8").replace("../../../hparams", str(ROOT / "hparams"))
+    yaml.write_text(text.replace(f"\n{key}:", f"\n__{key}:"), "utf-8")
+    with pytest.raises(ValueError, match=f"less.yaml lacks the key '{key}'"):
+        load_hparams(yaml, {"output_folder": str(tmp_path)})
 
 
 def test_a_missing_yaml_file_is_named():
