@@ -1,6 +1,7 @@
 """The house in order: imports go one way, fragments build, recipes say how they are run."""
 
 import ast
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,12 @@ def test_nothing_imports_rightwards(path):
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
-def test_a_quantiser_fragment_builds_and_keeps_the_contract(fragment):
-    including = f"make_quantiser: !include:{fragment} {{}}"
-    quantiser = make_quantiser(load_hyperpyyaml(including)["make_quantiser"], input_dim=24)
+def test_a_quantiser_fragment_builds_and_keeps_the_contract(fragment, tmp_path):
+    shutil.copy(fragment, tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"make_quantiser: !include:{fragment.name} {{}}", "utf-8")
+    with open(recipe, encoding="utf-8") as file:
+        quantiser = make_quantiser(load_hyperpyyaml(file)["make_quantiser"], input_dim=24)
     assert isinstance(quantiser, Quantiser)
     codes = quantiser.encode(torch.randn(2, 5, 24))
     assert codes.shape == (2, 5, quantiser.num_codebooks) and codes.dtype == torch.long

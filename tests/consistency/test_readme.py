@@ -59,7 +59,7 @@ def test_a_training_command_runs(command, corpus, tmp_path):
     assert (tmp_path / "debug" / "report.png").exists()
 
 
-@pytest.mark.parametrize("block", blocks("yaml"))
+@pytest.mark.parametrize("block", list(blocks("yaml")))
 def test_yaml_blocks_build(block):
     assert len(block.strip().splitlines()) <= 8
     assert load_hyperpyyaml(block)

@@ -1,5 +1,6 @@
 """What the YAML and the command line say is what runs, or there is one clear error."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,22 +60,26 @@ def test_an_override_that_cannot_work_is_refused(tmp_path, arguments, message):
         load(tmp_path, *arguments)
 
 
-def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
-    yaml = tmp_path / "typo.yaml"
+def renamed(tmp_path, key, name):
+    """The recipe with another name for one of its keys, where its fragments are found."""
+    shutil.copytree(ROOT / "hparams", tmp_path / "hparams")
+    yaml = tmp_path / "recipes" / "ToySpeech" / "hparams" / "mine.yaml"
+    yaml.parent.mkdir(parents=True)
     text = Path(BEST_RQ).read_text("utf-8")
-    text = text.replace("../../../hparams", str(ROOT / "hparams"))
-    yaml.write_text(text.replace("\nmax_grad_norm:", "\nmax_grad_nrom:"), "utf-8")
-    overrides = {"output_folder": str(tmp_path)}
+    yaml.write_text(text.replace(f"\n{key}:", f"\n{name}:"), "utf-8")
+    return yaml
+
+
+def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
+    yaml = renamed(tmp_path, "max_grad_norm", "max_grad_nrom")
     with pytest.raises(ValueError, match="'max_grad_nrom'.*did you mean 'max_grad_norm'"):
-        load_hparams(yaml, overrides)
+        load_hparams(yaml, {"output_folder": str(tmp_path)})
 
 
 @pytest.mark.parametrize("key", ["noise_std", "log_interval", "brain_class"])
 def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
-    yaml = tmp_path / "less.yaml"
-    text = Path(BEST_RQ).read_text("utf-8").replace("../../../hparams", str(ROOT / "hparams"))
-    yaml.write_text(text.replace(f"\n{key}:", f"\n__{key}:"), "utf-8")
-    with pytest.raises(ValueError, match=f"less.yaml lacks the key '{key}'"):
+    yaml = renamed(tmp_path, key, f"__{key}")
+    with pytest.raises(ValueError, match=f"mine.yaml lacks the key '{key}'"):
         load_hparams(yaml, {"output_folder": str(tmp_path)})
 
 
