@@ -57,7 +57,9 @@ class RunLog:
         record : dict
             ``step``, ``stage``, ``loss``, ``accuracy``, ``code_perplexity`` and other numbers.
         """
-        after_warmup = record["step"] >= 2 * self.warmup_steps
+        # The mean of a training epoch holds steps of the warm-up long after it.
+        current = record["stage"] != "train" or record.get("span") != "epoch"
+        after_warmup = current and record["step"] >= 2 * self.warmup_steps
         warnings = health_warnings(record, self.codebook_size, after_warmup)
         for name in warnings.keys() - self.warned:
             logger.warning(warnings[name])

@@ -92,8 +92,10 @@ def test_a_warning_is_given_once_with_its_numbers(tmp_path, caplog):
     bad |= {"chance_loss": 4.6, "perplexity_cap": 320, "frames": 900}
     for step in (30, 40):
         log.write({"step": step, **bad})
-    log.write({"step": 50, **bad, "loss": 4.7, "accuracy": 0.01})
+    worse = {**bad, "loss": 4.7, "accuracy": 0.01}
+    log.write({"step": 45, **worse, "span": "epoch"})  # a mean that holds the warm-up
+    log.write({"step": 50, **worse, "span": "interval"})
     texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(texts) == 2
     assert "codes have collapsed at step 30" in texts[0] and "1.0 of 320" in texts[0]
-    assert "loss 4.700 is no better than its reference 4.600" in texts[1]
+    assert "at step 50, the loss 4.700 is no better than its reference 4.600" in texts[1]
