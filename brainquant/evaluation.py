@@ -59,6 +59,9 @@ def probe_phones(
     table : dict
         Test accuracies by representation and seed, also in ``<output_folder>/phones.json``.
     """
+    # Only one rank probes, and DistributedDataParallel may broadcast buffers in any forward.
+    brain = copy.copy(brain)
+    brain.modules = torch.nn.ModuleDict({name: brain.raw(name) for name in brain.modules})
     splits = {
         split: load_split(data_folder, split, minutes)
         for split, minutes in {"train": train_minutes, "valid": None, "test": None}.items()

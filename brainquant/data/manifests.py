@@ -4,6 +4,7 @@ import csv
 import os
 
 import speechbrain as sb
+import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -138,7 +139,7 @@ def make_loaders(hparams):
     """
     rank = sb.utils.distributed.get_rank() or 0
     distributed = sb.utils.distributed.is_distributed_initialized()
-    world_size = sb.utils.distributed.torch.distributed.get_world_size() if distributed else 1
+    world_size = torch.distributed.get_world_size() if distributed else 1
 
     def loader(manifest, shuffle, **ranks):
         dataset = load_dataset(

@@ -57,9 +57,10 @@ def test_the_layer_is_chosen_on_validation_not_on_test():
     assert (row["best_layer"], row["mean"], row["spread"]) == (1, pytest.approx(0.3), 0.1)
 
 
-def test_the_recipe_prints_and_writes_the_three(run_recipe, corpus, tmp_path):
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_the_recipe_prints_and_writes_the_three(run_recipe, corpus, tmp_path, ranks):
     probe = f"{{num_seeds: 2, train_minutes: 0.3, data_folder: '{corpus}'}}"
-    done = run_recipe("best_rq", "--debug", evaluate=probe)
+    done = run_recipe("best_rq", "--debug", evaluate=probe, ranks=ranks)
     shown = done.stdout + done.stderr
     for name in ("log-mel", "untrained encoder", "pretrained encoder"):
         assert name in shown
