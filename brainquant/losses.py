@@ -142,25 +142,3 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
         hardest_BM = negative_logits_BMK.masked_fill(same_BMK, -torch.inf).amax(-1)
         correct_BM = (positive_BM > hardest_BM) & (hardest_BM > -torch.inf) & counted_BM
     return loss_sum, correct_BM.sum(), counted_BM.sum()
-
-
-def diversity_loss(prob_perplexity, num_codes):
-    """Share of the codes that the mean probabilities leave unused, 0 where all are used alike.
-
-    Arguments
-    ---------
-    prob_perplexity : torch.Tensor
-        Perplexity of the mean code probabilities, summed over codebooks.
-    num_codes : int
-        Codes of all codebooks together.
-
-    Returns
-    -------
-    loss : torch.Tensor
-
-    Example
-    -------
-    >>> diversity_loss(torch.tensor(160.0), 640)
-    tensor(0.7500)
-    """
-    return (num_codes - prob_perplexity) / num_codes

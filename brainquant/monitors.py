@@ -200,7 +200,7 @@ def health_warnings(record, codebook_size, after_warmup):
         warnings["collapse"] = (
             f"codes have collapsed at step {step}: the perplexity of a codebook is {lowest:.1f} "
             f"of {codebook_size}, loss {loss:.4f}, accuracy {accuracy:.1%}; a target that is "
-            f"always the same is no target. Try a lower lr:, a higher diversity_weight: (wav2vec "
+            f"always the same is no target. Try a lower lr:, a higher aux_weight: (wav2vec "
             f"2.0), features of zero mean and unit variance (BEST-RQ), and listen to the data"
         )
     reference = record.get("unigram_loss", record.get("chance_loss"))

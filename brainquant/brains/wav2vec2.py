@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-from ..losses import contrastive_loss, diversity_loss, sample_negatives
+from ..losses import contrastive_loss, sample_negatives
 from ..masking import check_mask, lengths_to_mask, span_mask
 from .base import PretrainBrain
 
@@ -17,21 +17,20 @@ from .base import PretrainBrain
 class Wav2Vec2Brain(PretrainBrain):
     """Pretrains as in Baevski et al., https://arxiv.org/abs/2006.11477.
 
-    Loss per masked frame: contrastive loss, plus ``diversity_weight`` times the share of codes
-    that the mean probabilities leave unused, plus ``penalty_weight`` times the mean square of the
-    extractor's activations. The logged loss is the contrastive part, whose chance is
-    ln(negatives + 1).
+    Loss per masked frame: contrastive loss, plus ``aux_weight`` times the quantiser's own loss
+    (the diversity of GumbelVectorQuantizer, for one), plus ``penalty_weight`` times the mean
+    square of the extractor's activations. The logged loss is the contrastive part, whose chance
+    is ln(negatives + 1).
 
     Modules: ``extractor`` (``brainquant.features.Wav2Vec2Extractor``), ``encoder`` (SpeechBrain's
     wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors), ``target_proj``,
     ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
-    ``logit_temp``, ``diversity_weight``, ``penalty_weight``.
+    ``logit_temp``, ``aux_weight``, ``penalty_weight``.
     """
 
     hparams_read = PretrainBrain.hparams_read | {
-        "mask_ratio", "mask_length", "num_negatives", "logit_temp", "diversity_weight",
-        "penalty_weight",
+        "mask_ratio", "mask_length", "num_negatives", "logit_temp", "aux_weight", "penalty_weight",
     }  # fmt: skip
 
     def __init__(self, *args, **kwargs):
@@ -108,8 +107,8 @@ class Wav2Vec2Brain(PretrainBrain):
             "negatives_BMK": sample_negatives(
                 counts_B, packed_BM.shape[1], self.hparams.num_negatives, generator=generator
             ),
-            "prob_perplexity": quantised["prob_perplex"],
-            "num_codes": quantised["num_vars"],
+            "aux_loss": quantised["aux_loss"],
+            "prob_perplexity": quantised.get("prob_perplex"),
             "penalty": penalty,
             "seen": {
                 "masked": counts_B.sum(),
@@ -119,7 +118,7 @@ class Wav2Vec2Brain(PretrainBrain):
         }
 
     def compute_objectives(self, predictions, batch, stage):
-        """Contrastive loss per masked frame in nats, plus the weighted diversity and penalty."""
+        """Contrastive loss per masked frame in nats, plus the weighted extra losses."""
         loss, correct, targets = contrastive_loss(
             predictions["context_BMD"],
             predictions["targets_BMD"],
@@ -128,21 +127,21 @@ class Wav2Vec2Brain(PretrainBrain):
             predictions["negatives_BMK"],
             self.hparams.logit_temp,
         )
-        diversity = diversity_loss(predictions["prob_perplexity"], predictions["num_codes"])
+        extra = {"aux_loss": predictions["aux_loss"], "penalty": predictions["penalty"]}
+        if predictions["prob_perplexity"] is not None:
+            extra["prob_perplexity"] = predictions["prob_perplexity"]
         self.observe(
             stage,
             predictions["codes_NG"],
             loss=loss,
             correct=correct,
             targets=targets,
-            prob_perplexity=predictions["prob_perplexity"],
-            diversity=diversity,
-            penalty=predictions["penalty"],
+            **extra,
             **predictions["seen"],
         )
         return (
             loss / targets.clamp(min=1)
-            + self.hparams.diversity_weight * diversity
+            + self.hparams.aux_weight * predictions["aux_loss"]
             + self.hparams.penalty_weight * predictions["penalty"]
         )
 
@@ -153,10 +152,13 @@ class Wav2Vec2Brain(PretrainBrain):
 
     def more_statistics(self, sums):
         """Temperature, and means over batches of what the extra losses see."""
-        names = {"prob_perplexity": "prob_perplexity", "diversity": "diversity_loss"}
+        names = {"prob_perplexity": "prob_perplexity", "aux_loss": "aux_loss"}
         names["penalty"] = "feature_penalty"
-        means = {shown: sums[name] / max(sums["batches"], 1) for name, shown in names.items()}
-        return {**means, "temp": self.quantiser.curr_temp}
+        batches = max(sums["batches"], 1)
+        means = {shown: sums[name] / batches for name, shown in names.items() if name in sums}
+        if self.quantiser.curr_temp is not None:
+            means["temp"] = self.quantiser.curr_temp
+        return means
 
 
 def pack(rows_NX, packed_BM):

@@ -8,6 +8,8 @@ import torch
 class Quantiser(torch.nn.Module):
     """What every quantiser is and does; a Brain never asks which one it holds.
 
+    ``brainquant.testing.check_quantiser`` holds a quantiser to all of it.
+
     Attributes
     ----------
     input_dim : int
@@ -18,12 +20,15 @@ class Quantiser(torch.nn.Module):
         Codes in each codebook.
     vq_dim : int or None
         Size of the vector that ``forward`` gives for a frame; None where it gives codes only.
+    curr_temp : float or None
+        What ``update_temp`` sets; None where nothing anneals.
     """
 
     input_dim: int
     num_codebooks: int
     codebook_size: int
     vq_dim = None
+    curr_temp = None
 
     def encode(self, x):
         """Codes of frames, in float32 whatever the autocast, without gradient.
@@ -41,8 +46,50 @@ class Quantiser(torch.nn.Module):
         """
         raise NotImplementedError
 
+    def forward(self, x, *, generator=None, return_codes=False):
+        """Quantised vectors, where ``vq_dim`` is not None; codes only, where it is.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape (batch, time, input_dim).
+        generator : torch.Generator or None
+            What anything random is drawn from in training; None is the global generator.
+        return_codes : bool
+            Adds to the result what training needs: ``codes``, those of ``encode``;
+            ``chosen_codes``, those that the vectors are made of (the two differ where noise
+            chooses); ``aux_loss``, what the quantiser itself asks to be minimised (diversity,
+            commitment), differentiable, finite where the frames are.
+
+        Returns
+        -------
+        result : dict
+            ``x``: vectors, shape (batch, time, vq_dim), NaN for a frame that is not finite, with
+            a gradient that reaches the input; ``prob_perplex``: perplexity of the mean
+            probabilities, where there are any.
+        """
+        raise NotImplementedError
+
     def update_temp(self, steps):
         """Sets what anneals from the number of optimiser steps taken; nothing by default."""
+
+
+def check_positive(**sizes):
+    """Raises a ValueError that names the first argument that is not a positive integer.
+
+    Example
+    -------
+    >>> check_positive(groups=2)
+    >>> check_positive(groups=0)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: groups must be a positive integer, got 0; set groups: under the quantiser ...
+    """
+    for key, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{key} must be a positive integer, got {value!r}; "
+                f"set {key}: under the quantiser in your YAML"
+            )
 
 
 def make_quantiser(make, **sizes):

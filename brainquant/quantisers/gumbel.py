@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..functional.straight_through import StraightThroughGather, gather_rows
-from .base import Quantiser, as_float, full_precision
+from .base import Quantiser, as_float, check_positive, full_precision
 
 
 class GumbelVectorQuantizer(Quantiser):
@@ -52,13 +52,7 @@ class GumbelVectorQuantizer(Quantiser):
 
     def __init__(self, input_dim, num_vars, temp_tuple, groups, vq_dim):
         super().__init__()
-        sizes = {"input_dim": input_dim, "num_vars": num_vars, "groups": groups, "vq_dim": vq_dim}
-        for key, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{key} must be a positive integer, got {value!r}; "
-                    f"set {key}: under the quantiser in your YAML"
-                )
+        check_positive(input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim)
         if vq_dim % groups:
             raise ValueError(
                 f"vq_dim must be a multiple of groups, got vq_dim={vq_dim}, groups={groups}; "
@@ -143,6 +137,8 @@ class GumbelVectorQuantizer(Quantiser):
             "x": vectors_NGD.reshape(B, T, self.vq_dim),
         }
         if return_codes:
+            # Share of the codes that the mean probabilities leave unused (arXiv 2006.11477, eq. 4)
+            result["aux_loss"] = 1 - result["prob_perplex"] / result["num_vars"]
             invalid_NG = ~finite_N11[:, 0].expand_as(codes_NG)
             result["codes"] = codes_NG.masked_fill(invalid_NG, -1).view(B, T, self.groups)
             result["chosen_codes"] = chosen_NG.masked_fill(invalid_NG, -1).view(B, T, self.groups)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..functional.nearest import nearest_code
-from .base import Quantiser, as_float, full_precision
+from .base import Quantiser, as_float, check_positive, full_precision
 
 
 class RandomProjectionQuantizer(Quantiser):
@@ -50,12 +50,7 @@ class RandomProjectionQuantizer(Quantiser):
 
     def __init__(self, input_dim, cb_dim, cb_vocab, *, seed=None):
         super().__init__()
-        for key, value in {"input_dim": input_dim, "cb_dim": cb_dim, "cb_vocab": cb_vocab}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{key} must be a positive integer, got {value!r}; "
-                    f"set {key}: under the quantiser in your YAML"
-                )
+        check_positive(input_dim=input_dim, cb_dim=cb_dim, cb_vocab=cb_vocab)
         self.input_dim = input_dim
         self.cb_dim = cb_dim
         self.cb_vocab = cb_vocab

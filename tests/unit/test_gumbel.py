@@ -102,7 +102,8 @@ def test_speechbrains_w2v_target_quantiser_takes_it(x):
 @pytest.mark.parametrize("training", [True, False])
 def test_codes_are_those_of_encode_and_the_chosen_ones_make_x(quantiser, x, training):
     output = quantiser.train(training)(x, return_codes=True)
-    assert set(output) == KEYS | {"codes", "chosen_codes"}
+    assert set(output) == KEYS | {"codes", "chosen_codes", "aux_loss"}
+    assert output["aux_loss"].item() == pytest.approx(1 - output["prob_perplex"].item() / 20)
     assert torch.equal(output["codes"], quantiser.encode(x))
     assert torch.equal(output["chosen_codes"], output["codes"]) != training
     rows = quantiser.vars.view(2, 10, 4)

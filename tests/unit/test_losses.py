@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speechbrain.nnet.losses import ContrastiveLoss
 
-from brainquant.losses import code_cross_entropy, contrastive_loss, diversity_loss, sample_negatives
+from brainquant.losses import code_cross_entropy, contrastive_loss, sample_negatives
 from brainquant.monitors import code_statistics, health_warnings
 
 
@@ -144,8 +144,3 @@ def test_cross_entropy_of_no_frames_is_zero_with_a_gradient():
     loss, correct, targets = code_cross_entropy(logits, torch.zeros(0, 2).long())
     loss.backward()
     assert (loss.item(), int(correct), int(targets)) == (0.0, 0, 0)
-
-
-def test_diversity_loss_is_the_share_of_codes_left_unused():
-    assert diversity_loss(torch.tensor(640.0), 640) == 0
-    assert diversity_loss(torch.tensor(2.0), 640) == pytest.approx(638 / 640)

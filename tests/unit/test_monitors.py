@@ -176,5 +176,5 @@ def test_health_warnings_hold_against_chance_where_there_is_no_unigram():
 def test_a_collapse_is_warned_of_with_its_numbers_and_what_to_try():
     record = {**HEALTHY, "code_perplexity": [1.3]}
     text = health_warnings(record, 320, after_warmup=True)["collapse"]
-    for part in ("step 900", "1.3 of 320", "3.0000", "30.0%", "diversity_weight:"):
+    for part in ("step 900", "1.3 of 320", "3.0000", "30.0%", "aux_weight:"):
         assert part in text
