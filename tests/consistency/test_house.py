@@ -19,7 +19,8 @@ ROOMS = [
     {"monitors", "masking", "losses", "features", "data", "plots"},
     {"training"},
     {"brains"},
-    {"evaluation"},
+    {"evaluation", "fitting", "testing"},
+    {"cli"},
 ]
 FRAGMENTS = sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))
 RECIPES = sorted(ROOT.glob("recipes/*/hparams/*.yaml"))
