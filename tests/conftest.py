@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from brainquant.data.toy_speech import prepare_toy_speech
 
@@ -18,6 +19,11 @@ TINY = {
     "wav2vec2": "--num_layers 2 --d_model 32 --channels 32 --batch_seconds 8 --num_buckets 4 "
     "--num_negatives 20",
 }
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
 
 
 @pytest.fixture(scope="session")

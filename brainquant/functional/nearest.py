@@ -1,43 +1,277 @@
-"""Search for the nearest code.
+"""Search for the nearest code: in little memory, and exact.
 
-Shape suffixes: N frames, D code dim, V codes.
+float32 only narrows the search. Codes that its rounding cannot tell apart are compared in float64,
+so that a frame has the same code in any batch, on any device, and by each of the three searches:
+plain torch (here), numba on a CPU and Triton on a GPU, chosen by itself where it is installed.
+
+Shape suffixes: N frames, C frames of a chunk, I input dim, D code dim, K = D or D + 1 (the offset
+of a code as one more dimension), G codebooks, V codes, B blocks of codes.
 """
+
+import dataclasses
+import functools
+import importlib.util
+from contextlib import contextmanager
 
 import torch
 
-# Frames whose scores are held at once: 256 x 8192 codes x 4 bytes are 8 MB.
-CHUNK = 256
+from .precision import full_precision
+
+# Frames whose float64 copies are held at once on a CPU: 1024 x 320 x 8 bytes are 2.6 MB.
+CHUNK = 1024
+# Scores that the search in plain torch holds at once: 4 MB.
+SCORES = 2**20
+# Codes of a block, whose highest score is taken before its codes are looked at one by one.
+BLOCK = 128
 
 
-@torch.no_grad()
 def nearest_code(x_ND, codebook_VD):
-    """Index of the code with the largest inner product, for each frame.
-
-    For codes of unit norm this is the nearest code in Euclidean distance, whatever the norm
-    of the frame. The scores are computed for a few frames at a time: no tensor of
-    (frames, codes, dim) exists, and no tensor of (frames, codes) beyond one chunk.
+    """Index of the code that is nearest in Euclidean distance, for each frame.
 
     Arguments
     ---------
     x_ND : torch.Tensor
-        Frames, float32, shape (frames, dim).
+        Frames, shape (frames, dim), floating point.
     codebook_VD : torch.Tensor
-        Codes of unit norm, float32, shape (codes, dim).
+        Codes, shape (codes, dim), of any norm.
 
     Returns
     -------
     codes_N : torch.Tensor
-        LongTensor of shape (frames,). A tie goes to the lowest index, so a frame of zeros gets
-        code 0; a frame that holds NaN or Inf gets -1, which no codebook has.
+        LongTensor of shape (frames,). A tie goes to the lowest index; a frame that holds NaN or
+        Inf gets -1, which no codebook has.
 
     Example
     -------
-    >>> codebook = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> nearest_code(torch.tensor([[0.1, 3.0], [0.0, 0.0], [float("nan"), 1.0]]), codebook)
-    tensor([ 1,  0, -1])
+    >>> codebook = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> nearest_code(torch.tensor([[2.0, 0.5], [0.1, 0.2], [float("nan"), 1.0]]), codebook)
+    tensor([ 0,  1, -1])
     """
-    codes_N = x_ND.new_empty(len(x_ND), dtype=torch.long)
-    for start in range(0, len(x_ND), CHUNK):
-        scores_CV = x_ND[start : start + CHUNK] @ codebook_VD.T
-        torch.argmax(scores_CV, dim=-1, out=codes_N[start : start + CHUNK])
-    return codes_N.masked_fill(~torch.isfinite(x_ND).all(-1), -1)
+    offset_V = codebook_VD.detach().double().square().sum(1) / -2
+    return highest_code(x_ND.detach(), codebook_VD.detach()[None], offset_V[None])[:, 0]
+
+
+@torch.library.custom_op("brainquant::highest_code", mutates_args=())
+def highest_code(
+    x_ND: torch.Tensor, codebook_GVD: torch.Tensor, offset_GV: torch.Tensor
+) -> torch.Tensor:
+    """Index of the code with the highest inner product plus offset, in each codebook.
+
+    An operator of its own, as the next one: ``torch.compile`` and ``torch.export`` take it as one
+    piece.
+
+    Arguments
+    ---------
+    x_ND : torch.Tensor
+        Frames, shape (frames, dim), floating point.
+    codebook_GVD : torch.Tensor
+        Codes, shape (codebooks, codes, dim).
+    offset_GV : torch.Tensor
+        Shape (codebooks, codes).
+
+    Returns
+    -------
+    codes_NG : torch.Tensor
+        LongTensor of shape (frames, codebooks), with ties and what is not finite as above.
+
+    Example
+    -------
+    >>> highest_code(torch.tensor([[3.0]]), torch.tensor([[[1.0], [2.0]]]), torch.tensor([[4, 0]]))
+    tensor([[0]])
+    """
+    tables = [
+        Table(codebook_VD.float(), offset_V.double())
+        for codebook_VD, offset_V in zip(codebook_GVD, offset_GV)
+    ]
+    codes_NG = x_ND.new_empty(len(x_ND), len(tables), dtype=torch.long)
+    with search_for(x_ND.device) as search:
+        for part in chunks(x_ND):
+            for g, table in enumerate(tables):
+                codes_NG[part, g] = table.codes(x_ND[part].double(), search)
+    return codes_NG
+
+
+@torch.library.custom_op("brainquant::projected_codes", mutates_args=())
+def projected_codes(
+    x_NI: torch.Tensor,
+    projection_GID: torch.Tensor,
+    shift_GD: torch.Tensor | None,
+    codebook_GVD: torch.Tensor,
+) -> torch.Tensor:
+    """Index of the code with the largest cosine to the projected frame, in each codebook.
+
+    Arguments
+    ---------
+    x_NI : torch.Tensor
+        Frames, shape (frames, input dim), floating point.
+    projection_GID : torch.Tensor
+        A projection for each codebook, shape (codebooks, input dim, dim).
+    shift_GD : torch.Tensor or None
+        Added to the projected frames, shape (codebooks, dim).
+    codebook_GVD : torch.Tensor
+        Codes of unit norm, shape (codebooks, codes, dim).
+
+    Returns
+    -------
+    codes_NG : torch.Tensor
+        LongTensor of shape (frames, codebooks). A tie goes to the lowest index, so a frame that
+        is projected to zeros gets code 0; a frame that holds NaN or Inf gets -1.
+
+    Example
+    -------
+    >>> frames, codebook = torch.tensor([[0.1, 3.0], [0.0, 0.0]]), torch.eye(2)[None]
+    >>> projected_codes(frames, torch.eye(2)[None], None, codebook)
+    tensor([[1],
+            [0]])
+    """
+    G, _, D = codebook_GVD.shape
+    weight_IE = projection_GID.double().transpose(0, 1).flatten(1)
+    tables = [Table(codebook_VD.float()) for codebook_VD in codebook_GVD]
+    codes_NG = x_NI.new_empty(len(x_NI), G, dtype=torch.long)
+    with search_for(x_NI.device) as search:
+        for part in chunks(x_NI):
+            projected_NGD = (x_NI[part].double() @ weight_IE).view(-1, G, D)
+            if shift_GD is not None:
+                projected_NGD += shift_GD.double()
+            for g, table in enumerate(tables):
+                projected_ND = torch.nn.functional.normalize(projected_NGD[:, g], eps=1e-300)
+                codes_NG[part, g] = table.codes(projected_ND, search)
+    return codes_NG
+
+
+@highest_code.register_fake
+def _(x_ND, codebook_GVD, offset_GV):
+    return x_ND.new_empty(x_ND.shape[0], codebook_GVD.shape[0], dtype=torch.long)
+
+
+@projected_codes.register_fake
+def _(x_NI, projection_GID, shift_GD, codebook_GVD):
+    return x_NI.new_empty(x_NI.shape[0], codebook_GVD.shape[0], dtype=torch.long)
+
+
+def chunks(x_NI):
+    """Slices of frames: short on a CPU, to save memory, long on a GPU, to launch seldom."""
+    chunk = CHUNK if x_NI.device.type == "cpu" else 16 * CHUNK
+    return [slice(start, start + chunk) for start in range(0, len(x_NI), chunk)]
+
+
+class Table:
+    """A codebook, ready to be searched for the largest inner product plus offset.
+
+    Arguments
+    ---------
+    codebook_VD : torch.Tensor
+        Codes, float32, shape (codes, dim).
+    offset_V : torch.Tensor or None
+        Added to the inner products, float64, shape (codes,).
+    """
+
+    def __init__(self, codebook_VD, offset_V=None):
+        self.codebook_VD = codebook_VD
+        self.offset_V = offset_V
+        largest = codebook_VD.abs().amax()
+        self.scale = torch.where(largest == 0, 1.0, largest).double()
+        # Values up to 1: no score overflows in float32, whatever the codes and the frames are.
+        self.scaled_VK = codebook_VD / self.scale.float()
+        if offset_V is not None:
+            scaled_V1 = (offset_V / self.scale**2).float()[:, None]
+            self.scaled_VK = torch.cat([self.scaled_VK, scaled_V1], 1)
+        self.norm = self.scaled_VK.square().sum(1).amax().sqrt()  # of the longest code
+
+    def codes(self, x_ND, search):
+        """Codes of frames in float64; -1 for those that are not finite."""
+        valid_N = torch.isfinite(x_ND).all(1)
+        x_ND = torch.where(valid_N[:, None], x_ND, 0.0)
+        return torch.where(valid_N, search(self.frames(x_ND), self), -1)
+
+    def frames(self, x_ND):
+        """The frames beside what float32 needs to find their candidates."""
+        largest_N1 = x_ND.abs().amax(1, keepdim=True)
+        if self.offset_V is None:
+            scale_N1 = torch.where(largest_N1 == 0, 1.0, largest_N1)
+            scaled_NK = x_ND / scale_N1
+        else:
+            scale_N1 = torch.maximum(largest_N1, self.scale)
+            scaled_NK = torch.cat([x_ND / scale_N1, self.scale / scale_N1], 1)
+        K = scaled_NK.shape[1]
+        bound_N = scaled_NK.square().sum(1).sqrt() * self.norm
+        # The rounding of a float32 inner product is at most (K + 3) 2**-24 of the norms' product,
+        # here for two of them and with room for the rounding of the bound itself. A frame of
+        # zeros has tied with all codes, without a look at them.
+        slack_N = torch.where(bound_N == 0, -1.0, 2 * (K + 4) * 2.0**-24 * bound_N)
+        tie_N = K * 2.0**-50 * bound_N * scale_N1[:, 0] * self.scale
+        return Frames(x_ND, scaled_NK.float(), slack_N.float(), tie_N)
+
+
+@dataclasses.dataclass
+class Frames:
+    """What a search is given beside a table.
+
+    Attributes
+    ----------
+    x_ND : torch.Tensor
+        The frames, float64.
+    scaled_NK : torch.Tensor
+        float32 frames, whose scores are inner products with ``Table.scaled_VK``.
+    slack_N : torch.Tensor
+        float32. A code whose score is as close as this to the highest may be the best.
+    tie_N : torch.Tensor
+        float64. Codes whose float64 scores are as close as this to the highest have tied.
+    """
+
+    x_ND: torch.Tensor
+    scaled_NK: torch.Tensor
+    slack_N: torch.Tensor
+    tie_N: torch.Tensor
+
+
+@contextmanager
+def search_for(device):
+    """The search for this device, and the precision that it needs."""
+    with full_precision(device):
+        if device.type == "cuda" and has("triton"):
+            from .nearest_triton import search
+
+            yield search
+        elif device.type == "cpu" and has("numba"):
+            from .nearest_numba import searching
+
+            with searching() as search:
+                yield search
+        else:
+            yield search_torch
+
+
+@functools.cache
+def has(library):
+    """Whether a library is installed."""
+    return importlib.util.find_spec(library) is not None
+
+
+def search_torch(frames, table):
+    """Codes of ``Frames``, from the scores of a few of them at a time."""
+    N, (V, _) = len(frames.x_ND), table.codebook_VD.shape
+    padded = V + -V % BLOCK
+    rows = max(1, SCORES // padded)
+    codes_N = frames.slack_N.new_empty(N, dtype=torch.long)
+    unsure_N = torch.zeros_like(codes_N, dtype=torch.bool)
+    scores = table.scaled_VK.new_full((min(rows, N), padded), -torch.inf)
+    for start in range(0, N, rows):
+        part = slice(start, start + rows)
+        slack_C1 = frames.slack_N[part, None]
+        scores_CV = scores[: len(slack_C1)]
+        torch.mm(frames.scaled_NK[part], table.scaled_VK.T, out=scores_CV[:, :V])
+        scores_CBb = scores_CV.view(len(slack_C1), -1, BLOCK)
+        highest_CB = scores_CBb.amax(2)
+        best_C1, block_C1 = highest_CB.max(1, keepdim=True)
+        scores_Cb = scores_CBb.take_along_dim(block_C1[..., None], 1)[:, 0]
+        codes_N[part] = block_C1[:, 0] * BLOCK + scores_Cb.argmax(1)
+        least_C1 = best_C1 - slack_C1
+        unsure_N[part] = (highest_CB >= least_C1).sum(1) + (scores_Cb >= least_C1).sum(1) > 2
+    for part in unsure_N.nonzero()[:, 0].split(max(1, rows // 4)):
+        scores_CV = frames.x_ND[part] @ table.codebook_VD.double().T
+        if table.offset_V is not None:
+            scores_CV += table.offset_V
+        least_C1 = scores_CV.amax(1, keepdim=True) - frames.tie_N[part, None]
+        codes_N[part] = (scores_CV >= least_C1).byte().argmax(1)
+    return codes_N

@@ -1,7 +1,5 @@
 """The contract of a quantiser."""
 
-from contextlib import contextmanager
-
 import torch
 
 
@@ -129,32 +127,16 @@ def make_quantiser(make, **sizes):
         ) from error
 
 
-@contextmanager
-def full_precision(device):
-    """Matrix products in float32: no autocast, and none of the TensorFloat-32 of CUDA.
-
-    ``import speechbrain.core`` allows TF32 for every product of the process, so that labels
-    would depend on the device and on what was imported.
-    """
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):
-        key, full = "fp32_precision", "ieee"
-    else:  # torch < 2.9
-        key, full = "allow_tf32", False
-    before = getattr(matmul, key)
-    setattr(matmul, key, full)
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        setattr(matmul, key, before)
-
-
-def as_float(x, input_dim):
-    """The frames in float32, after a check of their size, which a matmul would name less well."""
+def check_frames(x, input_dim):
+    """Raises a ValueError where frames have another size, which a matmul would name less well."""
     if x.dim() != 3 or x.shape[-1] != input_dim:
         raise ValueError(
             f"the quantiser takes (batch, time, {input_dim}), got {tuple(x.shape)}; set "
             f"input_dim: of the quantiser to the size of your features"
         )
+
+
+def as_float(x, input_dim):
+    """The frames in float32, after a check of their size."""
+    check_frames(x, input_dim)
     return x.float()

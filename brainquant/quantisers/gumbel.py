@@ -1,15 +1,17 @@
 """Gumbel-softmax quantiser of wav2vec 2.0.
 
-Shape suffixes: B batch, T time, N = B * T frames, G groups, V codes of a group, D dim of a code.
+Shape suffixes: B batch, T time, N = B * T frames, I input dim of the layer that scores the codes, G
+groups, V codes of a group, E = G * V, D dim of a code.
 """
 
 import math
 
 import torch
-import torch.nn.functional as F
 
-from ..functional.straight_through import StraightThroughGather, gather_rows
-from .base import Quantiser, as_float, check_positive, full_precision
+from ..functional.nearest import highest_code
+from ..functional.precision import full_precision
+from ..functional.straight_through import gumbel_rows
+from .base import Quantiser, check_frames, check_positive
 
 
 class GumbelVectorQuantizer(Quantiser):
@@ -20,6 +22,7 @@ class GumbelVectorQuantizer(Quantiser):
     the same seed, the values and gradients are those of
     ``speechbrain.nnet.quantisers.GumbelVectorQuantizer``, which multiplies one-hot vectors of
     (frames, codes, dim) in 1.1.2 and chooses other codes under autocast; this one gathers rows.
+    The arguments after vq_dim are fairseq's; its ``state_dict`` fits where they are used.
 
     Arguments
     ---------
@@ -33,6 +36,12 @@ class GumbelVectorQuantizer(Quantiser):
         Groups (codebooks); a frame gets one code of each.
     vq_dim : int
         Size of the quantised vector, the groups' vectors side by side.
+    combine_groups : bool
+        One codebook that all groups choose from, instead of one for each.
+    weight_proj_depth : int
+        Layers of the network that scores the codes, with GELU between them.
+    weight_proj_factor : int
+        Size of its hidden layers, as a multiple of input_dim.
 
     Raises
     ------
@@ -50,9 +59,13 @@ class GumbelVectorQuantizer(Quantiser):
     True
     """
 
-    def __init__(self, input_dim, num_vars, temp_tuple, groups, vq_dim):
+    def __init__(
+        self, input_dim, num_vars, temp_tuple, groups, vq_dim, *, combine_groups=False,
+        weight_proj_depth=1, weight_proj_factor=1,
+    ):  # fmt: skip
         super().__init__()
         check_positive(input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim)
+        check_positive(weight_proj_depth=weight_proj_depth, weight_proj_factor=weight_proj_factor)
         if vq_dim % groups:
             raise ValueError(
                 f"vq_dim must be a multiple of groups, got vq_dim={vq_dim}, groups={groups}; "
@@ -66,11 +79,20 @@ class GumbelVectorQuantizer(Quantiser):
         self.vq_dim = vq_dim
 
         # The order of the draws is SpeechBrain's, so that a seed gives its values.
-        self.vars = torch.nn.Parameter(torch.empty(1, groups * num_vars, vq_dim // groups))
+        codebooks = 1 if combine_groups else groups
+        self.vars = torch.nn.Parameter(torch.empty(1, codebooks * num_vars, vq_dim // groups))
         torch.nn.init.uniform_(self.vars)
-        self.weight_proj = torch.nn.Linear(input_dim, groups * num_vars)
-        torch.nn.init.normal_(self.weight_proj.weight, mean=0, std=1)
-        torch.nn.init.zeros_(self.weight_proj.bias)
+        hidden_dim = input_dim * weight_proj_factor
+        sizes = [input_dim] + [hidden_dim] * (weight_proj_depth - 1)
+        hidden = [
+            torch.nn.Sequential(torch.nn.Linear(size, hidden_dim), torch.nn.GELU())
+            for size in sizes[:-1]
+        ]
+        scores = torch.nn.Linear(sizes[-1], groups * num_vars)
+        if not hidden:  # deeper, fairseq leaves the layers as torch makes them
+            torch.nn.init.normal_(scores.weight, mean=0, std=1)
+            torch.nn.init.zeros_(scores.bias)
+        self.weight_proj = torch.nn.Sequential(*hidden, scores) if hidden else scores
         max_ent = torch.log(torch.tensor(float(num_vars * groups)))
         self.max_ent = torch.nn.Parameter(max_ent, requires_grad=False)
 
@@ -110,54 +132,52 @@ class GumbelVectorQuantizer(Quantiser):
             ``code_perplexity``, ``prob_perplex``: perplexities of the codes (without noise) and
             of the mean probabilities in this batch, summed over groups.
         """
-        B, T = x.shape[:2]
-        logits_NGV = self._logits(x)
-        codes_NG = logits_NGV.argmax(-1)
-        codebook_GVD = self.vars.float().view(self.groups, self.num_vars, -1)
+        x_NI, weight_EI, bias_E = self._score_inputs(x)
+        dtype = x_NI.dtype
+        codebook_GVD = self.vars.to(dtype).view(-1, self.num_vars, self.vq_dim // self.groups)
+        codebook_GVD = codebook_GVD.expand(self.groups, -1, -1)
+        noise_NE = None
         if self.training:
             # SpeechBrain draws for (N * G, V): the same numbers in the same order.
-            noise_NGV = torch.empty_like(logits_NGV).exponential_(generator=generator).log()
-            noisy_NGV = logits_NGV - noise_NGV
-            vectors_NGD, chosen_NG = StraightThroughGather.apply(
-                noisy_NGV, codebook_GVD, self.curr_temp
-            )
-        else:
-            vectors_NGD, chosen_NG = gather_rows(codebook_GVD, codes_NG), codes_NG
-        # A frame that is not finite must not come out as a code that looks fine.
-        finite_N11 = torch.isfinite(logits_NGV).all(-1).all(-1)[:, None, None]
-        vectors_NGD = torch.where(finite_N11, vectors_NGD, torch.nan)
-        # A mean that is zeros, not NaN, where there are no frames.
-        mean_probs_GV = torch.softmax(logits_NGV, dim=-1).sum(0) / max(len(logits_NGV), 1)
-
+            noise_NE = x_NI.new_empty(x_NI.shape[0], weight_EI.shape[0])
+            noise_NE.exponential_(generator=generator)
+        rows_NGD, chosen_NG, codes_NG, probs_GV, _ = gumbel_rows(
+            x_NI, weight_EI, bias_E, codebook_GVD, noise_NE, self.curr_temp
+        )
         result = {
             "num_vars": self.num_vars * self.groups,
             "temp": self.curr_temp,
             "code_perplexity": perplexity(code_shares(codes_NG, self.num_vars)).sum(),
-            "prob_perplex": perplexity(mean_probs_GV).sum(),
-            "x": vectors_NGD.reshape(B, T, self.vq_dim),
+            "prob_perplex": perplexity(probs_GV).sum(),
+            "x": rows_NGD.reshape(*x.shape[:2], self.vq_dim),
         }
         if return_codes:
             # Share of the codes that the mean probabilities leave unused (arXiv 2006.11477, eq. 4)
             result["aux_loss"] = 1 - result["prob_perplex"] / result["num_vars"]
-            invalid_NG = ~finite_N11[:, 0].expand_as(codes_NG)
-            result["codes"] = codes_NG.masked_fill(invalid_NG, -1).view(B, T, self.groups)
-            result["chosen_codes"] = chosen_NG.masked_fill(invalid_NG, -1).view(B, T, self.groups)
+            shape = *x.shape[:2], self.groups
+            result["codes"], result["chosen_codes"] = codes_NG.view(shape), chosen_NG.view(shape)
         return result
 
     @torch.no_grad()
     def encode(self, x):
         """Codes of frames without noise, shape (batch, time, groups); see ``Quantiser.encode``."""
-        logits_NGV = self._logits(x)
-        invalid_N1 = ~torch.isfinite(logits_NGV).all(-1).all(-1, keepdim=True)
-        codes_NG = logits_NGV.argmax(-1).masked_fill(invalid_N1, -1)
+        x_NI, weight_EI, bias_E = self._score_inputs(x)
+        weight_GVI = weight_EI.view(self.groups, self.num_vars, -1)
+        codes_NG = highest_code(x_NI, weight_GVI, bias_E.view(self.groups, -1))
         return codes_NG.view(*x.shape[:2], self.groups)
 
-    def _logits(self, x):
-        """Scores of the codes in float32, shape (frames, groups, codes)."""
-        x = as_float(x, self.input_dim).flatten(0, 1)
-        with full_precision(x.device):
-            logits = F.linear(x, self.weight_proj.weight.float(), self.weight_proj.bias.float())
-        return logits.view(-1, self.groups, self.num_vars)
+    def _score_inputs(self, x):
+        """Input, weight and bias of the layer that scores the codes, in float32 (or float64)."""
+        check_frames(x, self.input_dim)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        x_NI, scores = x.flatten(0, 1).to(dtype), self.weight_proj
+        if isinstance(scores, torch.nn.Sequential):
+            *hidden, scores = scores
+            with full_precision(x.device):
+                for layer, activation in hidden:
+                    weight, bias = layer.weight.to(dtype), layer.bias.to(dtype)
+                    x_NI = activation(torch.nn.functional.linear(x_NI, weight, bias))
+        return x_NI, scores.weight.to(dtype), scores.bias.to(dtype)
 
 
 def check_temperatures(temp_tuple):
@@ -176,11 +196,11 @@ def check_temperatures(temp_tuple):
 
 
 def code_shares(codes_NG, num_codes):
-    """Share of frames that chose each code, shape (groups, codes)."""
-    ones_NG = torch.ones_like(codes_NG, dtype=torch.float32)
-    counts_GV = ones_NG.new_zeros(codes_NG.shape[1], num_codes)
-    counts_GV.scatter_add_(1, codes_NG.T, ones_NG.T)
-    return counts_GV / max(len(codes_NG), 1)
+    """Share of frames that chose each code, shape (groups, codes); -1 is no code."""
+    valid_GN = (codes_NG >= 0).T.float()
+    counts_GV = valid_GN.new_zeros(codes_NG.shape[1], num_codes)
+    counts_GV.scatter_add_(1, codes_NG.T.clamp(min=0), valid_GN)
+    return counts_GV / max(codes_NG.shape[0], 1)
 
 
 def perplexity(shares_GV):

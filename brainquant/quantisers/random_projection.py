@@ -1,13 +1,14 @@
 """Random-projection quantiser of BEST-RQ.
 
-Shape suffixes: B batch, T time, N = B * T frames, D code dim, V codes, I input dim.
+Shape suffixes: B batch, T time, N = B * T frames, G codebooks, D code dim, V codes, I input dim.
 """
 
 import torch
 import torch.nn.functional as F
 
-from ..functional.nearest import nearest_code
-from .base import Quantiser, as_float, check_positive, full_precision
+from ..functional.nearest import projected_codes
+from .base import Quantiser, check_frames, check_positive
+from .fitted import load_fitted
 
 
 class RandomProjectionQuantizer(Quantiser):
@@ -25,15 +26,24 @@ class RandomProjectionQuantizer(Quantiser):
     cb_dim : int
         Size of a code.
     cb_vocab : int
-        Number of codes.
+        Number of codes of a codebook.
+    num_codebooks : int
+        Codebooks, each with a projection of its own: 16 in USM (https://arxiv.org/abs/2303.01037);
+        several beat one (https://arxiv.org/abs/2501.16131). ``P`` and ``CB`` then have them as
+        their first dimension.
     seed : int or None
         Draws the tables from a generator of their own, so that they do not depend on what was
         built before. None draws from the global one, as SpeechBrain does.
+    projection : str or None
+        Path of the file that ``brainquant pca`` writes: principal components of the features,
+        of unit variance, take the place of the random projection of every codebook
+        (https://arxiv.org/abs/2606.30671). The ``state_dict`` then has ``shift`` too.
 
     Raises
     ------
     ValueError
-        Where a size is not a positive integer, or a frame has another size than input_dim.
+        Where a size is not a positive integer, the file is missing or was fitted to other
+        sizes, or a frame has another size than input_dim.
 
     Example
     -------
@@ -46,23 +56,29 @@ class RandomProjectionQuantizer(Quantiser):
     True
     """
 
-    num_codebooks = 1
-
-    def __init__(self, input_dim, cb_dim, cb_vocab, *, seed=None):
+    def __init__(self, input_dim, cb_dim, cb_vocab, *, num_codebooks=1, seed=None, projection=None):
         super().__init__()
-        check_positive(input_dim=input_dim, cb_dim=cb_dim, cb_vocab=cb_vocab)
+        check_positive(
+            input_dim=input_dim, cb_dim=cb_dim, cb_vocab=cb_vocab, num_codebooks=num_codebooks
+        )
         self.input_dim = input_dim
         self.cb_dim = cb_dim
         self.cb_vocab = cb_vocab
+        self.num_codebooks = num_codebooks
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        P_ID = torch.empty(input_dim, cb_dim)
-        self.register_buffer("P", torch.nn.init.xavier_uniform_(P_ID, generator=generator))
-        CB_VD = torch.randn(cb_vocab, cb_dim, generator=generator)
-        self.register_buffer("CB", F.normalize(CB_VD))
+        tables = [draw_tables(input_dim, cb_dim, cb_vocab, generator) for _ in range(num_codebooks)]
+        projections, codebooks = zip(*tables)
+        shift_D = None
+        if projection is not None:
+            P_ID, shift_D = load_projection(projection, input_dim, cb_dim)
+            projections = [P_ID] * num_codebooks
+        self.register_buffer("P", stack(projections))
+        self.register_buffer("CB", stack(codebooks))
+        self.register_buffer("shift", shift_D)
 
     @property
     def codebook_size(self):
-        """Number of codes."""
+        """Number of codes of a codebook."""
         return self.cb_vocab
 
     def forward(self, x):
@@ -76,14 +92,40 @@ class RandomProjectionQuantizer(Quantiser):
         Returns
         -------
         codes : torch.Tensor
-            LongTensor, shape (batch, time). A frame that projects to zeros gets code 0; one
-            that is not finite gets -1.
+            LongTensor, shape (batch, time), or (batch, time, num_codebooks) where there are
+            several. A frame that projects to zeros gets code 0; one that is not finite gets -1.
         """
-        x_BTI = as_float(x, self.input_dim)
-        with torch.no_grad(), full_precision(x.device):
-            x_ND = F.normalize(x_BTI @ self.P.float(), dim=2).flatten(0, 1)
-            return nearest_code(x_ND, self.CB.float()).view(x.shape[:2])
+        codes_BTG = self.encode(x)
+        return codes_BTG[..., 0] if self.num_codebooks == 1 else codes_BTG
 
     def encode(self, x):
-        """Codes of frames, shape (batch, time, 1); see ``Quantiser.encode``."""
-        return self(x).unsqueeze(-1)
+        """Codes of frames, shape (batch, time, num_codebooks); see ``Quantiser.encode``."""
+        check_frames(x, self.input_dim)
+        P_GID = self.P.view(-1, self.input_dim, self.cb_dim)
+        CB_GVD = self.CB.view(-1, self.cb_vocab, self.cb_dim)
+        shift_GD = None if self.shift is None else self.shift.expand(len(P_GID), -1)
+        codes_NG = projected_codes(x.detach().flatten(0, 1), P_GID, shift_GD, CB_GVD)
+        return codes_NG.view(*x.shape[:2], self.num_codebooks)
+
+
+def draw_tables(input_dim, cb_dim, cb_vocab, generator):
+    """A projection and a codebook, drawn as SpeechBrain does."""
+    P_ID = torch.nn.init.xavier_uniform_(torch.empty(input_dim, cb_dim), generator=generator)
+    return P_ID, F.normalize(torch.randn(cb_vocab, cb_dim, generator=generator))
+
+
+def stack(tables):
+    """One table as it is, as in SpeechBrain's ``state_dict``; several with one more dimension."""
+    return tables[0] if len(tables) == 1 else torch.stack(tables)
+
+
+def load_projection(path, input_dim, cb_dim):
+    """The projection and the shift that ``brainquant pca`` fitted, after a check of their sizes."""
+    command = f"brainquant pca <recipe's YAML> --dim {cb_dim} --output {path}"
+    P_ID, shift_D = load_fitted(path, ["P", "offset"], argument="projection", command=command)
+    if P_ID.shape != (input_dim, cb_dim):
+        raise ValueError(
+            f"projection: {path} was fitted from {len(P_ID)} to {len(shift_D)} values, but "
+            f"input_dim is {input_dim} and cb_dim {cb_dim}; fit it again with: {command}"
+        )
+    return P_ID, shift_D

@@ -7,7 +7,7 @@ import torch
 
 from brainquant import RandomProjectionQuantizer
 from brainquant.quantisers import Quantiser, make_quantiser
-from brainquant.quantisers.base import full_precision
+from brainquant.functional.precision import full_precision
 
 
 def test_make_quantiser_adds_the_sizes_of_the_model():
