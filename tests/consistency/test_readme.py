@@ -1,4 +1,7 @@
-"""Every command and code block of the READMEs runs."""
+"""Every command and code block of the READMEs runs.
+
+Those of CONTRIBUTING.md are played by tests/recipes/test_contributor.py.
+"""
 
 import os
 import re
@@ -10,8 +13,11 @@ from pathlib import Path
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
+from brainquant.data.manifests import check_manifest
+
 ROOT = Path(__file__).resolve().parents[2]
-READMES = ["README.md", "recipes/ToySpeech/README.md"]
+RECIPES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/README.md"))
+READMES = ["README.md", *RECIPES]
 
 
 def blocks(language):
@@ -42,13 +48,13 @@ def test_commands_that_install_name_what_setup_cfg_has():
 
 @pytest.mark.parametrize("command", TRAININGS)
 def test_a_training_command_runs(command, corpus, tmp_path):
-    """As it stands, from the repository's root, but in --debug and into a folder of the test."""
+    """As it stands, from the repository's root, but in --debug, shallow and in a test's folder."""
     program, *arguments = shlex.split(command)
     programs = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}
-    sizes = "--train_minutes 1 --data_folder".split() + [str(corpus)]
-    quick = ["--debug", "--output_folder", str(tmp_path), "--evaluate", "null"]
+    quick = "--debug --num_layers 2 --prepare null --evaluate null".split()
+    folders = ["--data_folder", str(corpus), "--output_folder", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, *programs[program], *arguments, *quick, *sizes, "--prepare", "null"],
+        [sys.executable, *programs[program], *arguments, *quick, *folders],
         cwd=ROOT,
         text=True,
         capture_output=True,
@@ -65,8 +71,14 @@ def test_yaml_blocks_build(block):
     assert load_hyperpyyaml(block)
 
 
-def test_links_and_pictures_are_there():
-    for readme in READMES:
-        folder = (ROOT / readme).parent
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (folder / "README.md").read_text()):
-            assert (folder / target).exists(), f"{readme}: {target}"
+@pytest.mark.parametrize("block", list(blocks("csv")))
+def test_manifests_have_the_columns_that_are_read(block, tmp_path):
+    (tmp_path / "train.csv").write_text(block, "utf-8")
+    assert all(float(row["duration"]) > 0 for row in check_manifest(tmp_path / "train.csv"))
+
+
+@pytest.mark.parametrize("page", [*READMES, "CONTRIBUTING.md"])
+def test_links_and_pictures_are_there(page):
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
