@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .precision import full_precision
 
-# Frames whose intermediate values are held at once: 512 x 640 codes x 4 bytes are 1.3 MB.
-CHUNK = 512
+# Frames whose intermediate values are held at once: 256 x 640 codes x 4 bytes are 0.7 MB.
+CHUNK = 256
 
 
 @torch.library.custom_op("brainquant::gumbel_rows", mutates_args=())
@@ -76,7 +76,7 @@ def gumbel_rows(
         if noise_NE is not None:
             noisy_CGV = scores_CGV - noise_NE[part].log().view_as(scores_CGV)
             torch.argmax(noisy_CGV, -1, out=chosen_NG[part])
-    rows_NGD = torch.where(finite_N11, gather_rows(codebook_GVD, chosen_NG), torch.nan)
+    rows_NGD = gather_rows(codebook_GVD, chosen_NG).masked_fill_(~finite_N11, torch.nan)
     invalid_N1 = ~finite_N11[..., 0]
     chosen_NG, codes_NG = (codes.masked_fill(invalid_N1, -1) for codes in (chosen_NG, codes_NG))
     return rows_NGD, chosen_NG, codes_NG, probs_GV / max(len(x_NI), 1), scores_NE
@@ -158,8 +158,8 @@ gumbel_rows.register_autograd(_backward, setup_context=_setup_context)
 
 def through_softmax(probs_CGV, grad_CGV):
     """The gradient of logits from that of their softmax."""
-    mean_CG1 = (probs_CGV * grad_CGV).sum(-1, keepdim=True)
-    return probs_CGV * (grad_CGV - mean_CG1)
+    product_CGV = probs_CGV * grad_CGV
+    return product_CGV.addcmul_(probs_CGV, product_CGV.sum(-1, keepdim=True), value=-1)
 
 
 def chunks(num_frames):
