@@ -78,6 +78,11 @@ class BestRQBrain(PretrainBrain):
         feats_BTF = self.modules.normalize(feats_BTF, relative_B)
         return pad_to_stacks(feats_BTF, frames_B, self.hparams.stack), frames_B
 
+    def quantiser_inputs(self, wavs_BL, lengths_B):
+        """What the quantiser sees, (batch, stacks, input_dim), and the whole stacks of each."""
+        feats_BTF, frames_B = self.features(wavs_BL, lengths_B)
+        return stack_frames(feats_BTF, self.hparams.stack), frames_B // self.hparams.stack
+
     def encode_features(self, feats_BTF, frames_B):
         """The encoder's outputs, one per stack, shape (batch, stacks, dim)."""
         hidden_BSD = self.modules.front_end(feats_BTF).flatten(2)

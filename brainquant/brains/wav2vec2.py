@@ -58,6 +58,11 @@ class Wav2Vec2Brain(PretrainBrain):
                 f"in_features of target_proj {size}; set in_features: to vq_dim in your YAML"
             )
 
+    def quantiser_inputs(self, wavs_BL, lengths_B):
+        """What the quantiser sees, (batch, frames, channels), and the frames of each."""
+        latents_BTC, _ = self.modules.extractor(wavs_BL, lengths_B)
+        return latents_BTC, self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
+
     def encode(self, wavs_BL, lengths_B, latents_BTC=None, mask_BT=None):
         """The encoder's outputs, shape (batch, frames, dim)."""
         if latents_BTC is None:

@@ -1,0 +1,253 @@
+"""Fits what a quantiser needs to know of the data: centroids, or a projection that whitens.
+
+The frames are streamed from the training audio of a recipe: beside the model and a batch only one
+block of them is held at a time, whatever the size of the corpus.
+
+Shape suffixes: B batch, T frames of an utterance, N frames of all, I input dim, D code dim,
+V clusters.
+"""
+
+import itertools
+
+import numpy as np
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.decomposition import IncrementalPCA
+from tqdm import tqdm
+
+from .evaluation import layer_features
+from .monitors import CodeMonitor, code_statistics
+
+PCA_BLOCK = 10_000  # frames
+FRAMES_PER_CLUSTER = 10  # in a block
+
+
+def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
+    """Centroids of the frames of a layer, for ``KMeansQuantizer``.
+
+    Mini-batch k-means from scikit-learn: k-means++ on the first block, then a step for each
+    block. HuBERT fits its targets so (https://arxiv.org/abs/2106.07447).
+
+    Arguments
+    ---------
+    brain : PretrainBrain
+        Gives the frames; its ``seed`` draws the first centroids.
+    loader : SaveableDataLoader
+        Of the training audio.
+    layer : int
+        0 for what the quantiser sees, k for the outputs of encoder layer k.
+    clusters : int
+        Number of centroids.
+    num_frames : int
+        Frames to fit on, in as many passes over the corpus as that takes.
+
+    Returns
+    -------
+    tensors : dict
+        ``centroids``, float32, shape (clusters, dim).
+    summary : str
+        How well they fit the second half of the frames.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such layer, or there are fewer frames than clusters.
+    """
+    if not 0 < clusters <= num_frames:
+        raise ValueError(
+            f"--clusters must be at least 1 and at most --frames, got --clusters {clusters}, "
+            f"--frames {num_frames}; 1000 frames for each cluster are enough"
+        )
+    block = FRAMES_PER_CLUSTER * clusters
+    # As in HuBERT, a rare cluster stays where it is.
+    kmeans = MiniBatchKMeans(
+        clusters, batch_size=block, reassignment_ratio=0.0, random_state=brain.hparams.seed
+    )
+    seen, inertia, monitor = 0, 0.0, CodeMonitor(1, clusters)
+    frames = stream_frames(brain, loader, layer, num_frames, at_least=clusters)
+    for x_NI in in_blocks(frames, block):
+        kmeans.partial_fit(x_NI)
+        seen += len(x_NI)
+        if seen > num_frames / 2:
+            inertia += kmeans.inertia_
+            monitor.update(torch.from_numpy(kmeans.labels_).long()[:, None])
+    codes = code_statistics(monitor.counts)
+    summary = (
+        f"{seen} frames, {clusters} clusters, inertia {inertia / codes['frames']:.4g} per frame, "
+        f"perplexity {codes['code_perplexity_sum']:.1f}"
+    )
+    return {"centroids": torch.from_numpy(kmeans.cluster_centers_)}, summary
+
+
+def fit_pca(brain, loader, *, dim, num_frames):
+    """The projection of what the quantiser sees that whitens it, for RandomProjectionQuantizer.
+
+    ``x @ P + offset`` are the first principal components of x, each with zero mean and unit
+    variance on the frames that were seen. BEST-RQ asks for inputs of zero mean and unit variance
+    (https://arxiv.org/abs/2202.01855); a PCA in the place of its random projection is from
+    https://arxiv.org/abs/2606.30671.
+
+    Arguments
+    ---------
+    brain : PretrainBrain
+        Gives the frames.
+    loader : SaveableDataLoader
+        Of the training audio.
+    dim : int
+        Components to keep: the quantiser's ``cb_dim``.
+    num_frames : int
+        Frames to fit on at most; one pass over the corpus may have fewer.
+
+    Returns
+    -------
+    tensors : dict
+        ``P``, shape (input_dim, dim), and ``offset``, shape (dim,), float32.
+    summary : str
+        How much of the variance they keep.
+
+    Raises
+    ------
+    ValueError
+        Where dim is more than the directions in which the frames vary.
+    """
+    if not 0 < dim <= min(num_frames, brain.quantiser.input_dim):
+        raise ValueError(
+            f"--dim must be at least 1 and at most --frames and the quantiser's input_dim, got "
+            f"--dim {dim}, --frames {num_frames}, input_dim {brain.quantiser.input_dim}"
+        )
+    # All components are kept until the end: only so does a block more give the exact PCA.
+    pca = IncrementalPCA()
+    frames = stream_frames(brain, loader, 0, num_frames, at_least=dim, max_passes=1)
+    for x_NI in in_blocks(frames, PCA_BLOCK):
+        pca.partial_fit(x_NI.astype(np.float64))
+    seen, variance_I = int(pca.n_samples_seen_), pca.explained_variance_
+    directions = int((variance_I > np.finfo(np.float32).eps * variance_I[0]).sum())
+    if dim > directions:
+        raise ValueError(
+            f"{seen} frames vary in {directions} directions only, got --dim {dim}; lower it, or "
+            f"set train_csv: to more audio"
+        )
+    P_ID = pca.components_[:dim].T / np.sqrt(variance_I[:dim])
+    tensors = {"P": torch.from_numpy(P_ID), "offset": torch.from_numpy(-pca.mean_ @ P_ID)}
+    summary = (
+        f"{seen} frames, {dim} of {len(variance_I)} components, which hold "
+        f"{variance_I[:dim].sum() / variance_I.sum():.1%} of the variance"
+    )
+    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}, summary
+
+
+def load_weights(brain, layer):
+    """Loads the run's last checkpoint, where parameters stand before the layer.
+
+    Raises
+    ------
+    ValueError
+        Where there is none, or it is one of another model.
+    """
+    brain.modules.eval()
+    second = torch.tensor([brain.hparams.sample_rate], device=brain.device)
+    x_BTI, _ = brain.quantiser_inputs(torch.zeros(1, int(second), device=brain.device), second)
+    if layer == 0 and not x_BTI.requires_grad:
+        return  # features that nobody trains, as in BEST-RQ
+    folder = brain.checkpointer.checkpoints_dir
+    try:
+        found = brain.checkpointer.recover_if_possible()
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint in {folder} is of another model: {' '.join(str(error).split())}; "
+            f"give the options that it was trained with"
+        ) from error
+    if found is None:
+        raise ValueError(
+            f"layer {layer} has weights to be trained, and there is no checkpoint in {folder}; "
+            f"train the recipe first, or set --output_folder to that of a run"
+        )
+
+
+def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None):
+    """Valid frames of a layer, a batch at a time, as float32 arrays (frames, dim).
+
+    Arguments
+    ---------
+    brain : PretrainBrain
+        Gives the frames.
+    loader : SaveableDataLoader
+        Of the training audio; each pass over it has another order.
+    layer : int
+        0 for what the quantiser sees, k for the outputs of encoder layer k.
+    num_frames : int
+        Frames after which it ends.
+    at_least : int
+        Frames that the first pass must have.
+    max_passes : int or None
+        Passes after which it ends; None for no limit.
+
+    Yields
+    ------
+    x_NI : numpy.ndarray
+
+    Raises
+    ------
+    ValueError
+        Where there is no such layer, too few frames, or a frame that is not finite.
+    """
+    seen = 0
+    hidden = brain.noprogressbar or None  # None: where nobody sees it
+    with tqdm(total=num_frames, unit="frame", unit_scale=True, disable=hidden) as progress:
+        for epoch in itertools.islice(itertools.count(1), max_passes):
+            loader.batch_sampler.set_epoch(epoch)
+            for batch in loader:
+                x_NI = valid_frames(brain, batch, layer)[: num_frames - seen]
+                if not np.isfinite(x_NI).all():
+                    raise ValueError(
+                        f"layer {layer} is not finite for one of {', '.join(batch.id)}; take the "
+                        f"broken audio out of train_csv:"
+                    )
+                yield x_NI
+                seen += len(x_NI)
+                progress.update(len(x_NI))
+                if seen == num_frames:
+                    return
+            if seen < at_least:
+                raise ValueError(
+                    f"the training audio has {seen} frames, too few for {at_least} "
+                    f"clusters or components; ask for fewer, or set train_csv: to more audio"
+                )
+
+
+@torch.no_grad()
+def valid_frames(brain, batch, layer):
+    """Frames of a batch without those of its padding, shape (frames, dim)."""
+    brain.modules.eval()
+    wavs_BL, lengths_B = brain.waveforms(batch)
+    if layer == 0:
+        x_BTI, frames_B = brain.quantiser_inputs(wavs_BL, lengths_B)
+    else:
+        layers = layer_features(brain, batch)
+        if not 0 < layer <= len(layers):
+            raise ValueError(
+                f"there is no layer {layer}; --layer is 0 for what the quantiser sees, or one "
+                f"of the encoder's layers, 1 to {len(layers)}"
+            )
+        x_BTI = layers[layer - 1]
+        frames_B = [max(brain.count_frames(int(length)), 0) for length in lengths_B]
+    x_NI = torch.cat([x_TI[:frames] for x_TI, frames in zip(x_BTI, frames_B)])
+    return x_NI.float().cpu().numpy()
+
+
+def in_blocks(arrays, size):
+    """Rows of some arrays in blocks of a size; the last one has what is left.
+
+    Example
+    -------
+    >>> [len(block) for block in in_blocks([np.zeros((3, 2)), np.zeros((4, 2))], 2)]
+    [2, 2, 2, 1]
+    """
+    rest = None
+    for array in arrays:
+        rest = array if rest is None else np.concatenate([rest, array])
+        while len(rest) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+    if rest is not None and len(rest):
+        yield rest

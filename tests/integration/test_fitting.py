@@ -1,0 +1,240 @@
+"""Fitting to a recipe's audio: the commands as a user runs them, and what they compute."""
+
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
+
+from brainquant import RandomProjectionQuantizer, fitting
+from brainquant.cli import open_recipe
+from brainquant.evaluation import layer_features
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
+TINY = "--num_layers 2 --d_model 32 --batch_seconds 8 --num_buckets 4 --prepare null".split()
+
+
+@pytest.fixture
+def recipe(corpus, tmp_path):
+    """The arguments of a recipe with a tiny model, in a folder of the test."""
+
+    def arguments(name, *more):
+        folders = ["--data_folder", str(corpus), "--output_folder", str(tmp_path / "run")]
+        quiet = ["--train_loggers", "[]", "--noprogressbar"]
+        return [str(RECIPES / f"{name}.yaml"), *folders, *TINY, *quiet, *map(str, more)]
+
+    return arguments
+
+
+@pytest.fixture
+def brainquant(recipe, tmp_path):
+    """Runs a command on the BEST-RQ recipe, in a process of its own."""
+
+    def run(command, *arguments, check=True):
+        program = Path(sys.executable).with_name("brainquant")
+        done = subprocess.run(
+            [program, command, *recipe("best_rq", "--cb_vocab", 64), *map(str, arguments)],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        if check:
+            assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    return run
+
+
+def all_frames(brain, loader, layer=0):
+    """The training frames in memory."""
+    return np.concatenate([fitting.valid_frames(brain, batch, layer) for batch in loader])
+
+
+def noise(*lengths):
+    generator = torch.Generator().manual_seed(0)
+    return [{"sig": torch.randn(n, generator=generator)} for n in lengths]
+
+
+def test_a_training_uses_the_centroids_of_the_command(
+    brainquant, run_recipe, read_metrics, tmp_path
+):
+    file = "results/kmeans.safetensors"  # as in the fragment
+    done = brainquant("kmeans", "--clusters", 24, "--frames", 3000, "--output", file)
+    line = done.stdout.splitlines()[-1]
+    for part in ("3000 frames, 24 clusters, inertia ", " per frame, perplexity ", file):
+        assert part in line
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["kmeans.safetensors"]
+    assert load_file(tmp_path / file)["centroids"].shape == (24, 320)
+
+    fragment = "!include:../../../hparams/quantisers/kmeans.yaml"
+    run_recipe("best_rq", "--debug", "--make_quantiser", fragment, "--num_scores", 24)
+    record = read_metrics("run/debug")[-1]
+    assert record["perplexity_cap"] == 24 and record["code_perplexity"][0] > 8
+
+
+def test_a_deeper_layer_needs_the_checkpoint_of_a_run(brainquant, run_recipe, tmp_path):
+    arguments = ["--layer", 2, "--clusters", 8, "--frames", 1000, "--output", "k.safetensors"]
+    done = brainquant("kmeans", *arguments, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "no checkpoint in" in done.stderr and "train the recipe first" in done.stderr
+    assert not (tmp_path / "k.safetensors").exists()
+
+    run_recipe("best_rq", "--optimizer_step_limit", 3)
+    brainquant("kmeans", *arguments)
+    assert load_file(tmp_path / "k.safetensors")["centroids"].shape == (8, 32)
+
+    done = brainquant("kmeans", *arguments, "--layer", 3, check=False)
+    assert "error: there is no layer 3;" in done.stderr and "1 to 2" in done.stderr
+    done = brainquant("kmeans", *arguments, "--make_quantiser", "{cb_dim: 8}", check=False)
+    assert "error: the checkpoint in" in done.stderr and "of another model" in done.stderr
+
+
+def test_the_pca_of_the_command_whitens_the_training_frames(brainquant, recipe, tmp_path):
+    done = brainquant("pca", "--dim", 16, "--output", "pca.safetensors")
+    x = all_frames(*open_recipe(recipe("best_rq")))
+    assert f"{len(x)} frames, 16 of 320 components" in done.stdout
+    tensors = load_file(tmp_path / "pca.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    projected = x @ tensors["P"].numpy() + tensors["offset"].numpy()
+    np.testing.assert_allclose(projected.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(projected.T), np.eye(16), atol=2e-3)
+    # The quantiser that it is made for takes it as it is.
+    quantiser = RandomProjectionQuantizer(
+        320, 16, 64, seed=0, projection=str(tmp_path / "pca.safetensors")
+    )
+    cosines = (projected / np.linalg.norm(projected, axis=1)[:, None]) @ quantiser.CB.numpy().T
+    assert (quantiser(torch.from_numpy(x)[None])[0].numpy() == cosines.argmax(1)).mean() > 0.99
+
+
+@pytest.mark.parametrize("block", [400, 10_000])
+def test_a_pca_in_blocks_is_that_of_all_frames(recipe, monkeypatch, block):
+    brain, loader = open_recipe(recipe("best_rq"))
+    monkeypatch.setattr(fitting, "PCA_BLOCK", block)
+    tensors, _ = fitting.fit_pca(brain, loader, dim=8, num_frames=10**6)
+    x = all_frames(brain, loader)
+    expected = PCA(8, whiten=True).fit_transform(x.astype(float))
+    projected = x @ tensors["P"].numpy() + tensors["offset"].numpy()
+    signs = np.sign((projected * expected).sum(0))
+    np.testing.assert_allclose(projected * signs, expected, atol=2e-3)
+
+
+def test_streamed_centroids_are_about_as_good_as_those_of_all_frames(recipe):
+    brain, loader = open_recipe(recipe("best_rq"))
+    tensors, summary = fitting.fit_kmeans(brain, loader, layer=0, clusters=16, num_frames=6000)
+    x = torch.from_numpy(all_frames(brain, loader))
+    best = KMeans(16, n_init=3, random_state=0).fit(x.numpy()).inertia_ / len(x)
+    ours = torch.cdist(x, tensors["centroids"]).square().amin(1).mean().item()
+    assert best * 0.99 < ours < best * 1.1
+    reported = float(summary.split("inertia ")[1].split()[0])
+    assert reported == pytest.approx(ours, rel=0.03)
+
+
+def test_the_seed_decides(recipe):
+    def centroids(seed):
+        brain, loader = open_recipe(recipe("best_rq", "--seed", seed))
+        return fitting.fit_kmeans(brain, loader, layer=0, clusters=8, num_frames=1000)[0]
+
+    first, again, other = (centroids(seed)["centroids"] for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_memory_does_not_grow_with_the_frames(recipe):
+    brain, loader = open_recipe(recipe("best_rq"))
+    peaks = []
+    for passes in (1, 1, 6):  # the first one warms up
+        tracemalloc.start()
+        fitting.fit_kmeans(brain, loader, layer=0, clusters=8, num_frames=1500 * passes)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    more_frames = 5 * 1500 * 320 * 4  # bytes
+    assert peaks[2] - peaks[1] < more_frames / 10
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+def test_frames_are_those_of_each_clip_alone(recipe, name, layer):
+    brain, _ = open_recipe(recipe(name))
+    clips = noise(40000, 24000, 31234)
+    together = fitting.valid_frames(brain, PaddedBatch(clips), layer)
+    alone = [fitting.valid_frames(brain, PaddedBatch([clip]), layer) for clip in clips]
+    differences = np.abs(together - np.concatenate(alone))
+    # SpeechBrain's Conformer lets the padding into its convolutions.
+    assert differences.mean() < (1e-5 if layer == 0 else 0.1)
+    assert differences[: len(alone[0])].max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+def test_layer_0_is_what_the_quantiser_sees_in_training(recipe, name):
+    brain, _ = open_recipe(recipe(name))
+    brain.modules.eval()
+    batch, seen = PaddedBatch(noise(40000, 24000)), []
+
+    def spied(call):
+        return lambda x, *args, **kwargs: seen.append(x) or call(x, *args, **kwargs)
+
+    for method in ("encode", "forward"):  # a Brain calls one of them
+        setattr(brain.quantiser, method, spied(getattr(brain.quantiser, method)))
+    brain.step = 1
+    brain.compute_forward(batch, Stage.VALID)
+    inputs, _ = brain.quantiser_inputs(*brain.waveforms(batch))
+    rows = {tuple(row) for row in inputs.flatten(0, 1).tolist()}
+    assert seen and {tuple(row) for row in seen[0].flatten(0, 1).tolist()} <= rows
+
+
+def test_deeper_layers_have_the_weights_of_the_run(recipe):
+    batch = PaddedBatch(noise(40000))
+    trained, _ = open_recipe(recipe("best_rq", "--seed", 5))
+    trained.checkpointer.save_checkpoint()
+    brain, _ = open_recipe(recipe("best_rq", "--seed", 6))
+    expected, before = (layer_features(b, batch)[1] for b in (trained, brain))
+    fitting.load_weights(brain, 2)
+    after = layer_features(brain, batch)[1]
+    assert torch.equal(after, expected) and not torch.equal(before, expected)
+
+
+def test_an_extractor_that_was_not_trained_is_refused_and_plain_features_are_not(recipe):
+    fitting.load_weights(open_recipe(recipe("best_rq"))[0], 0)
+    brain, _ = open_recipe(recipe("wav2vec2"))
+    with pytest.raises(ValueError, match="layer 0 has weights .* no checkpoint"):
+        fitting.load_weights(brain, 0)
+
+
+@pytest.mark.parametrize(
+    "fit, arguments, message",
+    [
+        ("kmeans", {"clusters": 0, "num_frames": 10}, "got --clusters 0, --frames 10"),
+        ("kmeans", {"clusters": 11, "num_frames": 10}, "got --clusters 11, --frames 10"),
+        ("kmeans", {"clusters": 9000, "num_frames": 9999}, r"has 1\d{3} frames, too few for 9000"),
+        ("kmeans", {"clusters": 2, "num_frames": 10, "layer": -1}, "no layer -1.*1 to 2"),
+        ("pca", {"dim": 321, "num_frames": 999}, "got --dim 321, --frames 999, input_dim 320"),
+        ("pca", {"dim": 0, "num_frames": 9}, "got --dim 0"),
+        ("pca", {"dim": 16, "num_frames": 16}, "16 frames vary in 15 directions only.*--dim 16"),
+    ],
+)
+def test_what_cannot_be_fitted_is_named(recipe, fit, arguments, message):
+    brain, loader = open_recipe(recipe("best_rq"))
+    if fit == "kmeans":
+        arguments = {"layer": 0, **arguments}
+    with pytest.raises(ValueError, match=message):
+        getattr(fitting, f"fit_{fit}")(brain, loader, **arguments)
+
+
+def test_broken_audio_is_named(recipe, monkeypatch):
+    brain, loader = open_recipe(recipe("best_rq"))
+    inputs = brain.quantiser_inputs
+    monkeypatch.setattr(
+        brain, "quantiser_inputs", lambda *a: (inputs(*a)[0] * float("nan"), inputs(*a)[1])
+    )
+    with pytest.raises(ValueError, match="layer 0 is not finite for one of .*train_csv"):
+        fitting.fit_pca(brain, loader, dim=2, num_frames=100)
