@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..monitors import CodeMonitor, Sums, code_statistics, unigram_loss
-from ..quantisers import Quantiser
+from ..quantisers.base import check_quantiser_class
 from ..training.finite_steps import FiniteStepsBrain
 from ..training.hparams import show_options
 from ..training.randomness import derived_generator
@@ -48,12 +48,7 @@ class PretrainBrain(FiniteStepsBrain):
     ):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.quantiser = self.modules["quantiser"]
-        if not isinstance(self.quantiser, Quantiser):
-            raise ValueError(
-                f"modules: quantiser: must be a brainquant Quantiser, got "
-                f"{type(self.quantiser).__name__}; for SpeechBrain's own quantisers change "
-                f"speechbrain.nnet.quantisers. to brainquant. in your YAML"
-            )
+        check_quantiser_class(self.quantiser)
         sizes = self.quantiser.num_codebooks, self.quantiser.codebook_size
 
         def new_sums():

@@ -21,7 +21,7 @@ class BestRQBrain(PretrainBrain):
     are computed for those only.
 
     Modules: ``quantiser``, ``normalize``, ``front_end`` (which takes one step per stack),
-    ``encoder``, ``head`` (``num_codebooks * codebook_size`` scores).
+    ``encoder``, ``head`` (as many outputs as the quantiser's ``num_scores``).
     Hyperparameters: ``compute_features``, ``stack``, ``mask_ratio``, ``mask_length`` (feature
     frames), ``noise_mean``, ``noise_std``.
     """
@@ -61,12 +61,12 @@ class BestRQBrain(PretrainBrain):
                 f"makes {steps} steps, the targets are {feats_BTF.shape[1] // stack} stacks of "
                 f"{stack}; set stack: to the product of the front_end's strides"
             )
-        scores = self.quantiser.num_codebooks * self.quantiser.codebook_size
+        scores = self.quantiser.num_scores
         if (outputs := self.raw("head").w.out_features) != scores:
             raise ValueError(
                 f"head and quantiser do not fit: {outputs} scores for "
                 f"{self.quantiser.num_codebooks} x {self.quantiser.codebook_size} codes; set "
-                f"n_neurons: of the head to {scores} in your YAML"
+                f"n_neurons: !ref <quantiser.num_scores> of the head in your YAML"
             )
 
     def features(self, wavs_BL, lengths_B):

@@ -28,6 +28,11 @@ class Quantiser(torch.nn.Module):
     vq_dim = None
     curr_temp = None
 
+    @property
+    def num_scores(self):
+        """Scores that predict the codes of a frame: those of all codebooks."""
+        return self.num_codebooks * self.codebook_size
+
     def encode(self, x):
         """Codes of frames, in float32 whatever the autocast, without gradient.
 
@@ -107,7 +112,8 @@ def make_quantiser(make, **sizes):
     Raises
     ------
     ValueError
-        Where the fragment lacks an argument or has one that the class does not know.
+        Where the fragment lacks an argument, has one that the class does not know, or names a
+        class that is no ``Quantiser``.
 
     Example
     -------
@@ -118,13 +124,25 @@ def make_quantiser(make, **sizes):
     torch.Size([40, 16])
     """
     try:
-        return make(**sizes)
+        quantiser = make(**sizes)
     except TypeError as error:
         bound = getattr(make, "keywords", {})
         raise ValueError(
             f"the quantiser of the YAML cannot be built: {error}; it has the keys "
             f"{', '.join([*bound, *sizes])}: correct them in its fragment or its override"
         ) from error
+    check_quantiser_class(quantiser)
+    return quantiser
+
+
+def check_quantiser_class(quantiser):
+    """Raises a ValueError where something is no ``Quantiser``."""
+    if not isinstance(quantiser, Quantiser):
+        raise ValueError(
+            f"the quantiser of the YAML must be a brainquant Quantiser, got "
+            f"{type(quantiser).__name__}; for SpeechBrain's own quantisers change "
+            f"speechbrain.nnet.quantisers. to brainquant. in your YAML"
+        )
 
 
 def check_frames(x, input_dim):

@@ -78,7 +78,7 @@ def test_a_training_uses_the_centroids_of_the_command(
     assert load_file(tmp_path / file)["centroids"].shape == (24, 320)
 
     fragment = "!include:../../../hparams/quantisers/kmeans.yaml"
-    run_recipe("best_rq", "--debug", "--make_quantiser", fragment, "--num_scores", 24)
+    run_recipe("best_rq", "--debug", "--make_quantiser", fragment)
     record = read_metrics("run/debug")[-1]
     assert record["perplexity_cap"] == 24 and record["code_perplexity"][0] > 8
 

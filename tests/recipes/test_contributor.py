@@ -118,11 +118,11 @@ def test_a_copy_of_the_template_trains_with_the_contributed_quantiser(contributo
 def test_a_quantiser_of_another_kind_ends_with_one_line(contributor):
     (contributor.clone / "foreign.yaml").write_text(FOREIGN, "utf-8")
     command = command_of(contributor.clone / "recipes" / "TEMPLATE" / "hparams" / "best_rq.yaml")
-    swap = "--make_quantiser '!include:../../../foreign.yaml' --num_scores 768"
+    swap = "--make_quantiser '!include:../../../foreign.yaml'"
     done = contributor.run(f"{command} {swap} {contributor.tiny}", check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: modules: quantiser: must be a brainquant Quantiser, got Random")
+    assert last.startswith("error: the quantiser of the YAML must be a brainquant Quantiser, got Ra")
 
 
 def command_of(recipe):
