@@ -1,0 +1,104 @@
+"""The contract of ``brainquant.quantisers.Quantiser``, as a check that anybody can run on theirs.
+
+Each promise is one function ``check_<promise>(make, input_dim)``, whose first line states it.
+"""
+
+from .codes import (
+    check_attributes,
+    check_autocast,
+    check_codes,
+    check_extremes,
+    check_independence,
+    check_modes,
+    check_no_trace,
+    check_not_finite,
+    check_threads,
+    check_ties,
+)
+from .copies import check_deepcopy, check_pickle, check_safetensors, check_state_dict
+from .promise import build
+from .ranks import check_ranks
+from .training import (
+    check_aux_loss,
+    check_generator,
+    check_gradients,
+    check_no_frames,
+    check_not_finite_vectors,
+    check_straight_through,
+)
+from .vectors import check_forward, check_perplexity, check_temperature, check_vectors
+
+PROMISES = (
+    check_attributes,
+    check_codes,
+    check_independence,
+    check_threads,
+    check_autocast,
+    check_modes,
+    check_no_trace,
+    check_ties,
+    check_not_finite,
+    check_extremes,
+    check_no_frames,
+    check_forward,
+    check_vectors,
+    check_perplexity,
+    check_temperature,
+    check_generator,
+    check_straight_through,
+    check_aux_loss,
+    check_gradients,
+    check_not_finite_vectors,
+    check_state_dict,
+    check_deepcopy,
+    check_pickle,
+    check_safetensors,
+    check_ranks,
+)
+
+
+def check_quantiser(make, input_dim):
+    """Holds a quantiser to every promise of the contract; takes a few seconds.
+
+    The last promise starts two processes, so a script calls this under
+    ``if __name__ == "__main__":``. Small sizes are quicker; a size of the codebook that no other
+    dimension has lets the check of ties recognise the tables.
+
+    Arguments
+    ---------
+    make : callable
+        ``make(input_dim=...)`` builds the quantiser: its class, a ``functools.partial`` of it, or
+        what a ``!name:`` node of a YAML gives.
+    input_dim : int
+        Size of a frame.
+
+    Raises
+    ------
+    AssertionError
+        Where promises are broken: one line for each, which starts with the name of its check and
+        says what was expected, what was seen and how to mend it.
+    ValueError
+        Where ``make`` does not build.
+    ImportError
+        Where hypothesis, which varies the frames, is not installed.
+
+    Example
+    -------
+    >>> from brainquant import RandomProjectionQuantizer
+    >>> class Restless(RandomProjectionQuantizer):
+    ...     def encode(self, x):
+    ...         return super().encode(x) * self.training
+    >>> from functools import partial
+    >>> check_modes(partial(Restless, cb_dim=4, cb_vocab=16), 6)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    AssertionError: check_modes: expected in train() the codes of eval(), saw ...
+    """
+    build(make, input_dim, started=False)
+    broken = []
+    for promise in PROMISES:
+        try:
+            promise(make, input_dim)
+        except AssertionError as error:
+            broken.append(str(error))
+    if broken:
+        raise AssertionError("\n".join(broken))

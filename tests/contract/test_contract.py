@@ -1,0 +1,47 @@
+"""Every quantiser keeps the contract: each fragment, in small, and the classes by themselves."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from brainquant import GumbelVectorQuantizer, RandomProjectionQuantizer
+from brainquant.testing import PROMISES, check_quantiser, check_ranks
+
+INPUT_DIM = 12
+TEMPERATURES = (2.0, 0.25, 0.99)
+FRAGMENTS = sorted((Path(__file__).resolve().parents[2] / "hparams" / "quantisers").glob("*.yaml"))
+# What a fragment needs beside its own keys to be small; other fragments are checked as they are.
+SMALL = {
+    "finite_scalar": {"levels": [4, 3, 3], "vq_dim": 8},
+    "gumbel": {"num_vars": 10, "vq_dim": 8},
+    "lookup_free": {"codebook_size": 16, "vq_dim": 8},
+    "random_projection": {"cb_dim": 4, "cb_vocab": 16},
+    "random_projection_multi": {"cb_dim": 4, "cb_vocab": 16},
+    "residual": {"codebook_size": 16, "num_quantizers": 3, "vq_dim": 8},
+    "vector": {"num_vars": 10, "vq_dim": 8},
+}
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FRAGMENTS])
+def test_a_fragment_keeps_the_contract(name, make_from_fragment, centroids_file):
+    overrides = {"centroids": centroids_file} if name == "kmeans" else SMALL.get(name, {})
+    check_quantiser(make_from_fragment(name, **overrides), INPUT_DIM)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(GumbelVectorQuantizer, num_vars=6, temp_tuple=TEMPERATURES, groups=1, vq_dim=5),
+        partial(GumbelVectorQuantizer, num_vars=5, temp_tuple=TEMPERATURES, groups=3, vq_dim=9),
+        partial(GumbelVectorQuantizer, num_vars=1, temp_tuple=TEMPERATURES, groups=2, vq_dim=4),
+        partial(RandomProjectionQuantizer, cb_dim=3, cb_vocab=300),
+        partial(RandomProjectionQuantizer, cb_dim=1, cb_vocab=2),
+    ],
+    ids=["one group", "three groups", "one code", "many codes", "one dim"],
+)
+@pytest.mark.parametrize("input_dim", [1, 7])
+def test_small_and_odd_sizes_keep_the_contract(make, input_dim):
+    for check in PROMISES:
+        if check is not check_ranks:  # sizes make no difference to it, and it starts processes
+            check(make, input_dim)
