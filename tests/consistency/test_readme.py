@@ -26,43 +26,50 @@ def blocks(language):
         yield from re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-COMMANDS = sorted({
-    command.strip()
-    for block in blocks("bash")
-    for line in block.strip().splitlines()
-    for command in line.split("&&")
-})  # fmt: skip
-TRAININGS = [command for command in COMMANDS if "train.py" in command]
+LINES = sorted({line for block in blocks("bash") for line in block.strip().splitlines()})
+RUNS = [line for line in LINES if "train.py" in line or line.startswith("brainquant ")]
+INSTALLS = "python3 -m venv .venv|. .venv/bin/activate|pip install |pytest"
+
+
+def commands(line):
+    """What is joined by && in a line, without what installs: this suite runs in its result."""
+    for command in line.split("&&"):
+        if not re.match(INSTALLS, command.strip()):
+            yield shlex.split(command)
 
 
 def test_commands_that_install_name_what_setup_cfg_has():
-    """The others are known: this suite runs in what they install, started by the last of them."""
-    others = [command for command in COMMANDS if command not in TRAININGS]
     setup = (ROOT / "setup.cfg").read_text("utf-8")
-    known = {"python3 -m venv .venv", ". .venv/bin/activate", "pytest"}
-    extras = {re.fullmatch(r'pip install -e "\.\[(\w+)\]"', command) for command in others}
-    extras = {match.group(1) for match in extras if match}
+    assert all(not list(commands(line)) for line in LINES if line not in RUNS)
+    extras = {
+        extra for line in LINES for extra in re.findall(r'pip install -e "\.\[(\w+)\]"', line)
+    }
+    assert {"demo", "test"} <= extras
     assert all(f"\n{extra} =\n" in setup for extra in extras)
-    assert set(others) == known | {f'pip install -e ".[{extra}]"' for extra in extras}
 
 
-@pytest.mark.parametrize("command", TRAININGS)
-def test_a_training_command_runs(command, corpus, tmp_path):
-    """As it stands, from the repository's root, but in --debug, shallow and in a test's folder."""
-    program, *arguments = shlex.split(command)
-    programs = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}
-    quick = "--debug --num_layers 2 --prepare null --evaluate null".split()
-    folders = ["--data_folder", str(corpus), "--output_folder", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, *programs[program], *arguments, *quick, *folders],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "debug" / "report.png").exists()
+@pytest.mark.parametrize("line", RUNS)
+def test_a_line_runs(line, corpus, tmp_path):
+    """As it stands, seen from the root, but in --debug, shallow and in a folder of the test."""
+    for name in ("recipes", "hparams"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    programs = {
+        "python": [sys.executable],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+        "brainquant": [Path(sys.executable).with_name("brainquant")],
+    }
+    quick = "--debug --num_layers 2 --prepare null --evaluate null --data_folder".split()
+    for program, *arguments in commands(line):
+        done = subprocess.run(
+            [*programs[program], *arguments, *quick, str(corpus)],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert "train.py" not in line or list(tmp_path.rglob("debug/report.png"))
 
 
 @pytest.mark.parametrize("block", list(blocks("yaml")))
