@@ -1,7 +1,18 @@
 """Quantisers: one file each, and the contract that they all keep."""
 
+from .adapter import LibraryQuantizer
 from .base import Quantiser, make_quantiser
 from .gumbel import GumbelVectorQuantizer
+from .kmeans import KMeansQuantizer
 from .random_projection import RandomProjectionQuantizer
+from .vector import VectorQuantizer
 
-__all__ = ["GumbelVectorQuantizer", "Quantiser", "RandomProjectionQuantizer", "make_quantiser"]
+__all__ = [
+    "GumbelVectorQuantizer",
+    "KMeansQuantizer",
+    "LibraryQuantizer",
+    "Quantiser",
+    "RandomProjectionQuantizer",
+    "VectorQuantizer",
+    "make_quantiser",
+]

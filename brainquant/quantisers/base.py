@@ -95,6 +95,15 @@ def check_positive(**sizes):
             )
 
 
+def check_divides(vq_dim, groups):
+    """Raises a ValueError where the groups' vectors cannot share vq_dim evenly."""
+    if vq_dim % groups:
+        raise ValueError(
+            f"vq_dim must be a multiple of groups, got vq_dim={vq_dim}, groups={groups}; "
+            f"set vq_dim: under the quantiser in your YAML"
+        )
+
+
 def make_quantiser(make, **sizes):
     """Builds a quantiser from the fragment that a recipe includes and the sizes of its model.
 

@@ -11,7 +11,7 @@ import torch
 from ..functional.nearest import highest_code
 from ..functional.precision import full_precision
 from ..functional.straight_through import gumbel_rows
-from .base import Quantiser, check_frames, check_positive
+from .base import Quantiser, check_divides, check_frames, check_positive
 
 
 class GumbelVectorQuantizer(Quantiser):
@@ -66,11 +66,7 @@ class GumbelVectorQuantizer(Quantiser):
         super().__init__()
         check_positive(input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim)
         check_positive(weight_proj_depth=weight_proj_depth, weight_proj_factor=weight_proj_factor)
-        if vq_dim % groups:
-            raise ValueError(
-                f"vq_dim must be a multiple of groups, got vq_dim={vq_dim}, groups={groups}; "
-                f"set vq_dim: under the quantiser in your YAML"
-            )
+        check_divides(vq_dim, groups)
         self.max_temp, self.min_temp, self.temp_decay = check_temperatures(temp_tuple)
         self.curr_temp = self.max_temp
         self.input_dim = input_dim
