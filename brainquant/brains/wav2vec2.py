@@ -43,7 +43,8 @@ class Wav2Vec2Brain(PretrainBrain):
         if self.quantiser.vq_dim is None:
             raise ValueError(
                 f"quantiser: {type(self.quantiser).__name__} gives codes but no vectors, and "
-                f"wav2vec 2.0 contrasts vectors; use brainquant.GumbelVectorQuantizer"
+                f"wav2vec 2.0 contrasts vectors; use one with a vq_dim, for instance the fragment "
+                f"gumbel or vector of hparams/quantisers"
             )
         channels = self.raw("extractor").out_dim
         if channels != self.quantiser.input_dim:

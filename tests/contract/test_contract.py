@@ -37,8 +37,19 @@ def test_a_fragment_keeps_the_contract(name, make_from_fragment, centroids_file)
         partial(GumbelVectorQuantizer, num_vars=1, temp_tuple=TEMPERATURES, groups=2, vq_dim=4),
         partial(RandomProjectionQuantizer, cb_dim=3, cb_vocab=300),
         partial(RandomProjectionQuantizer, cb_dim=1, cb_vocab=2),
+        partial(RandomProjectionQuantizer, cb_dim=3, cb_vocab=9, num_codebooks=3, seed=0),
+        partial(
+            GumbelVectorQuantizer,
+            num_vars=6,
+            temp_tuple=TEMPERATURES,
+            groups=2,
+            vq_dim=4,
+            combine_groups=True,
+            weight_proj_depth=2,
+            weight_proj_factor=3,
+        ),
     ],
-    ids=["one group", "three groups", "one code", "many codes", "one dim"],
+    ids=["one group", "three groups", "one code", "many codes", "one dim", "three", "deep"],
 )
 @pytest.mark.parametrize("input_dim", [1, 7])
 def test_small_and_odd_sizes_keep_the_contract(make, input_dim):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from brainquant import RandomProjectionQuantizer
-from brainquant.quantisers import Quantiser, make_quantiser
 from brainquant.functional.precision import full_precision
+from brainquant.quantisers import Quantiser, make_quantiser
 
 
 def test_make_quantiser_adds_the_sizes_of_the_model():

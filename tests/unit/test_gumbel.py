@@ -250,3 +250,50 @@ def test_frames_of_another_size_are_named_beside_input_dim(quantiser):
     for call in (quantiser, quantiser.encode):
         with pytest.raises(ValueError, match=r"\(batch, time, 12\), got \(2, 5, 13\).*input_dim:"):
             call(torch.zeros(2, 5, 13))
+
+
+def test_gradients_in_float64_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    quantiser = GumbelVectorQuantizer(3, 4, TEMPERATURES, 2, 4).double().eval()
+    x = torch.randn(2, 3, 3, dtype=torch.double, requires_grad=True)
+    parameters = [parameter for parameter in quantiser.parameters() if parameter.requires_grad]
+
+    def differentiable(x, *parameters):
+        names = [name for name, value in quantiser.named_parameters() if value.requires_grad]
+        arguments = dict(zip(names, parameters))
+        output = torch.func.functional_call(quantiser, arguments, (x,), {"return_codes": True})
+        return output["x"], output["prob_perplex"], output["aux_loss"]
+
+    assert torch.autograd.gradcheck(differentiable, (x, *parameters))
+
+
+def test_combined_groups_choose_from_one_codebook(x):
+    quantiser = GumbelVectorQuantizer(*ARGUMENTS, combine_groups=True)
+    assert quantiser.vars.shape == (1, 10, 4) and quantiser.codebook_size == 10
+    output = quantiser(x, return_codes=True)
+    for group in range(2):
+        rows = quantiser.vars[0][output["chosen_codes"][..., group]]
+        assert torch.equal(output["x"][..., 4 * group : 4 * group + 4], rows)
+    assert output["num_vars"] == 20  # as in fairseq, the codes that are scored
+
+
+def test_a_deeper_projection_scores_the_output_of_its_hidden_layers(x):
+    quantiser = GumbelVectorQuantizer(*ARGUMENTS, weight_proj_depth=3, weight_proj_factor=2)
+    names = [name for name, _ in quantiser.weight_proj.named_parameters()]
+    # fairseq's names, so that its state_dict fits
+    assert names == [
+        f"{layer}.{kind}" for layer in ("0.0", "1.0", "2") for kind in ("weight", "bias")
+    ]
+    assert quantiser.weight_proj[1][0].weight.shape == (24, 24)
+    scores = quantiser.weight_proj(x).view(3, 7, 2, 10)
+    assert torch.equal(quantiser.encode(x), scores.argmax(-1))
+    quantiser.update_temp(50)
+    loss = quantiser(x)["x"].square().sum()
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in quantiser.weight_proj.parameters())
+
+
+@pytest.mark.parametrize("key", ["weight_proj_depth", "weight_proj_factor"])
+def test_a_wrong_depth_or_factor_is_named(key):
+    with pytest.raises(ValueError, match=f"{key} must be a positive integer, got 0"):
+        GumbelVectorQuantizer(*ARGUMENTS, **{key: 0})

@@ -170,7 +170,7 @@ def test_numba_gives_the_codes_of_plain_torch(frames, monkeypatch):
 
 TRITON = """
 import torch
-from brainquant.functional.nearest import Table, search_torch
+from brainquant.functional.nearest import Table, TorchSearch
 from brainquant.functional.nearest_triton import search
 
 def randn(seed, *shape):
@@ -186,7 +186,7 @@ for N, D, V in [(70, 16, 100), (5, 3, 40), (9, 150, 70)]:
         codes_of_unit_norm = torch.nn.functional.normalize(codebook)
         table = Table(codes_of_unit_norm if offset is None else codebook, offset)
         codes = table.codes(x.double(), search)
-        assert torch.equal(codes, table.codes(x.double(), search_torch)), (N, D, V, offset)
+        assert torch.equal(codes, table.codes(x.double(), TorchSearch())), (N, D, V, offset)
         assert offset is None or codes[0] == codes[1] == 3, codes
         x[4, 0] = float("nan")
         assert table.codes(x.double(), search)[4] == -1
@@ -245,7 +245,7 @@ def peak_mb():
 nearest.has = lambda library: library == "{library}"
 x, projection = torch.randn(100_000, 320), torch.randn(1, 320, 16)
 codebook = torch.nn.functional.normalize(torch.randn(1, 8192, 16), dim=-1)
-nearest.projected_codes(x[:10], projection, None, codebook)  # what libraries take once
+nearest.projected_codes(x[:300], projection, None, codebook)  # what libraries take once
 before = peak_mb()
 nearest.projected_codes(x, projection, None, codebook)
 print(peak_mb() - before)

@@ -10,10 +10,10 @@ from brainquant.functional import straight_through
 from brainquant.functional.straight_through import gather_rows, gumbel_rows
 
 
-def draw(seed, N, I, G, V, D, dtype=torch.double):
+def draw(seed, N, input_dim, G, V, D, dtype=torch.double):
     """Frames, weight, bias and codebooks that want a gradient, and noise."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(N, I), (G * V, I), (G * V,), (G, V, D)]
+    shapes = [(N, input_dim), (G * V, input_dim), (G * V,), (G, V, D)]
     tensors = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
     noise = torch.empty(N, G * V, dtype=dtype).exponential_(generator=generator)
     return [tensor.requires_grad_() for tensor in tensors], noise
@@ -37,14 +37,14 @@ def slow_rows(x_NI, weight_EI, bias_E, codebook_GVD, noise_NE, temperature):
 @given(
     seed=st.integers(0, 2**31),
     N=st.integers(0, 9),
-    I=st.integers(1, 4),
+    input_dim=st.integers(1, 4),
     G=st.integers(1, 3),
     V=st.integers(1, 6),
     temperature=st.floats(0.25, 2.0),
     noisy=st.booleans(),
 )
-def test_value_and_gradients_are_those_of_the_product(seed, N, I, G, V, temperature, noisy):
-    inputs, noise = draw(seed, N, I, G, V, D=3)
+def test_value_and_gradients_are_those_of_the_product(seed, N, input_dim, G, V, temperature, noisy):
+    inputs, noise = draw(seed, N, input_dim, G, V, D=3)
     noise = noise if noisy else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(straight_through, "CHUNK", 4)
@@ -60,7 +60,7 @@ def test_value_and_gradients_are_those_of_the_product(seed, N, I, G, V, temperat
 
 
 def test_gradients_without_noise_are_those_of_finite_differences():
-    inputs, _ = draw(0, N=5, I=3, G=2, V=4, D=3)
+    inputs, _ = draw(0, N=5, input_dim=3, G=2, V=4, D=3)
 
     def differentiable(*inputs):
         rows, _, _, probs, _ = gumbel_rows(*inputs, None, 1.0)
@@ -71,12 +71,12 @@ def test_gradients_without_noise_are_those_of_finite_differences():
 
 @pytest.mark.parametrize("noisy", [True, False])
 def test_the_operator_is_what_it_says_to_torch_compile(noisy):
-    inputs, noise = draw(0, N=5, I=3, G=2, V=4, D=3, dtype=torch.float)
+    inputs, noise = draw(0, N=5, input_dim=3, G=2, V=4, D=3, dtype=torch.float)
     torch.library.opcheck(gumbel_rows, (*inputs, noise if noisy else None, 0.5))
 
 
 def test_a_frame_that_is_not_finite_leaves_the_others_alone():
-    inputs, noise = draw(0, N=4, I=3, G=2, V=4, D=3)
+    inputs, noise = draw(0, N=4, input_dim=3, G=2, V=4, D=3)
     expected = gumbel_rows(*inputs, noise, 1.0)
     broken = inputs[0].detach().clone()
     broken[2, 1] = torch.nan
@@ -87,7 +87,7 @@ def test_a_frame_that_is_not_finite_leaves_the_others_alone():
 
 
 def test_a_codebook_shared_by_groups_gets_the_gradient_of_all():
-    inputs, noise = draw(0, N=6, I=3, G=2, V=4, D=3)
+    inputs, noise = draw(0, N=6, input_dim=3, G=2, V=4, D=3)
     shared = inputs[3][:1].detach().requires_grad_()
     gumbel_rows(*inputs[:3], shared.expand(2, -1, -1), noise, 1.0)[0].sum().backward()
     apart = shared.detach().repeat(2, 1, 1).requires_grad_()
