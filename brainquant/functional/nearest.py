@@ -21,9 +21,9 @@ from .precision import full_precision
 
 # Frames that are searched at once on a CPU: their float64 copies are 2.6 MB for 320 values each.
 CHUNK = 1024
-# The search in plain torch: scores that it holds at once (2 MB), and codes of a block, whose
+# The search in plain torch: scores that it holds at once (1 MB), and codes of a block, whose
 # highest score is taken before its codes are looked at one by one.
-SCORES = 2**19
+SCORES = 2**18
 BLOCK = 32
 
 
@@ -153,18 +153,23 @@ def _(x_NI, projection_GID, shift_GD, codebook_GVD):
 
 
 class Memory(threading.local):
-    """Tensors that each thread keeps from one call to the next, since fresh pages cost time."""
+    """Tensors that each thread keeps from one call to the next, since fresh pages cost time.
+
+    On a CPU only: torch keeps the memory of a GPU itself, for each of its streams.
+    """
 
     def __init__(self):
         self.tensors = {}
 
     def empty(self, name, like, *shape, dtype=torch.float32):
-        """A tensor on the device of another one, in the memory of this name."""
+        """A tensor on the device of another one, on a CPU in the memory of this name."""
+        if like.device.type != "cpu":
+            return like.new_empty(shape, dtype=dtype)
         size = math.prod(shape)
-        kept = self.tensors.get((name, like.device))
-        if kept is None or len(kept) < size:
-            kept = self.tensors[name, like.device] = like.new_empty(size, dtype=dtype)
-        return kept[:size].view(shape)
+        if name not in self.tensors or len(self.tensors[name]) < size:
+            with torch.inference_mode(False):  # whose tensors cannot be written to outside of it
+                self.tensors[name] = torch.empty(size, dtype=dtype)
+        return self.tensors[name][:size].view(shape)
 
 
 MEMORY = Memory()
@@ -299,7 +304,7 @@ class TorchSearch:
 
         codes_N = block_N1[:, 0] * BLOCK
         blocks_BX = codes_VK.view(-1, BLOCK * K)
-        for part in torch.arange(N, device=codes_N.device).split(max(1, SCORES // 4 // BLOCK // K)):
+        for part in torch.arange(N, device=codes_N.device).split(max(1, SCORES // 2 // BLOCK // K)):
             block_CX = MEMORY.empty("block", codes_VK, len(part), BLOCK * K)
             torch.index_select(blocks_BX, 0, block_N1[part, 0], out=block_CX)
             block_CbK = block_CX.view(-1, BLOCK, K)

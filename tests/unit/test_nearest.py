@@ -168,6 +168,13 @@ def test_numba_gives_the_codes_of_plain_torch(frames, monkeypatch):
     assert torch.equal(codes["torch"], codes["numba"])
 
 
+def test_what_inference_mode_has_left_does_not_hinder_training(search):
+    x_ND, codebook_VD = randn(0, 4000, 33), randn(1, 700, 33)  # larger than any before
+    with torch.inference_mode():
+        codes_N = nearest_code(x_ND, codebook_VD)
+    assert torch.equal(nearest_code(x_ND, codebook_VD), codes_N)
+
+
 TRITON = """
 import torch
 from brainquant.functional.nearest import Table, TorchSearch
@@ -245,7 +252,7 @@ def peak_mb():
 nearest.has = lambda library: library == "{library}"
 x, projection = torch.randn(100_000, 320), torch.randn(1, 320, 16)
 codebook = torch.nn.functional.normalize(torch.randn(1, 8192, 16), dim=-1)
-nearest.projected_codes(x[:300], projection, None, codebook)  # what libraries take once
+nearest.projected_codes(x[:10], projection, None, codebook)  # what libraries take once
 before = peak_mb()
 nearest.projected_codes(x, projection, None, codebook)
 print(peak_mb() - before)
