@@ -13,17 +13,16 @@ import functools
 import importlib.util
 import math
 import threading
-from contextlib import contextmanager
 
 import torch
 
 from .precision import full_precision
 
-# Frames that are searched at once on a CPU: their float64 copies are 2.6 MB for 320 values each.
-CHUNK = 1024
-# The search in plain torch: scores that it holds at once (1 MB), and codes of a block, whose
+# Frames that are searched at once on a CPU, and those of them that are projected at once.
+CHUNK, PROJECTED = 1024, 256
+# The search in plain torch: scores that it holds at once (2 MB), and codes of a block, whose
 # highest score is taken before its codes are looked at one by one.
-SCORES = 2**18
+SCORES = 2**19
 BLOCK = 32
 
 
@@ -85,12 +84,7 @@ def highest_code(
         Table(codebook_VD.float(), offset_V.double())
         for codebook_VD, offset_V in zip(codebook_GVD, offset_GV)
     ]
-    codes_NG = x_ND.new_empty(len(x_ND), len(tables), dtype=torch.long)
-    with search_for(x_ND.device) as search:
-        for part, x_CD in chunks(x_ND):
-            for g, table in enumerate(tables):
-                codes_NG[part, g] = table.codes(x_CD, search)
-    return codes_NG
+    return search(x_ND, tables)
 
 
 @torch.library.custom_op("brainquant::projected_codes", mutates_args=())
@@ -126,20 +120,8 @@ def projected_codes(
     tensor([[1],
             [0]])
     """
-    G, _, D = codebook_GVD.shape
-    weight_EI = projection_GID.double().mT.flatten(0, 1)
     tables = [Table(codebook_VD.float()) for codebook_VD in codebook_GVD]
-    codes_NG = x_NI.new_empty(len(x_NI), G, dtype=torch.long)
-    with search_for(x_NI.device) as search:
-        for part, x_CI in chunks(x_NI):
-            # The product this way round is twice as fast.
-            projected_GDC = (weight_EI @ x_CI.T).view(G, D, -1)
-            if shift_GD is not None:
-                projected_GDC += shift_GD.double()[..., None]
-            for g, table in enumerate(tables):
-                unit_CD = torch.nn.functional.normalize(projected_GDC[g], dim=0, eps=1e-300).T
-                codes_NG[part, g] = table.codes(unit_CD.contiguous(), search)
-    return codes_NG
+    return search(x_NI, tables, projection_GID, shift_GD)
 
 
 @highest_code.register_fake
@@ -173,15 +155,6 @@ class Memory(threading.local):
 
 
 MEMORY = Memory()
-
-
-def chunks(x_NI):
-    """Slices of frames, with those frames in float64: short, to save memory, but on a GPU."""
-    chunk = CHUNK if x_NI.device.type == "cpu" else 16 * CHUNK
-    for start in range(0, len(x_NI), chunk):
-        part_CI = x_NI[start : start + chunk]
-        x_CI = MEMORY.empty("frames", part_CI, *part_CI.shape, dtype=torch.double)
-        yield slice(start, start + chunk), x_CI.copy_(part_CI)
 
 
 class Table:
@@ -254,21 +227,49 @@ class Frames:
     tie_N: torch.Tensor
 
 
-@contextmanager
-def search_for(device):
-    """The search for this device, and the precision that it needs."""
-    with full_precision(device):
-        if device.type == "cuda" and has("triton"):
-            from .nearest_triton import search
+def search(x_NI, tables, projection_GID=None, shift_GD=None):
+    """Codes of frames, projected to unit vectors or as they are, in each table.
 
-            yield search
-        elif device.type == "cpu" and has("numba"):
-            from .nearest_numba import searching
+    Returns
+    -------
+    codes_NG : torch.Tensor
+        -1 for a frame that is not finite.
+    """
+    device = x_NI.device.type
+    if device == "cpu" and has("numba"):
+        from . import nearest_numba
 
-            with searching() as search:
-                yield search
-        else:
-            yield TorchSearch()
+        return nearest_numba.search(x_NI, tables, projection_GID, shift_GD)
+    codes_of = TorchSearch(tables)
+    if device == "cuda" and has("triton"):
+        from .nearest_triton import search as codes_of
+    codes_NG = x_NI.new_empty(len(x_NI), len(tables), dtype=torch.long)
+    chunk = CHUNK if device == "cpu" else 32 * CHUNK  # a GPU waits for launches
+    with full_precision(x_NI.device):
+        for start in range(0, len(x_NI), chunk):
+            part = slice(start, start + chunk)
+            for g, table in enumerate(tables):
+                if projection_GID is None:
+                    x_CD = x_NI[part].double()
+                else:
+                    shift_D = None if shift_GD is None else shift_GD[g].double()
+                    x_CD = project(x_NI[part], projection_GID[g].double(), shift_D)
+                codes_NG[part, g] = table.codes(x_CD, codes_of)
+    return codes_NG
+
+
+def project(x_CI, projection_ID, shift_D):
+    """Unit vectors in the directions of projected frames, in float64; zeros stay zeros."""
+    x_CD = MEMORY.empty("x", x_CI, len(x_CI), projection_ID.shape[1], dtype=torch.double)
+    size = PROJECTED if x_CI.device.type == "cpu" else len(x_CI)
+    for part_PI, part_PD in zip(x_CI.split(size), x_CD.split(size)):
+        frames_PI = MEMORY.empty("frames", x_CI, *part_PI.shape, dtype=torch.double)
+        # The product this way round is twice as fast.
+        projected_DP = projection_ID.T @ frames_PI.copy_(part_PI).T
+        if shift_D is not None:
+            projected_DP += shift_D[:, None]
+        part_PD.copy_(torch.nn.functional.normalize(projected_DP, dim=0, eps=1e-300).T)
+    return x_CD
 
 
 @functools.cache
@@ -280,15 +281,15 @@ def has(library):
 class TorchSearch:
     """A search in plain torch: the best block from all scores, then the best code in it."""
 
-    def __init__(self):
+    def __init__(self, tables):
         self.padded = {}
+        for table in tables:  # whole blocks, with copies of the last code
+            copies = table.scaled_VK[-1:].expand(-len(table.scaled_VK) % BLOCK, -1)
+            self.padded[table] = torch.cat([table.scaled_VK, copies])
 
     def __call__(self, frames, table):
         """Codes of ``Frames`` in a ``Table``."""
         (N, K), V = frames.scaled_NK.shape, len(table.codebook_VD)
-        if table not in self.padded:  # whole blocks, with copies of the last code
-            copies = table.scaled_VK[-1:].expand(-V % BLOCK, -1)
-            self.padded[table] = torch.cat([table.scaled_VK, copies])
         codes_VK = self.padded[table]
         highest_NB = MEMORY.empty("highest", codes_VK, N, len(codes_VK) // BLOCK)
         step = max(1, SCORES // max(N, 1) // BLOCK) * BLOCK
@@ -304,7 +305,7 @@ class TorchSearch:
 
         codes_N = block_N1[:, 0] * BLOCK
         blocks_BX = codes_VK.view(-1, BLOCK * K)
-        for part in torch.arange(N, device=codes_N.device).split(max(1, SCORES // 2 // BLOCK // K)):
+        for part in torch.arange(N, device=codes_N.device).split(max(1, SCORES // 4 // BLOCK // K)):
             block_CX = MEMORY.empty("block", codes_VK, len(part), BLOCK * K)
             torch.index_select(blocks_BX, 0, block_N1[part, 0], out=block_CX)
             block_CbK = block_CX.view(-1, BLOCK, K)
@@ -314,7 +315,7 @@ class TorchSearch:
             rivals_N[part] += (scores_Cb >= best_C1 - slack_N1[part]).sum(1)
 
         unsure_N = (rivals_N > 2) | (codes_N >= V)
-        for part in unsure_N.nonzero()[:, 0].split(max(1, SCORES // 4 // V)):
+        for part in unsure_N.nonzero()[:, 0].split(max(1, SCORES // 8 // V)):
             codes_N[part] = self.exact_codes(frames.x_ND[part], frames.tie_N[part], table)
         return codes_N
 

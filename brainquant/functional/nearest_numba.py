@@ -1,8 +1,8 @@
 """Search for the nearest code on a CPU, compiled with numba.
 
-Scores of a few frames and 16 codes at a time stay in registers, and only the highest of every 16
-x 16 codes is written down. Pieces of the frames are dealt out to the threads of torch's own OpenMP
-pool as these get free: where another process holds a core, the other threads take over.
+All of it, from the frames to the codes, is one parallel region on torch's own OpenMP threads, in
+which pieces of the frames are dealt out as the threads get free: where another process holds a
+core, the other threads take over, and nothing waits but for the last piece.
 
 Suffixes: W codes side by side, R rows of W codes in a cell, P frames searched together.
 """
@@ -14,88 +14,20 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-W, R, P = 16, 16, 4
+from .numba_tile import P, W, highest_of
+
+R = 16
 # Multiplications that a thread takes at a time: about a tenth of a millisecond.
 PIECE = 2**22
+# Frames that are copied at once where they are not float32 or float64 in one piece.
+COPIED = 4096
 # Rounds as it is written, apart from the fused multiply-add, which is one rounding less.
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
-
-@intrinsic
-def highest_of_cell(typing_context, frames, table, cell, lanes, highest):
-    """Writes the highest score of each lane of a cell of R x W codes, and that of all lanes.
-
-    ``frames`` is (P, K), ``table`` (rows of W codes, K, W), ``lanes`` (P, W), ``highest`` (P,), all
-    float32. This is LLVM's own language, since its vectoriser does not find the registers that
-    this needs.
-    """
-    signature = types.void(frames, table, cell, lanes, highest)
-
-    def codegen(context, builder, signature, args):
-        frames, table, lanes, highest = (
-            context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 3, 4)
-        )
-        K = cgutils.unpack_tuple(builder, frames.shape)[1]
-        i32, i64, vector = ir.IntType(32), ir.IntType(64), ir.VectorType(ir.FloatType(), W)
-        to_all_lanes = ir.Constant(ir.VectorType(i32, W), [0] * W)
-        undefined = ir.Constant(vector, ir.Undefined)
-
-        def index(value):
-            return ir.Constant(i64, value)
-
-        def place(array, offset):
-            return builder.gep(array, [offset])
-
-        def larger(one, other):
-            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
-
-        def as_vector(pointer):
-            return builder.bitcast(pointer, vector.as_pointer())
-
-        best = [cgutils.alloca_once(builder, vector) for _ in range(P)]
-        score = [cgutils.alloca_once(builder, vector) for _ in range(P)]
-        for pointer in best:
-            builder.store(ir.Constant(vector, [-np.inf] * W), pointer)
-        with cgutils.for_range(builder, index(R)) as row:
-            number = builder.add(builder.mul(args[2], index(R)), row.index)
-            codes = place(table.data, builder.mul(number, builder.mul(K, index(W))))
-            for pointer in score:
-                builder.store(ir.Constant(vector, [0.0] * W), pointer)
-            with cgutils.for_range(builder, K) as dim:
-                code = as_vector(place(codes, builder.mul(dim.index, index(W))))
-                code = builder.load(code, align=4)
-                for p, pointer in enumerate(score):
-                    at = builder.add(builder.mul(K, index(p)), dim.index)
-                    value = builder.load(place(frames.data, at))
-                    value = builder.insert_element(undefined, value, ir.Constant(i32, 0))
-                    value = builder.shuffle_vector(value, undefined, to_all_lanes)
-                    product = builder.fmul(value, code, flags=["contract"])
-                    total = builder.fadd(product, builder.load(pointer), flags=["contract"])
-                    builder.store(total, pointer)
-            for new, pointer in zip(score, best):
-                builder.store(larger(builder.load(new), builder.load(pointer)), pointer)
-        for p, pointer in enumerate(best):
-            value, width = builder.load(pointer), W
-            builder.store(value, as_vector(place(lanes.data, index(p * W))), align=4)
-            while width > 1:  # one half with the other
-                width //= 2
-                halves = [
-                    builder.shuffle_vector(
-                        value,
-                        ir.Constant(value.type, ir.Undefined),
-                        ir.Constant(ir.VectorType(i32, width), [first + i for i in range(width)]),
-                    )
-                    for first in (0, width)
-                ]
-                value = larger(*halves)
-            value = builder.extract_element(value, ir.Constant(i32, 0))
-            builder.store(value, place(highest.data, index(p)))
-        return context.get_dummy_value()
-
-    return signature, codegen
+highest_of_cell = highest_of(R)
+product_of_row = highest_of(1)
 
 
 @njit(**OPTIONS)
@@ -108,22 +40,61 @@ def exact_score(x, codebook, offset, v):
 
 
 @njit(**OPTIONS)
-def search_piece(x, scaled, slack, tie, table, codebook, offset, codes, start, stop):
-    """Codes of the frames from start to stop; see ``nearest.Frames`` and ``nearest.Table``."""
-    num_cells, V = len(table) // R, len(codebook)
-    highest = np.empty((num_cells, P), np.float32)
+def project(frames, projection, shift, products, unused, x):
+    """Unit vectors in the directions of P projected frames; zeros stay zeros."""
+    for row in range(len(projection)):
+        product_of_row(frames, projection, row, products, unused)
+        for p in range(P):
+            for d in range(row * W, min((row + 1) * W, x.shape[1])):
+                x[p, d] = products[p, d - row * W] + shift[d]
+    for p in range(P):
+        norm = np.sqrt((x[p] * x[p]).sum())
+        if norm != 0.0:
+            x[p] /= norm
+
+
+@njit(**OPTIONS)
+def scale(x, table_scale, table_norm, has_offset, scaled):
+    """What ``nearest.Table.frames`` gives for one frame: scaled values, slack and tie."""
+    largest = np.abs(x).max()
+    by = max(largest, table_scale) if has_offset else (largest if largest != 0.0 else 1.0)
+    square = 0.0
+    for d in range(len(x)):
+        scaled[d] = x[d] / by
+        square += (x[d] / by) ** 2
+    if has_offset:
+        scaled[len(x)] = table_scale / by
+        square += (table_scale / by) ** 2
+    bound = np.sqrt(square) * table_norm
+    K = len(scaled)
+    slack = 2 * (K + 4) * 2.0**-24 * bound if bound != 0.0 else -1.0
+    return slack, K * 2.0**-50 * bound * by * table_scale
+
+
+@njit(**OPTIONS)
+def search_piece(values, projection, shift, table, codebook, offset, numbers, codes, start, stop):
+    """Codes of the frames from start to stop."""
+    num_cells, (V, D) = len(table) // R, codebook.shape
+    frames, x = np.empty((P, values.shape[1])), np.empty((P, D))
+    products, unused = np.empty((P, W)), np.empty(P)
+    scaled = np.empty((P, table.shape[1]), np.float32)
+    slack, tie = np.empty(P), np.empty(P)
     lanes = np.empty((num_cells, P, W), np.float32)
-    candidates = np.empty(V, np.int64)
-    scores = np.empty(V)
-    frames = np.empty((P, scaled.shape[1]), np.float32)
+    highest = np.empty((num_cells, P), np.float32)
+    candidates, scores = np.empty(V, np.int64), np.empty(V)
     for first in range(start, stop, P):
         for p in range(P):
-            frames[p] = scaled[min(first + p, stop - 1)]
+            frames[p] = values[min(first + p, stop - 1)]
+        if len(projection):
+            project(frames, projection, shift, products, unused, x)
+        else:
+            x[:] = frames
+        for p in range(P):
+            slack[p], tie[p] = scale(x[p], numbers[0], numbers[1], len(offset) > 0, scaled[p])
         for cell in range(num_cells):
-            highest_of_cell(frames, table, cell, lanes[cell], highest[cell])
+            highest_of_cell(scaled, table, cell, lanes[cell], highest[cell])
         for p in range(min(P, stop - first)):
-            n = first + p
-            least = highest[:, p].max() - slack[n]
+            least = highest[:, p].max() - np.float32(slack[p])
             count = 0
             for cell in range(num_cells):
                 if highest[cell, p] >= least:
@@ -131,15 +102,17 @@ def search_piece(x, scaled, slack, tie, table, codebook, offset, codes, start, s
                         if lanes[cell, p, w] >= least:
                             for v in range(cell * R * W + w, min((cell + 1) * R * W, V), W):
                                 candidates[count] = v
-                                scores[count] = exact_score(x[n], codebook, offset, v)
+                                scores[count] = exact_score(x[p], codebook, offset, v)
                                 count += 1
-            codes[n] = 0
-            if count:
-                best = scores[:count].max() - tie[n]
-                codes[n] = V
+            code = 0
+            if not np.isfinite(x[p].sum()):
+                code = -1
+            elif count:
+                best, code = scores[:count].max() - tie[p], V
                 for i in range(count):
                     if scores[i] >= best:
-                        codes[n] = min(codes[n], candidates[i])
+                        code = min(code, candidates[i])
+            codes[first + p] = code
 
 
 @intrinsic
@@ -164,64 +137,97 @@ def take_number(typing_context, counter):
     return types.int64(counter), codegen
 
 
-@cfunc(types.void(types.voidptr), cache=True, **{**OPTIONS, "nogil": False})
-def work(job):
+def make_worker(value_type):
     """What each thread does: pieces of the search, until there are none left."""
-    counter = carray(job, 1, np.int64)
-    numbers = carray(job, 16, np.int64)
-    N, K, D, V, rows, offsets, step = numbers[1:8]
-    x = carray(at(numbers[8]), (N, D), np.float64)
-    scaled = carray(at(numbers[9]), (N, K), np.float32)
-    slack = carray(at(numbers[10]), N, np.float32)
-    tie = carray(at(numbers[11]), N, np.float64)
-    table = carray(at(numbers[12]), (rows, K, W), np.float32)
-    codebook = carray(at(numbers[13]), (V, D), np.float32)
-    offset = carray(at(numbers[14]), offsets, np.float64)
-    codes = carray(at(numbers[15]), N, np.int64)
-    start = take_number(counter) * step
-    while start < N:
-        stop = min(start + step, N)
-        search_piece(x, scaled, slack, tie, table, codebook, offset, codes, start, stop)
-        start = take_number(counter) * step
+
+    @cfunc(types.void(types.voidptr), cache=True, **OPTIONS)
+    def work(job):
+        sizes = carray(job, 18, np.int64)
+        N, input_dim, projection_rows, V, D, K, rows, offsets, step = sizes[1:10]
+        values = carray(at(sizes[10]), (N, input_dim), value_type)
+        projection = carray(at(sizes[11]), (projection_rows, input_dim, W), np.float64)
+        shift = carray(at(sizes[12]), D, np.float64)
+        table = carray(at(sizes[13]), (rows, K, W), np.float32)
+        codebook = carray(at(sizes[14]), (V, D), np.float32)
+        offset = carray(at(sizes[15]), offsets, np.float64)
+        numbers = carray(at(sizes[16]), 2, np.float64)
+        codes = carray(at(sizes[17]), N, np.int64)
+        start = take_number(sizes) * step
+        while start < N:
+            stop = min(start + step, N)
+            search_piece(
+                values, projection, shift, table, codebook, offset, numbers, codes, start, stop
+            )
+            start = take_number(sizes) * step
+
+    return work
 
 
-def pack(table):
-    """The scaled codes as (rows of W codes, K, W), whole cells of them, and copies of the last."""
-    scaled_VK = table.scaled_VK
-    V, K = scaled_VK.shape
-    missing = -V % (R * W)
-    scaled_VK = torch.cat([scaled_VK, scaled_VK[-1:].expand(missing, K)])
-    return scaled_VK.view(-1, W, K).transpose(1, 2).contiguous()
+WORKERS = {torch.float32: make_worker(np.float32), torch.float64: make_worker(np.float64)}
+
+
+def pack(rows_VK, width):
+    """Codes as (rows of W codes, K, W), in whole groups of ``width``, with copies of the last."""
+    copies = rows_VK[-1:].expand(-len(rows_VK) % width, -1)
+    return torch.cat([rows_VK, copies]).view(-1, W, rows_VK.shape[1]).mT.contiguous()
 
 
 @contextmanager
-def searching():
-    """A search of ``nearest.Frames`` in a ``nearest.Table``, on the threads that torch may use."""
-    packed = {}
+def one_torch_thread():
+    """Torch's own operations on one thread; gives the number of threads that it may use else.
+
+    Each of its parallel operations waits for all threads, for milliseconds where another process
+    holds the core of one.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+def search(x_NI, tables, projection_GID, shift_GD):
+    """Codes of frames in each ``nearest.Table``, shape (frames, codebooks); see nearest.search."""
+    with one_torch_thread() as threads:
+        codes_GN = torch.empty(len(tables), len(x_NI), dtype=torch.long)
+        whole = x_NI.is_contiguous() and x_NI.dtype in WORKERS
+        for start in range(0, len(x_NI), max(len(x_NI), 1) if whole else COPIED):
+            part_NI = x_NI[start:] if whole else x_NI[start : start + COPIED]
+            if part_NI.dtype not in WORKERS:
+                part_NI = part_NI.float()
+            for g, table in enumerate(tables):
+                codes_N = codes_GN[g, start : start + len(part_NI)]
+                projection_DI = shift_D = None
+                if projection_GID is not None:
+                    projection_DI = projection_GID[g].T.double()
+                    shift_D = torch.zeros(len(projection_DI), dtype=torch.double)
+                    if shift_GD is not None:
+                        shift_D += shift_GD[g]
+                search_part(part_NI.contiguous(), table, projection_DI, shift_D, codes_N, threads)
+        return codes_GN.T.contiguous()
+
+
+def search_part(x_NI, table, projection_DI, shift_D, codes_N, threads):
+    """Writes the codes of frames in one table."""
+    (V, D), K = table.codebook_VD.shape, table.scaled_VK.shape[1]
+    empty = torch.empty(0, dtype=torch.double)
+    projection = empty if projection_DI is None else pack(projection_DI, W)
+    rows = pack(table.scaled_VK, R * W)
+    offset = empty if table.offset_V is None else table.offset_V
+    numbers = torch.stack([table.scale, table.norm.double()])
+    tensors = [x_NI, projection, empty if shift_D is None else shift_D, rows]
+    tensors += [table.codebook_VD.contiguous(), offset, numbers, codes_N]
+    step = max(P, PIECE // (V * K) // P * P)
+    sizes = [*x_NI.shape, len(projection), V, D, K, len(rows), len(offset), step]
+    job = np.array([0, *sizes, *(tensor.data_ptr() for tensor in tensors)])
+    work = WORKERS[x_NI.dtype]
+    threads = min(threads, -(-len(x_NI) // step))
     # Threads of our own would share their cores with torch's, which spin after each of its
     # operations. Of all OpenMP libraries, those of Windows alone do not know this name.
-    run_in_team = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-
-    def search(frames, table):
-        if table not in packed:
-            offset = torch.empty(0) if table.offset_V is None else table.offset_V
-            packed[table] = [pack(table), table.codebook_VD.contiguous(), offset]
-        (N, K), (V, D) = frames.scaled_NK.shape, table.codebook_VD.shape
-        codes_N = torch.empty(N, dtype=torch.long)
-        tensors = [
-            *(value.contiguous() for value in vars(frames).values()),
-            *packed[table],
-            codes_N,
-        ]
-        step = max(P, PIECE // (V * K) // P * P)
-        sizes = [N, K, D, V, len(tensors[4]), len(tensors[6]), step]
-        job = np.array([0, *sizes, *(tensor.data_ptr() for tensor in tensors)])
-        threads = min(torch.get_num_threads(), -(-N // step))
-        if run_in_team is None or threads <= 1:
-            work.ctypes(job.ctypes.data)
-        else:
-            function, job_at = ctypes.c_void_p(work.address), ctypes.c_void_p(job.ctypes.data)
-            run_in_team(function, job_at, ctypes.c_uint(threads), ctypes.c_uint(0))
-        return codes_N
-
-    yield search
+    run_in_team = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if threads > 1 else None
+    if run_in_team is None:
+        work.ctypes(job.ctypes.data)
+    else:
+        function, job_at = ctypes.c_void_p(work.address), ctypes.c_void_p(job.ctypes.data)
+        run_in_team(function, job_at, ctypes.c_uint(threads), ctypes.c_uint(0))

@@ -116,9 +116,11 @@ class GumbelVectorQuantizer(Quantiser):
         generator : torch.Generator or None
             What the Gumbel noise is drawn from in training; None is the global generator.
         return_codes : bool
-            Adds to the result ``codes``, those that ``encode`` gives, and ``chosen_codes``, those
-            of the vectors: after the noise in training, the same in evaluation. Both are of
-            shape (batch, time, groups).
+            Adds to the result ``codes``, those that ``encode`` gives (where float32 can tell the
+            scores apart: ``encode`` goes on in float64); ``chosen_codes``, those of the vectors:
+            after the noise in training, the same in evaluation; both of shape (batch, time,
+            groups); and ``aux_loss``, the share of the codes that the mean probabilities leave
+            unused.
 
         Returns
         -------
@@ -148,7 +150,7 @@ class GumbelVectorQuantizer(Quantiser):
             "x": rows_NGD.reshape(*x.shape[:2], self.vq_dim),
         }
         if return_codes:
-            # Share of the codes that the mean probabilities leave unused (arXiv 2006.11477, eq. 4)
+            # The diversity loss of https://arxiv.org/abs/2006.11477, as fairseq scales it.
             result["aux_loss"] = 1 - result["prob_perplex"] / result["num_vars"]
             shape = *x.shape[:2], self.groups
             result["codes"], result["chosen_codes"] = codes_NG.view(shape), chosen_NG.view(shape)

@@ -92,7 +92,11 @@ def parse_arguments(argv):
     yaml = ruamel.yaml.YAML()
     with open(hparams_file, encoding="utf-8") as file:
         document = yaml.load(file)
-    overrides = yaml.load(overrides) or {} if overrides else {}
+    try:
+        overrides = yaml.load(overrides) or {} if overrides else {}
+    except ruamel.yaml.constructor.DuplicateKeyError as error:
+        key = str(error).split('"')[1]
+        raise ValueError(f"--{key} is there twice on the command line: keep one") from error
     _check_overrides(argv, overrides, document, hparams_file)
     for option in run_opts.overridden_args & set(document):
         overrides[option] = run_opts[option]

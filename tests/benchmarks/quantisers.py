@@ -21,7 +21,7 @@ from brainquant.functional import nearest
 INPUT_DIM, CB_DIM, CB_VOCAB = 320, 16, 8192
 FRAMES = (800, 3200, 12800)
 GUMBEL = {"input_dim": 512, "num_vars": 320, "temp_tuple": (2.0, 0.5, 0.999995), "groups": 2}
-GUMBEL_FRAMES = (1000, 4000, 16000)
+GUMBEL_FRAMES = (1000, 4000)
 
 
 @contextmanager
@@ -196,8 +196,7 @@ def time_gumbel(frames, threads):
     torch.set_num_threads(threads)
     x = frames_of(frames, GUMBEL["input_dim"])
     calls = {name: gumbel(name) for name in GUMBELS}
-    repeats = 7 if frames <= 4000 else 3
-    seconds = alternate({name: lambda call=call: call(x) for name, call in calls.items()}, repeats)
+    seconds = alternate({name: lambda call=call: call(x) for name, call in calls.items()})
     return [
         {
             "method": name,
@@ -205,12 +204,20 @@ def time_gumbel(frames, threads):
             "threads": threads,
             "ms": 1000 * seconds[name],
             "times speechbrain": seconds["speechbrain"] / seconds[name],
-            "extra MB": in_process(__file__, "--memory", "gumbel", name, frames)
-            if threads == 1
-            else None,
         }
         for name in GUMBELS
     ]
+
+
+def measure_gumbel_memory():
+    """Extra memory of forward and backward, in processes of their own."""
+    rows = []
+    for name in GUMBELS:
+        row = {"method": name}
+        for frames in (*GUMBEL_FRAMES, 16000):
+            row[f"{frames} frames, MB"] = in_process(__file__, "--memory", "gumbel", name, frames)
+        rows.append(row)
+    return rows
 
 
 def gumbel_differences(frames=1000):
@@ -292,6 +299,7 @@ PARTS = {
     "gumbel": lambda: [
         row for threads in (1, 2) for n in GUMBEL_FRAMES for row in time_gumbel(n, threads)
     ],
+    "gumbel memory": measure_gumbel_memory,
     "gumbel values": lambda: [gumbel_differences()],
     "gpu": time_on_gpu,
 }

@@ -1,5 +1,6 @@
 """The Brains: annealing, safe steps, masks by place, and errors before the first step."""
 
+import json
 import math
 from pathlib import Path
 
@@ -47,6 +48,33 @@ def fit(brain, hparams):
 def noise(seed, *lengths):
     generator = torch.manual_seed(seed)
     return PaddedBatch([{"sig": torch.randn(n, generator=generator)} for n in lengths])
+
+
+@pytest.mark.parametrize(
+    "name, fragment, num_codebooks",
+    [
+        ("best_rq", "random_projection_multi", 4),
+        ("best_rq", "gumbel", 2),
+        ("best_rq", "lookup_free", 1),
+        ("wav2vec2", "vector", 2),
+        ("wav2vec2", "finite_scalar", 1),
+        ("wav2vec2", "lookup_free", 1),
+        ("wav2vec2", "residual", 4),
+    ],
+)
+def test_a_brain_trains_with_any_fragment_by_one_word(make_brain, name, fragment, num_codebooks):
+    swap = f"--make_quantiser=!include:../../../hparams/quantisers/{fragment}.yaml"
+    brain, hparams = make_brain(name, swap, optimizer_step_limit=3, log_interval=1)
+    before = [parameter.clone() for parameter in brain.modules.parameters()]
+    fit(brain, hparams)
+    assert any(not torch.equal(old, new) for old, new in zip(before, brain.modules.parameters()))
+    records = [json.loads(line) for line in open(brain.run_log.metrics_file, encoding="utf-8")]
+    for record in records:
+        assert len(record["code_perplexity"]) == num_codebooks and math.isfinite(record["loss"])
+    if name == "best_rq":
+        assert brain.raw("head").w.out_features == brain.quantiser.num_scores
+    else:  # its own loss is part of what is minimised, and logged
+        assert all(math.isfinite(record["aux_loss"]) for record in records)
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])

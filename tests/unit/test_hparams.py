@@ -48,6 +48,7 @@ def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
         (["--learning_rate", "1"], "unknown key 'learning_rate'"),
         (["--mask_lenght", "4"], "did you mean 'mask_length'"),
         (["--max_grad", "3"], "unknown key 'max_grad'"),
+        (["--lr", "1", "--lr", "2"], "--lr is there twice"),
         (["--quantiser", "!new:torch.nn.Linear {in_features: 2}"], "would keep the class"),
         (["--optimizer_step_limit", "many"], "must be a number of steps, got 'many'"),
         (["--transformer", "{d_modle: 4}"], "transformer.*d_modle|d_modle.*transformer"),
