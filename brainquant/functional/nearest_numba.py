@@ -8,6 +8,8 @@ Suffixes: W codes side by side, R rows of W codes in a cell, P frames searched t
 """
 
 import ctypes
+import functools
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +18,7 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
+from .nearest_table import Table
 from .numba_tile import P, W, highest_of
 
 R = 16
@@ -55,7 +58,7 @@ def project(frames, projection, shift, products, unused, x):
 
 @njit(**OPTIONS)
 def scale(x, table_scale, table_norm, has_offset, scaled):
-    """What ``nearest.Table.frames`` gives for one frame: scaled values, slack and tie."""
+    """What ``nearest_table.Table.frames`` gives for one frame: scaled values, slack and tie."""
     largest = np.abs(x).max()
     by = max(largest, table_scale) if has_offset else (largest if largest != 0.0 else 1.0)
     square = 0.0
@@ -137,10 +140,10 @@ def take_number(typing_context, counter):
     return types.int64(counter), codegen
 
 
-def make_worker(value_type):
-    """What each thread does: pieces of the search, until there are none left."""
+@functools.cache
+def worker(value_type):
+    """What each thread does, for frames of a type: pieces of the search, until none are left."""
 
-    @cfunc(types.void(types.voidptr), cache=True, **OPTIONS)
     def work(job):
         sizes = carray(job, 18, np.int64)
         N, input_dim, projection_rows, V, D, K, rows, offsets, step = sizes[1:10]
@@ -160,10 +163,25 @@ def make_worker(value_type):
             )
             start = take_number(sizes) * step
 
-    return work
+    signature = types.void(types.voidptr)
+    try:
+        return cfunc(signature, cache=True, **OPTIONS)(work)
+    except RuntimeError:  # numba finds no folder that it may keep the result in
+        return cfunc(signature, **OPTIONS)(work)
 
 
-WORKERS = {torch.float32: make_worker(np.float32), torch.float64: make_worker(np.float64)}
+TYPES = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def openmp_team():
+    """The function that runs another one on the threads of torch's OpenMP library, or None.
+
+    Threads of our own would share their cores with torch's, which spin after each of its
+    operations. Of all OpenMP libraries, those of Windows alone do not know this name.
+    """
+    if sys.platform == "win32":
+        return None
+    return getattr(ctypes.CDLL(None), "GOMP_parallel", None)
 
 
 def pack(rows_VK, width):
@@ -187,14 +205,15 @@ def one_torch_thread():
         torch.set_num_threads(threads)
 
 
-def search(x_NI, tables, projection_GID, shift_GD):
-    """Codes of frames in each ``nearest.Table``, shape (frames, codebooks); see nearest.search."""
+def search(x_NI, codebooks, projection_GID, shift_GD):
+    """Codes of frames in each codebook; see ``nearest.search``."""
     with one_torch_thread() as threads:
+        tables = [Table(*codebook) for codebook in codebooks]
         codes_GN = torch.empty(len(tables), len(x_NI), dtype=torch.long)
-        whole = x_NI.is_contiguous() and x_NI.dtype in WORKERS
+        whole = x_NI.is_contiguous() and x_NI.dtype in TYPES
         for start in range(0, len(x_NI), max(len(x_NI), 1) if whole else COPIED):
             part_NI = x_NI[start:] if whole else x_NI[start : start + COPIED]
-            if part_NI.dtype not in WORKERS:
+            if part_NI.dtype not in TYPES:
                 part_NI = part_NI.float()
             for g, table in enumerate(tables):
                 codes_N = codes_GN[g, start : start + len(part_NI)]
@@ -221,11 +240,9 @@ def search_part(x_NI, table, projection_DI, shift_D, codes_N, threads):
     step = max(P, PIECE // (V * K) // P * P)
     sizes = [*x_NI.shape, len(projection), V, D, K, len(rows), len(offset), step]
     job = np.array([0, *sizes, *(tensor.data_ptr() for tensor in tensors)])
-    work = WORKERS[x_NI.dtype]
+    work = worker(TYPES[x_NI.dtype])
     threads = min(threads, -(-len(x_NI) // step))
-    # Threads of our own would share their cores with torch's, which spin after each of its
-    # operations. Of all OpenMP libraries, those of Windows alone do not know this name.
-    run_in_team = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if threads > 1 else None
+    run_in_team = openmp_team() if threads > 1 else None
     if run_in_team is None:
         work.ctypes(job.ctypes.data)
     else:

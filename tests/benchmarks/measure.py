@@ -33,6 +33,7 @@ def alternate(calls, repeats=7):
     for repeat in range(repeats + 1):
         for name, call in calls.items():
             synchronise()
+            time.sleep(0.02)  # OpenMP threads of the call before spin for a while
             began = time.perf_counter()
             call()
             synchronise()

@@ -241,12 +241,14 @@ def gumbel_differences(frames=1000):
 
 def time_on_gpu(frames=100_000):
     """The kernel beside matmul and argmax, and its share of what the GPU can do."""
+    from brainquant.functional.nearest_table import Table
+    from brainquant.functional.nearest_triton import search
+
     matmul = torch.backends.cuda.matmul
     matmul.allow_tf32 = False
     codebook = F.normalize(torch.randn(CB_VOCAB, CB_DIM, device="cuda"))
     x = F.normalize(torch.randn(frames, CB_DIM, device="cuda"))
-    table = nearest.Table(codebook)
-    from brainquant.functional.nearest_triton import search
+    table = Table(codebook)
 
     large = torch.randn(8192, 8192, device="cuda")
     seconds = alternate({

@@ -177,7 +177,8 @@ def test_what_inference_mode_has_left_does_not_hinder_training(search):
 
 TRITON = """
 import torch
-from brainquant.functional.nearest import Table, TorchSearch
+from brainquant.functional.nearest_table import Table
+from brainquant.functional.nearest_torch import TorchSearch
 from brainquant.functional.nearest_triton import search
 
 def randn(seed, *shape):
@@ -235,9 +236,8 @@ def test_products_are_made_without_tf32_and_autocast(monkeypatch, tf32_allowed):
                 seen.update(args[0].dtype for _ in args)
             return func(*args, **(kwargs or {}))
 
-    tables = [nearest.Table(randn(1, 30, 5))]
     with torch.autocast("cpu", torch.bfloat16), Watch():
-        nearest.search(randn(0, 9, 5), tables)
+        nearest.search(randn(0, 9, 5), [(randn(1, 30, 5), None)])
     assert torch.float32 in seen and seen <= {torch.float32, torch.float64, "ieee", False}
 
 
