@@ -1,8 +1,8 @@
 """Promises about a step of training: its noise, its gradients, and frames that are not there.
 
-Quantisers compute in float32 whatever comes in, so float64 and ``gradcheck`` say nothing of
-them. Gradients are held instead against slopes: how much a loss changes, measured by central
-differences, when a tensor moves along its gradient.
+A quantiser may compute in float32 whatever comes in, so ``gradcheck``, which needs float64, cannot
+be asked of all. Gradients are held instead against slopes: how much a loss changes, measured by
+central differences, when a tensor moves along its gradient.
 
 Shape suffixes: B batch, T time, I input dim, D vq_dim, G codebooks.
 """

@@ -1,6 +1,10 @@
 """What several test files measure with."""
 
+import os
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -8,6 +12,9 @@ import torch
 from speechbrain.utils.importutils import LazyModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "tests" / "benchmarks"
 
 # hypothesis asks each module for its file; SpeechBrain's redirects of old names would then
 # import what they redirect to, and fail for want of k2.
@@ -34,6 +41,27 @@ class LargestTensor(TorchDispatchMode):
 def largest_tensor():
     """A context that measures the largest tensor made in it, in forward and backward."""
     return LargestTensor
+
+
+@pytest.fixture
+def extra_mb():
+    """Megabytes that an expression adds at its peak to a process of its own, after some lines."""
+    if sys.platform != "linux":
+        pytest.skip("reads the peak from /proc")
+
+    def measure(lines, expression):
+        call = f"from measure import extra_mb; print(extra_mb(lambda: {expression}))"
+        done = subprocess.run(
+            [sys.executable, "-c", f"{lines}\n{call}"],
+            text=True,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(BENCHMARKS)])},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return float(done.stdout)
+
+    return measure
 
 
 @contextmanager
