@@ -95,7 +95,7 @@ def parse_arguments(argv):
     try:
         overrides = yaml.load(overrides) or {} if overrides else {}
     except ruamel.yaml.constructor.DuplicateKeyError as error:
-        key = str(error).split('"')[1]
+        key = re.search(r'duplicate key "(\w+)"', str(error)).group(1)
         raise ValueError(f"--{key} is there twice on the command line: keep one") from error
     _check_overrides(argv, overrides, document, hparams_file)
     for option in run_opts.overridden_args & set(document):
@@ -147,7 +147,7 @@ def load_hparams(hparams_file, overrides=None):
         file.seek(0)
         try:
             hparams = load_hyperpyyaml(file, overrides)
-        except (KeyError, TypeError) as error:  # a key or an argument that does not exist
+        except (AttributeError, KeyError, TypeError) as error:  # a key that does not exist
             raise ValueError(f"{hparams_file}: {' '.join(map(str, error.args))}") from error
     read = RECIPE_KEYS | getattr(hparams.get("brain_class"), "hparams_read", set())
     for key in sorted(read - set(hparams)):

@@ -197,7 +197,12 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
         ("wav2vec2", {"target_proj": {"in_features": 3}}, "vq_dim is 128, in_features.*3"),
         ("wav2vec2", {"make_quantiser": {"vq_dim": 33}}, "vq_dim must be a multiple of groups"),
         ("wav2vec2", {"make_quantiser": {"temp_tuple": [0.5, 2.0, 0.9]}}, "start >= stop > 0"),
-        ("wav2vec2", {"quantiser": None}, "must be a brainquant Quantiser, got NoneType"),
+        (
+            "wav2vec2",
+            {"quantiser": None, "target_proj": {"in_features": 128}},
+            "must be a brainquant Quantiser, got NoneType",
+        ),
+        ("wav2vec2", {"quantiser": None}, "no attribute 'vq_dim'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named_before_the_first_step(
