@@ -5,9 +5,10 @@ import os
 
 from safetensors.torch import save_file
 
-from .data.manifests import make_loaders
+from .data.batches import make_loaders
 from .fitting import fit_kmeans, fit_pca, load_weights
-from .training.hparams import clear_errors, load_hparams, parse_arguments
+from .training.errors import clear_errors
+from .training.hparams import load_hparams, parse_arguments
 
 OVERRIDES = (
     "Every key of the recipe's YAML is an option too, as in training: --data_folder, "
@@ -121,14 +122,14 @@ def open_recipe(argv):
     -------
     brain : PretrainBrain
         Before training.
-    train_loader : SaveableDataLoader
+    train_loader : torch.utils.data.DataLoader
     """
     hparams_file, run_opts, overrides = parse_arguments(argv)
     hparams = load_hparams(hparams_file, overrides)
     if hparams["prepare"]:
         hparams["prepare"]()
-    train_loader, _ = make_loaders(hparams)
     brain = hparams["brain_class"](
         hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
     )
+    train_loader, _ = make_loaders(hparams, min_samples=brain.min_samples)
     return brain, train_loader

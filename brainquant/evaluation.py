@@ -18,6 +18,7 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.utils.logger import get_logger
 
 from .data.alignments import read_alignment
+from .data.audio import AudioReader
 from .data.manifests import load_dataset
 from .training.hparams import load_hparams
 
@@ -62,8 +63,10 @@ def probe_phones(
     # Only one rank probes, and DistributedDataParallel may broadcast buffers in any forward.
     brain = copy.copy(brain)
     brain.modules = torch.nn.ModuleDict({name: brain.raw(name) for name in brain.modules})
+    keys = brain.hparams
+    reader = AudioReader(keys.sample_rate, resample=keys.resample, mix_down=keys.mix_down)
     splits = {
-        split: load_split(data_folder, split, minutes)
+        split: load_split(data_folder, split, reader, minutes)
         for split, minutes in {"train": train_minutes, "valid": None, "test": None}.items()
     }
     accuracies = {"log-mel": [], "untrained encoder": [], "pretrained encoder": []}
@@ -97,9 +100,10 @@ def probe_phones(
     return table
 
 
-def load_split(data_folder, split, minutes=None):
+def load_split(data_folder, split, reader, minutes=None):
     """Utterances of a split, up to some minutes: waveform, duration and alignment of each."""
-    dataset = load_dataset(os.path.join(data_folder, f"{split}.csv"), data_folder)
+    manifest = os.path.join(data_folder, f"{split}.csv")
+    dataset = load_dataset(manifest, data_folder, reader=reader)
     order = np.random.default_rng(0).permutation(len(dataset))
     utterances, seconds = [], 0.0
     for index in order:

@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import IncrementalPCA
+from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from .evaluation import layer_features
 from .monitors import CodeMonitor, code_statistics
+
+logger = get_logger(__name__)
 
 PCA_BLOCK = 10_000  # frames
 FRAMES_PER_CLUSTER = 10  # in a block
@@ -32,7 +35,7 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
     ---------
     brain : PretrainBrain
         Gives the frames; its ``seed`` draws the first centroids.
-    loader : SaveableDataLoader
+    loader : torch.utils.data.DataLoader
         Of the training audio.
     layer : int
         0 for what the quantiser sees, k for the outputs of encoder layer k.
@@ -91,7 +94,7 @@ def fit_pca(brain, loader, *, dim, num_frames):
     ---------
     brain : PretrainBrain
         Gives the frames.
-    loader : SaveableDataLoader
+    loader : torch.utils.data.DataLoader
         Of the training audio.
     dim : int
         Components to keep: the quantiser's ``cb_dim``.
@@ -171,7 +174,7 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None
     ---------
     brain : PretrainBrain
         Gives the frames.
-    loader : SaveableDataLoader
+    loader : torch.utils.data.DataLoader
         Of the training audio; each pass over it has another order.
     layer : int
         0 for what the quantiser sees, k for the outputs of encoder layer k.
@@ -197,6 +200,10 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None
         for epoch in itertools.islice(itertools.count(1), max_passes):
             loader.batch_sampler.set_epoch(epoch)
             for batch in loader:
+                for clip, reason in batch.skipped:
+                    logger.warning(f"clip {clip!r} left out: {reason}")
+                if batch.is_empty:
+                    continue
                 x_NI = valid_frames(brain, batch, layer)[: num_frames - seen]
                 if not np.isfinite(x_NI).all():
                     raise ValueError(

@@ -79,6 +79,17 @@ class Sums:
         self.monitor.counts.zero_()
         self.values = {}
 
+    def state(self):
+        """What ``load_state`` takes, for a checkpoint."""
+        values = {n: torch.as_tensor(v, dtype=torch.double).cpu() for n, v in self.values.items()}
+        return {"counts": self.monitor.counts.cpu(), "values": values}
+
+    def load_state(self, state):
+        """Takes the sums of ``state``, in the place of what was there."""
+        counts_GV = self.monitor.counts
+        counts_GV.copy_(state["counts"])
+        self.values = {n: value.to(counts_GV.device) for n, value in state["values"].items()}
+
     def reduced(self):
         """The same over all ranks; a collective, so every rank has to call it."""
         counts_GV = self.monitor.counts

@@ -1,54 +1,19 @@
-"""From SpeechBrain manifests to loaders of audio."""
+"""Manifests, checked before anything is trained, become datasets of audio."""
 
 import csv
+import math
 import os
 
-import speechbrain as sb
-import torch
-from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import DynamicBatchSampler
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 COLUMNS = ("ID", "duration", "wav")
+NUM_SHOWN = 3  # bad rows in an error
 
 
-class RankBatchSampler(DynamicBatchSampler):
-    """SpeechBrain's dynamic batches, the same list on every rank, dealt out in turns.
-
-    Batch k of an epoch goes to rank k modulo the number of ranks, so that the steps of several
-    ranks are those of one rank that accumulates as many batches. The last turn begins again from
-    the first batch, so that every rank has as many. (In SpeechBrain 1.1.2 the sampler makes the
-    same batches in every epoch unless it is distributed, and its distributed wrapper
-    shuffles the list again and yields single items where a rank has one batch.)
-
-    Arguments
-    ---------
-    dataset : DynamicItemDataset
-        Items with a ``duration``.
-    rank : int
-        This process.
-    world_size : int
-        Processes of the run.
-    **kwargs : dict
-        Arguments of ``speechbrain.dataio.sampler.DynamicBatchSampler``.
-    """
-
-    def __init__(self, dataset, *, rank=0, world_size=1, **kwargs):
-        super().__init__(dataset, **kwargs)
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self):
-        total = len(self) * self.world_size
-        for index in range(self.rank, total, self.world_size):
-            yield self._batches[index % len(self._batches)]
-
-    def __len__(self):
-        return -(-len(self._batches) // self.world_size)
-
-
-def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=float("inf")):
+def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=math.inf, *, reader):
     """Audio of a manifest, after a check of the manifest itself.
 
     Arguments
@@ -61,6 +26,8 @@ def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=float("inf"
         Shorter clips are left out.
     max_seconds : float
         Longer clips are left out.
+    reader : callable
+        Makes a waveform of a path and a duration: a ``brainquant.data.audio.AudioReader``.
 
     Returns
     -------
@@ -70,97 +37,168 @@ def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=float("inf"
     Raises
     ------
     ValueError
-        Where the manifest is missing, lacks a column, has no row, or a first file that is not
-        there.
+        Where the manifest is not right, see ``read_manifest``, or no clip is left.
     """
-    rows = check_manifest(manifest)
-    first = rows[0]["wav"].replace("$data_root", str(data_folder))
-    if not os.path.isfile(first):
-        raise ValueError(
-            f"{manifest}: the audio file {first} of {rows[0]['ID']!r} does not exist; "
-            f"set data_folder: to the folder that $data_root stands for"
-        )
-    dataset = DynamicItemDataset.from_csv(manifest, replacements={"data_root": str(data_folder)})
-    dataset = dataset.filtered_sorted(
-        key_min_value={"duration": min_seconds}, key_max_value={"duration": max_seconds}
-    )
-    if not len(dataset):
+    rows = read_manifest(manifest, data_folder)
+    seconds = [row["duration"] for row in rows.values()]
+    short = sum(duration < min_seconds for duration in seconds)
+    long = sum(duration > max_seconds for duration in seconds)
+    if short + long == len(rows):
         raise ValueError(
             f"{manifest}: none of its {len(rows)} clips is between {min_seconds} and {max_seconds} "
             f"seconds long; change min_seconds: and max_seconds: in your YAML"
         )
-
-    @sb.utils.data_pipeline.takes("wav")
-    @sb.utils.data_pipeline.provides("sig")
-    def audio_pipeline(wav):
-        return sb.dataio.dataio.read_audio(wav)
-
-    dataset.add_dynamic_item(audio_pipeline)
+    if short + long:
+        logger.info(
+            f"{manifest}: {short + long} of {len(rows)} clips left out, {short} below min_seconds: "
+            f"{min_seconds:g}, {long} above max_seconds: {max_seconds:g}"
+        )
+    dataset = DynamicItemDataset({
+        name: {"wav": row["wav"], "duration": row["duration"]}
+        for name, row in rows.items()
+        if min_seconds <= row["duration"] <= max_seconds
+    })  # fmt: skip
+    dataset.add_dynamic_item(reader, takes=["wav", "duration"], provides="sig")
     dataset.set_output_keys(["id", "sig", "duration"])
     return dataset
 
 
-def check_manifest(manifest):
-    """Rows of a CSV manifest, or a ValueError that says what is wrong with it."""
-    if not os.path.isfile(manifest):
+def read_manifest(manifest, data_folder):
+    """Rows of a CSV manifest whose audio files are all there.
+
+    SpeechBrain 1.1.2 looks for the column ID and for doubled IDs only; what else is wrong
+    shows in the middle of the training, or never.
+
+    Arguments
+    ---------
+    manifest : str
+        CSV file with the columns ID, duration (seconds) and wav.
+    data_folder : str
+        What ``$data_root`` in the manifest stands for.
+
+    Returns
+    -------
+    rows : dict
+        By ID: ``wav`` (a path), ``duration`` (a float) and the other columns as text.
+
+    Raises
+    ------
+    ValueError
+        Which names the lines, IDs and columns that are not right.
+    """
+    rows = read_rows(manifest)
+    for row in rows.values():
+        row["wav"] = row["wav"].replace("$data_root", str(data_folder))
+    if missing := _missing_files(row["wav"] for row in rows.values()):
+        bad = [(line, row) for line, row in rows.items() if os.path.split(row["wav"]) in missing]
+        line, row = bad[0]
         raise ValueError(
-            f"there is no manifest {manifest}; set train_csv: and valid_csv: in your YAML to CSV "
-            f"files with the columns {', '.join(COLUMNS)}"
+            f"{manifest}: {len(bad)} of its {len(rows)} audio files do not exist, the first is "
+            f"{row['wav']} in line {line}, ID {row['ID']!r}; set data_folder: to the folder that "
+            f"$data_root stands for, or take the rows out"
         )
-    with open(manifest, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        columns, rows = reader.fieldnames or [], list(reader)
+    return {row.pop("ID"): row for row in rows.values()}
+
+
+def read_rows(manifest):
+    """Rows of a CSV manifest by the number of their line, whether or not the files are there.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "train.csv"
+    >>> _ = path.write_text("ID, duration, wav\\na, 1.5, $data_root/a.wav\\n")
+    >>> read_rows(path)
+    {2: {'ID': 'a', 'duration': 1.5, 'wav': '$data_root/a.wav'}}
+    """
+    (_, columns), *table = _read_csv(manifest)
     for column in COLUMNS:
         if column not in columns:
             raise ValueError(
                 f"{manifest} lacks the column {column!r}, it has {', '.join(columns) or 'none'}; "
                 f"add the column"
             )
-    if not rows:
+    if not table:
         raise ValueError(f"{manifest} has no rows: add a line for each audio file")
+    rows, faults, first_lines = {}, [], {}
+    for line, fields in table:
+        row = dict(zip(columns, fields))
+        fault = _fault(row, len(fields), len(columns))
+        if not fault and (first := first_lines.setdefault(row["ID"], line)) != line:
+            fault = f"the ID is that of line {first} too"
+        if fault:
+            faults.append(f"line {line}, ID {row.get('ID')!r}: {fault}")
+        else:
+            rows[line] = {**row, "duration": float(row["duration"])}
+    if faults:
+        raise ValueError(
+            f"{manifest}: {len(faults)} of {len(table)} rows are not right; "
+            f"{'; '.join(faults[:NUM_SHOWN])}{'; ...' if len(faults) > NUM_SHOWN else ''}; "
+            f"mend them or take them out"
+        )
     return rows
 
 
-def make_loaders(hparams):
-    """Loaders of the training and validation audio that the YAML describes.
+def _read_csv(manifest):
+    """Numbers of lines and their fields, the header first; empty lines are left out."""
+    try:
+        # SpeechBrain 1.1.2 takes a byte-order mark for a part of the first column's name.
+        with open(manifest, newline="", encoding="utf-8-sig") as file:
+            # strict: a quote that is never closed would swallow the rows after it.
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            return [(reader.line_num, fields) for fields in reader if fields] or [(1, [])]
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(
+            f"{manifest} is not UTF-8, it has a byte 0x{byte:02x}; save it as UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise ValueError(
+            f"{manifest}, line {reader.line_num}: {error}; put fields that have commas or quotes "
+            f"in quotes, and double the quotes in them"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"there is no manifest {manifest} to be read ({error.strerror}); set train_csv: and "
+            f"valid_csv: in your YAML to CSV files with the columns {', '.join(COLUMNS)}"
+        ) from None
 
-    Arguments
-    ---------
-    hparams : dict
-        Reads ``train_csv``, ``valid_csv``, ``data_folder``, ``batch_seconds``, ``num_buckets``,
-        ``min_seconds``, ``max_seconds``, ``num_workers`` and ``seed``.
 
-    Returns
-    -------
-    train_loader : SaveableDataLoader
-        Other batches in each epoch, dealt out to the ranks.
-    valid_loader : SaveableDataLoader
-        The same batches in each epoch and on each rank.
-    """
-    rank = sb.utils.distributed.get_rank() or 0
-    distributed = sb.utils.distributed.is_distributed_initialized()
-    world_size = torch.distributed.get_world_size() if distributed else 1
+def _fault(row, num_fields, num_columns):
+    """What is wrong with a row by itself, or None."""
+    if num_fields != num_columns:
+        return f"it has {num_fields} fields where the header has {num_columns}"
+    for column in COLUMNS:
+        if not row[column].strip():
+            return f"the column {column} is empty"
+    try:
+        seconds = float(row["duration"])
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        return f"the column duration has {row['duration']!r}, not a positive number of seconds"
+    return None
 
-    def loader(manifest, shuffle, **ranks):
-        dataset = load_dataset(
-            manifest, hparams["data_folder"], hparams["min_seconds"], hparams["max_seconds"]
-        )
-        sampler = RankBatchSampler(
-            dataset,
-            max_batch_length=hparams["batch_seconds"],
-            num_buckets=hparams["num_buckets"],
-            shuffle=shuffle,
-            batch_ordering="random" if shuffle else "ascending",
-            seed=hparams["seed"],
-            **ranks,
-        )
-        return SaveableDataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=PaddedBatch,
-            num_workers=hparams["num_workers"],
-            persistent_workers=hparams["num_workers"] > 0,
-        )
 
-    train_loader = loader(hparams["train_csv"], True, rank=rank, world_size=world_size)
-    return train_loader, loader(hparams["valid_csv"], False)
+def _missing_files(paths):
+    """Folders and names that are no files; each folder is listed once, for network disks."""
+    by_folder = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        by_folder.setdefault(folder, set()).add(name)
+    return {
+        (folder, name)
+        for folder, names in by_folder.items()
+        for name in names - _files_among(names, folder)
+    }
+
+
+def _files_among(names, folder):
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if entry.name in names and entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise ValueError(
+            f"the folder {folder} cannot be listed ({error.strerror}); allow it for its user"
+        ) from None

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "brainquant"
 ROOMS = [
     {"functional"},
     {"quantisers"},
+    {"ranks"},
     {"monitors", "masking", "losses", "features", "data", "plots"},
     {"training"},
     {"brains"},

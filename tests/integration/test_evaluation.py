@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from brainquant.data.alignments import read_alignment
+from brainquant.data.audio import AudioReader
 from brainquant.evaluation import fit_and_read, load_split, phones_at, summarise
 
 
 @pytest.fixture(scope="module")
 def splits(corpus):
-    return {split: load_split(corpus, split) for split in ("train", "valid", "test")}
+    reader = AudioReader(16000)
+    return {split: load_split(corpus, split, reader) for split in ("train", "valid", "test")}
 
 
 @pytest.fixture(scope="module")

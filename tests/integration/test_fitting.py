@@ -238,3 +238,14 @@ def test_broken_audio_is_named(recipe, monkeypatch):
     )
     with pytest.raises(ValueError, match="layer 0 is not finite for one of .*train_csv"):
         fitting.fit_pca(brain, loader, dim=2, num_frames=100)
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_with_its_id(recipe, caplog):
+    brain, loader = open_recipe(recipe("best_rq", "--batch_clips", 1))
+    clip = loader.dataset.data_ids[0]
+    frames = brain.quantiser_inputs(*brain.waveforms(PaddedBatch([loader.dataset[0]])))[1].item()
+    before = fitting.fit_pca(brain, loader, dim=2, num_frames=10**6)[1]
+    loader.dataset.data[clip]["wav"] = __file__
+    after = fitting.fit_pca(brain, loader, dim=2, num_frames=10**6)[1]
+    assert int(after.split()[0]) == int(before.split()[0]) - frames
+    assert f"clip {clip!r} left out: " in caplog.text

@@ -1,72 +1,177 @@
-"""Manifests become batches that are the same everywhere, or one clear error."""
+"""A manifest becomes a dataset, or one error that names its lines, IDs and columns."""
 
+import csv
+import logging
+import os
+
+import hypothesis
 import pytest
+import soundfile
+import torch
+from hypothesis import strategies as st
 
-from brainquant.data.manifests import RankBatchSampler, load_dataset, make_loaders
+from brainquant.data.audio import AudioReader
+from brainquant.data.manifests import load_dataset, read_manifest
 
-HEADER = "ID,duration,wav,spk_id,text\n"
+HEADER = "ID,duration,wav,text\n"
 
 
-def batches(dataset, epoch, rank=0, world_size=1):
-    sampler = RankBatchSampler(
-        dataset, max_batch_length=10, num_buckets=4, seed=7, rank=rank, world_size=world_size
+@pytest.fixture
+def write(tmp_path):
+    """Writes a manifest of some files, which need not be audio, and returns its path."""
+
+    def write(content, *files):
+        for name in files:
+            path = tmp_path / "audio" / name
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.touch()
+        manifest = tmp_path / "train.csv"
+        manifest.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(manifest)
+
+    return write
+
+
+def test_rows_have_paths_durations_and_text(write, tmp_path):
+    manifest = write(
+        'text, ID, duration, wav\n"$5, ""he"" said", a, 1.5, $data_root/a.wav\n\n'
+        f'é, b, 1e1, "{tmp_path}/audio/x,  y/音声 \'.wav"\n',
+        "a.wav",
+        "x,  y/音声 '.wav",
     )
-    sampler.set_epoch(epoch)
-    listed = list(sampler)
-    assert len(listed) == len(sampler)
-    return listed
+    data_root = tmp_path / "audio"
+    assert read_manifest(manifest, data_root) == {
+        "a": {"text": '$5, "he" said', "duration": 1.5, "wav": f"{data_root}/a.wav"},
+        "b": {"text": "é", "duration": 10.0, "wav": f"{data_root}/x,  y/音声 '.wav"},
+    }
 
 
-@pytest.fixture(scope="module")
-def dataset(corpus):
-    return load_dataset(f"{corpus}/train.csv", corpus)
+NAMES = st.text(st.characters(exclude_characters="/\0$", exclude_categories=["Cs"]), min_size=1)
 
 
-def test_an_epoch_has_each_clip_once_and_other_batches_than_the_last(dataset):
-    first, second = batches(dataset, 1), batches(dataset, 2)
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(len(dataset)))
-    assert first != second and first == batches(dataset, 1)
+@hypothesis.given(
+    names=st.lists(
+        NAMES.filter(lambda name: name.strip() == name and len(name.encode()) < 200),
+        min_size=1,
+        unique=True,
+    )
+)
+def test_any_name_that_a_csv_can_hold_is_found(names, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    names = [f"{name}.wav" for name in names]
+    for name in names:
+        (folder / name).touch()
+    with open(folder / "train.csv", "w", newline="", encoding="utf-8") as file:
+        rows = [[str(number), 1.0, f"$data_root/{name}"] for number, name in enumerate(names)]
+        csv.writer(file).writerows([["ID", "duration", "wav"], *rows])
+    found = read_manifest(folder / "train.csv", folder)
+    assert [row["wav"] for row in found.values()] == [f"{folder}/{name}" for name in names]
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 100])
-def test_ranks_take_the_batches_of_one_rank_in_turns_and_have_as_many(dataset, world_size):
-    whole = batches(dataset, 1)
-    ranks = [batches(dataset, 1, rank, world_size) for rank in range(world_size)]
-    assert len({len(listed) for listed in ranks}) == 1
-    dealt = [batch for turn in zip(*ranks) for batch in turn]
-    assert dealt[: len(whole)] == whole
-
-
-def test_loaders_read_audio_and_keep_validation_the_same(corpus):
-    hparams = {
-        "train_csv": f"{corpus}/train.csv", "valid_csv": f"{corpus}/valid.csv",
-        "data_folder": corpus, "min_seconds": 0.0, "max_seconds": 60.0, "batch_seconds": 10,
-        "num_buckets": 4, "num_workers": 0, "seed": 1,
-    }  # fmt: skip
-    train_loader, valid_loader = make_loaders(hparams)
-    batch = next(iter(train_loader))
-    assert batch.sig.data.dim() == 2 and batch.sig.data.abs().max() > 0.01
-    assert [b.id for b in valid_loader] == [b.id for b in valid_loader]
+def test_a_byte_order_mark_is_no_part_of_a_name(write, tmp_path):
+    manifest = write("\ufeff" + HEADER + "a,1.0,$data_root/a.wav,t\n", "a.wav")
+    assert list(read_manifest(manifest, tmp_path / "audio")) == ["a"]
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "rows, fault",
     [
-        (None, "there is no manifest"),
-        ("", "lacks the column 'ID', it has none"),
-        ("ID,wav\n", "lacks the column 'duration', it has ID, wav"),
-        (HEADER, "has no rows"),
-        (HEADER + "a,1.0,$data_root/nothing.wav,s,t\n", "nothing.wav of 'a' does not exist"),
+        (",1.0,a.wav,t\n", "line 3, ID '': the column ID is empty"),
+        ("a,1.0,a.wav,t\n", "line 3, ID 'a': the ID is that of line 2 too"),
+        ("b,1.0,a.wav\n", "line 3, ID 'b': it has 3 fields where the header has 4"),
+        ("b,1.0,a.wav,t,u\n", "line 3, ID 'b': it has 5 fields where the header has 4"),
+        ("b,1.0,,t\n", "line 3, ID 'b': the column wav is empty"),
+        ("b,,a.wav,t\n", "line 3, ID 'b': the column duration is empty"),
+        ("b,one,a.wav,t\n", "line 3, ID 'b': the column duration has 'one', not a positive number"),
+        ("b,0,a.wav,t\n", "line 3, ID 'b': the column duration has '0'"),
+        ("b,-1,a.wav,t\n", "line 3, ID 'b': the column duration has '-1'"),
+        ("b,nan,a.wav,t\n", "line 3, ID 'b': the column duration has 'nan'"),
+        ("b,inf,a.wav,t\n", "line 3, ID 'b': the column duration has 'inf'"),
     ],
 )
-def test_a_wrong_manifest_gets_one_clear_error(tmp_path, text, message):
-    manifest = tmp_path / "train.csv"
-    if text is not None:
-        manifest.write_text(text, "utf-8")
+def test_a_bad_row_is_named_with_its_line_and_id(write, tmp_path, rows, fault):
+    manifest = write(HEADER + "a,1.0,$data_root/a.wav,t\n" + rows, "a.wav")
+    with pytest.raises(ValueError) as error:
+        read_manifest(manifest, tmp_path / "audio")
+    assert str(error.value).startswith(f"{manifest}: 1 of 2 rows are not right; {fault}")
+
+
+def test_of_many_bad_rows_the_first_are_named_and_all_are_counted(write, tmp_path):
+    manifest = write(HEADER + "".join(f"{i},{i - 5},a.wav,t\n" for i in range(10)))
+    with pytest.raises(ValueError, match="6 of 10 rows .*line 2,.*line 3,.*line 4,.*; ...; mend"):
+        read_manifest(manifest, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "there is no manifest .*train.csv to be read .*set train_csv: and valid_csv:"),
+        (b"", "train.csv lacks the column 'ID', it has none"),
+        (b"ID,wav\n", "train.csv lacks the column 'duration', it has ID, wav"),
+        (HEADER.encode(), "train.csv has no rows"),
+        (b"ID,duration,wav\n\xe9,1,a.wav\n", "train.csv is not UTF-8, it has a byte 0xe9"),
+        ("\ufeffID,duration,wav\na,1,a.wav\n".encode("utf-16-le"), "train.csv is not UTF-8"),
+        (b'ID,duration,wav\na,1,"a.wav\nb,1,"b.wav\n', "train.csv, line 3: .*put fields"),
+        (b'ID,duration,wav\na,1,"a.wav\nb,1,b.wav\n', "train.csv, line 3: .*put fields"),
+    ],
+)
+def test_a_file_that_is_no_manifest_gets_one_clear_error(write, tmp_path, content, message):
+    manifest = tmp_path / "train.csv" if content is None else write(content)
     with pytest.raises(ValueError, match=message):
-        load_dataset(str(manifest), tmp_path)
+        read_manifest(manifest, tmp_path)
 
 
-def test_clips_of_no_fitting_length_are_an_error(corpus):
-    with pytest.raises(ValueError, match="none of its .* clips is between 100 and 200"):
-        load_dataset(f"{corpus}/train.csv", corpus, 100, 200)
+def test_all_files_are_looked_for_and_the_missing_are_counted(write, tmp_path):
+    names = [f"{i % 3}/{i}.wav" for i in range(9)]
+    rows = "".join(f"{i},1.0,$data_root/{name},t\n" for i, name in enumerate(names))
+    manifest = write(HEADER + rows, *names)
+    folder = tmp_path / "audio"
+    assert len(read_manifest(manifest, folder)) == 9
+
+    (folder / "1/4.wav").unlink()
+    (folder / "2/8.wav").unlink()
+    (folder / "2/8.wav").mkdir()
+    (folder / "1/7.wav").unlink()
+    (folder / "1/7.wav").symlink_to("nothing.wav")
+    with pytest.raises(ValueError, match="3 of its 9 .*1/4.wav in line 6, ID '4'; set data_folder"):
+        read_manifest(manifest, folder)
+    with pytest.raises(ValueError, match="9 of its 9 audio files do not exist, the first is /no"):
+        read_manifest(manifest, "/no/such/folder")
+
+
+def test_a_folder_is_listed_once_and_no_file_is_asked_for(write, tmp_path, monkeypatch):
+    names = [f"{i}.wav" for i in range(20)]
+    rows = "".join(f"{name},1.0,$data_root/{name},t\n" for name in names)
+    manifest = write(HEADER + rows, *names)
+    asked, scandir, stat = [], os.scandir, os.stat
+    monkeypatch.setattr(os, "scandir", lambda path: asked.append(path) or scandir(path))
+    monkeypatch.setattr(os, "stat", lambda path, **kw: asked.append(path) or stat(path, **kw))
+    read_manifest(manifest, tmp_path / "audio")
+    assert asked == [str(tmp_path / "audio")]
+
+
+def test_a_dataset_reads_the_clips_that_fit_and_tells_of_the_others(write, tmp_path, caplog):
+    names = [f"{i}.wav" for i in range(1, 6)]
+    rows = "".join(f"{i},{i},$data_root/{name},t\n" for i, name in enumerate(names, 1))
+    manifest = write(HEADER + rows, *names)
+    folder = tmp_path / "audio"
+    for seconds, name in enumerate(names, 1):
+        soundfile.write(folder / name, torch.full((seconds * 100,), 0.5).numpy(), 100)
+    with caplog.at_level(logging.INFO):
+        dataset = load_dataset(manifest, folder, 2, 4, reader=AudioReader(100))
+    assert "2 of 5 clips left out, 1 below min_seconds: 2, 1 above max_seconds: 4" in caplog.text
+    assert dataset.data_ids == ["2", "3", "4"]
+    item = dataset[0]
+    assert (item["id"], item["duration"]) == ("2", 2.0)
+    assert torch.equal(item["sig"], torch.full((200,), 0.5))
+
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        load_dataset(manifest, folder, reader=AudioReader(100))
+    assert "left out" not in caplog.text
+
+
+def test_clips_of_no_fitting_length_are_an_error(write, tmp_path):
+    manifest = write(HEADER + "a,1.0,$data_root/a.wav,t\n", "a.wav")
+    with pytest.raises(ValueError, match="none of its 1 clips is between 100 and 200"):
+        load_dataset(manifest, tmp_path / "audio", 100, 200, reader=AudioReader(16000))

@@ -1,0 +1,248 @@
+"""Batches of audio for the ranks of a run: each clip once an epoch, and bad ones left out."""
+
+import functools
+import itertools
+import os
+import signal
+import threading
+from typing import NamedTuple
+
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
+from speechbrain.utils.logger import get_logger
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+
+from ..ranks import rank, world_size
+from .audio import AudioReader, BadAudio
+from .manifests import load_dataset
+
+logger = get_logger(__name__)
+
+
+class RankBatchSampler(Sampler):
+    """The batches of an epoch, the same list on every rank, dealt out in turns.
+
+    Batch k of an epoch goes to rank k modulo the number of ranks, so that the steps of several
+    ranks are those of one rank that accumulates as many batches. Each batch is dealt out once:
+    where a last turn has too few, the last ranks get an empty one. (In SpeechBrain 1.1.2 the
+    sampler makes the same batches in every epoch unless it is distributed, and other ones after
+    it was iterated; its distributed wrapper shuffles the list again, repeats batches, and yields
+    single items where a rank has one batch.)
+
+    Arguments
+    ---------
+    batches : torch.utils.data.Sampler
+        SpeechBrain's ``DynamicBatchSampler``, or torch's ``BatchSampler`` over SpeechBrain's
+        ``ReproducibleRandomSampler``: what has a ``set_epoch`` and is a function of seed and epoch.
+    rank : int
+        This process.
+    world_size : int
+        Processes of the run.
+
+    Attributes
+    ----------
+    start : int
+        Batches of the epoch, over all ranks, that were dealt out before: 0, or what a resumed
+        epoch has behind it, whatever the number of ranks was then.
+
+    Example
+    -------
+    >>> batches = BatchSampler(ReproducibleRandomSampler(range(5)), 2, drop_last=False)
+    >>> ranks = [RankBatchSampler(batches, rank=rank, world_size=2) for rank in range(2)]
+    >>> [[len(batch) for batch in sampler] for sampler in ranks]
+    [[2, 1], [2, 0]]
+    """
+
+    def __init__(self, batches, *, rank=0, world_size=1):
+        self.batches = batches
+        self.rank = rank
+        self.world_size = world_size
+        self.start = 0
+        self._list_batches()
+
+    @property
+    def total(self):
+        """Batches of the whole epoch, over all ranks."""
+        return len(self._epoch)
+
+    def set_epoch(self, epoch):
+        """Makes the batches of an epoch."""
+        getattr(self.batches, "sampler", self.batches).set_epoch(epoch)
+        self._list_batches()
+
+    def _list_batches(self):
+        # Only so many: at its end, SpeechBrain's sampler would make all of them again.
+        self._epoch = list(itertools.islice(self.batches, len(self.batches)))
+
+    def __iter__(self):
+        for first in range(self.start, self.total, self.world_size):
+            index = first + self.rank
+            yield self._epoch[index] if index < self.total else []
+
+    def __len__(self):
+        """Turns that are left, the same on every rank."""
+        return len(range(self.start, self.total, self.world_size))
+
+
+class Skipped(NamedTuple):
+    """A clip that is left out of its batch."""
+
+    id: str
+    reason: str
+
+
+class SkippingDataset(Dataset):
+    """A dataset whose bad audio is no error but a ``Skipped``.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Whose items may raise ``BadAudio``. Its ``data`` and ``data_ids`` are those of this one.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.data = dataset.data
+        self.data_ids = dataset.data_ids
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        try:
+            return self.dataset[index]
+        except BadAudio as error:
+            return Skipped(self.data_ids[index], str(error))
+
+
+class AudioBatch(PaddedBatch):
+    """Clips padded to the longest, without those that were skipped.
+
+    A batch without any clip holds silence as a placeholder, of ID "", so that its rank can go
+    through the step with the others.
+
+    Arguments
+    ---------
+    items : list
+        Of a ``SkippingDataset``; may be empty.
+    placeholder_samples : int
+        Length of the silence.
+
+    Attributes
+    ----------
+    skipped : list of Skipped
+        ID and reason of each clip that was left out.
+    is_empty : bool
+        Whether there is nothing but the placeholder.
+
+    Example
+    -------
+    >>> batch = AudioBatch([Skipped("a", "a.wav: cannot be read")], placeholder_samples=160)
+    >>> batch.is_empty, batch.sig.data.shape, batch.skipped[0].id
+    (True, torch.Size([1, 160]), 'a')
+    """
+
+    def __init__(self, items, *, placeholder_samples):
+        clips = [item for item in items if not isinstance(item, Skipped)]
+        self.skipped = [item for item in items if isinstance(item, Skipped)]
+        self.is_empty = not clips
+        silence = {"id": "", "sig": torch.zeros(placeholder_samples), "duration": 0.0}
+        super().__init__(clips or [silence])
+
+
+def make_loaders(hparams, *, min_samples=1):
+    """Loaders of the training and validation audio that the YAML describes.
+
+    Arguments
+    ---------
+    hparams : dict
+        Reads ``train_csv``, ``valid_csv``, ``data_folder``, ``min_seconds``, ``max_seconds``,
+        ``sample_rate``, ``resample``, ``mix_down``, ``batch_seconds`` and ``num_buckets`` or, where
+        it is not null, ``batch_clips`` (clips of a batch, whatever their length),
+        ``num_workers`` and ``seed``.
+    min_samples : int
+        Shorter clips are left out, as those below ``min_seconds`` are.
+
+    Returns
+    -------
+    train_loader : torch.utils.data.DataLoader
+        Of ``AudioBatch``; other batches in each epoch, dealt out to the ranks by a
+        ``RankBatchSampler``.
+    valid_loader : torch.utils.data.DataLoader
+        The same batches in each epoch and on each rank.
+    """
+    sample_rate, num_workers = hparams["sample_rate"], hparams["num_workers"]
+    reader = AudioReader(
+        sample_rate,
+        resample=hparams["resample"],
+        mix_down=hparams["mix_down"],
+        min_samples=min_samples,
+    )
+    min_seconds = hparams["min_seconds"]
+    if min_seconds < min_samples / sample_rate:
+        min_seconds = min_samples / sample_rate
+        logger.info(f"min_seconds: {min_seconds:g} is taken, nothing shorter can be trained on")
+
+    def loader(manifest, shuffle):
+        dataset = load_dataset(
+            manifest, hparams["data_folder"], min_seconds, hparams["max_seconds"], reader=reader
+        )
+        batches = make_batches(dataset, hparams, shuffle)
+        if shuffle:
+            batches = RankBatchSampler(batches, rank=rank(), world_size=world_size())
+        return DataLoader(
+            SkippingDataset(dataset),
+            batch_sampler=batches,
+            collate_fn=functools.partial(
+                AudioBatch, placeholder_samples=max(sample_rate, min_samples)
+            ),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_main,
+            # Each iterator draws a seed for its workers: not from what dropout draws from.
+            generator=torch.Generator().manual_seed(hparams["seed"]),
+        )
+
+    return loader(hparams["train_csv"], True), loader(hparams["valid_csv"], False)
+
+
+def make_batches(dataset, hparams, shuffle):
+    """The sampler of an epoch's batches, for one rank that takes them all."""
+    clips, seed = hparams["batch_clips"], hparams["seed"]
+    if clips is None:
+        return DynamicBatchSampler(
+            dataset,
+            max_batch_length=hparams["batch_seconds"],
+            num_buckets=hparams["num_buckets"],
+            shuffle=shuffle,
+            batch_ordering="random" if shuffle else "ascending",
+            seed=seed,
+        )
+    if not isinstance(clips, int) or clips < 1:
+        raise ValueError(
+            f"batch_clips must be a whole number from 1 up, got batch_clips={clips!r}; null makes "
+            f"batches of batch_seconds"
+        )
+    order = ReproducibleRandomSampler(dataset, seed) if shuffle else SequentialSampler(dataset)
+    return BatchSampler(order, clips, drop_last=False)
+
+
+def leave_signals_to_main(worker_id):
+    """Lets a worker outlive the signals that a scheduler sends to all processes of a run.
+
+    The main process ends its step, saves, and then ends its workers: they obey its SIGTERM
+    only. A worker of torch dies of anybody's, and its main process of that.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return  # macOS does not tell who has sent a signal
+    signals = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait():
+        while True:
+            received = signal.sigwaitinfo(signals)
+            if received.si_signo == signal.SIGTERM and received.si_pid == os.getppid():
+                os._exit(0)  # as torch's workers do
+
+    threading.Thread(target=wait, daemon=True).start()

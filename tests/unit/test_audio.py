@@ -1,0 +1,148 @@
+"""Audio files of every kind: read as they should be, or refused with their name and a reason."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from brainquant.data.audio import AudioReader, BadAudio
+
+RATE = 16000
+
+
+def tone(seconds=1.0, rate=RATE, hertz=440.0):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file and returns its path."""
+
+    def write(samples, rate=RATE, name="clip.wav", keep=1.0, **kwargs):
+        path = tmp_path / name
+        soundfile.write(path, samples, rate, **kwargs)
+        content = path.read_bytes()
+        path.write_bytes(content[: round(keep * len(content))])
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "name, subtype, error",
+    [
+        ("clip.wav", "PCM_16", 1e-4),
+        ("clip.wav", "PCM_24", 1e-6),
+        ("clip.wav", "FLOAT", 1e-7),
+        ("clip.wav", "PCM_U8", 0.01),
+        ("clip.wav", "ULAW", 0.02),
+        ("clip.flac", "PCM_16", 1e-4),
+        ("a name, 音声 é.flac", "PCM_16", 1e-4),
+    ],
+)
+def test_files_of_the_wanted_kind_are_read_as_they_are(write, name, subtype, error):
+    sig = AudioReader(RATE)(write(tone(), name=name, subtype=subtype), 1.0)
+    assert sig.dtype == torch.float32 and sig.shape == (RATE,)
+    assert (sig - torch.from_numpy(tone())).abs().max() < error
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [np.zeros(RATE), 0.3 + tone(), tone() * 1e-4, (4 * tone()).clip(-1, 1), 9 * tone()],
+    ids=["silence", "offset", "quiet", "clipped", "beyond full scale"],
+)
+def test_no_level_is_a_fault(write, samples):
+    sig = AudioReader(RATE)(write(samples, subtype="FLOAT"), 1.0)
+    assert torch.equal(sig, torch.from_numpy(samples).float())
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_another_sample_rate_is_resampled_where_that_is_asked_for(write, rate):
+    path = write(tone(rate=rate), rate)
+    with pytest.raises(BadAudio, match=f"clip.wav: has {rate} samples per second, not 16000"):
+        AudioReader(RATE)(path, 1.0)
+    sig = AudioReader(RATE, resample=True)(path, 1.0)
+    inside = slice(200, -200)
+    assert sig.shape == (RATE,)
+    assert (sig - torch.from_numpy(tone()))[inside].abs().max() < 1e-2
+
+
+def test_channels_become_their_mean_where_that_is_asked_for(write):
+    path = write(np.stack([tone(), np.zeros(RATE)], 1))
+    with pytest.raises(BadAudio, match="clip.wav: has 2 channels, not one"):
+        AudioReader(RATE, resample=True)(path, 1.0)
+    sig = AudioReader(RATE, mix_down=True)(path, 1.0)
+    assert (sig - torch.from_numpy(tone() / 2)).abs().max() < 1e-4
+
+
+def test_a_reader_in_another_process_gives_the_same(write):
+    path = write(np.stack([tone(rate=22050)] * 2, 1), 22050)
+    reader = AudioReader(RATE, resample=True, mix_down=True)
+    expected = reader(path, 1.0)
+    assert torch.equal(pickle.loads(pickle.dumps(reader))(path, 1.0), expected)
+
+
+@pytest.mark.parametrize(
+    "samples, kwargs, reason",
+    [
+        (tone(), {"keep": 0.5}, "lasts 0.49.* s where the manifest says 1 s"),
+        (tone(), {"keep": 0.5, "name": "clip.flac"}, "cannot be read"),
+        (tone(), {"keep": 0.5, "name": "clip.mp3"}, "lasts 0.* s where the manifest says 1 s"),
+        (tone(), {"keep": 0.0}, "cannot be read"),
+        (tone(1.2), {}, "lasts 1.2 s where the manifest says 1 s"),
+        (tone(0), {}, "has no samples"),
+        (np.append(tone(), np.nan), {"subtype": "FLOAT"}, "samples that are NaN or infinite"),
+        (np.append(tone(), -np.inf), {"subtype": "FLOAT"}, "samples that are NaN or infinite"),
+        (tone(rate=22047), {"rate": 22047}, "has 22047 samples per second, too odd for 16000"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_name_and_the_reason(write, samples, kwargs, reason):
+    path = write(samples, **kwargs)
+    with pytest.raises(BadAudio, match=f"{os.path.basename(path)}: .*{reason}"):
+        AudioReader(RATE, resample=True)(path, 1.0)
+
+
+@pytest.mark.parametrize("what", ["text", "folder", "nothing"])
+def test_what_is_no_audio_is_refused_with_its_name(tmp_path, what):
+    path = tmp_path / "clip.wav"
+    if what == "text":
+        path.write_text("RIFF, this is not")
+    elif what == "folder":
+        path.mkdir()
+    with pytest.raises(BadAudio, match="clip.wav: cannot be read"):
+        AudioReader(RATE)(str(path), 1.0)
+
+
+@pytest.mark.parametrize(
+    "seconds, expected, good",
+    [(1.0, 1.09, True), (1.0, 0.91, True), (1.0, 1.11, False), (20.0, 20.19, True),
+     (20.0, 20.21, False), (20.0, 19.79, False)],
+)  # fmt: skip
+def test_a_length_may_differ_by_a_tenth_of_a_second_or_a_hundredth(write, seconds, expected, good):
+    path = write(tone(seconds, rate=8000), 8000)
+    if good:
+        assert len(AudioReader(8000)(path, expected)) == seconds * 8000
+    else:
+        with pytest.raises(BadAudio, match="where the manifest says"):
+            AudioReader(8000)(path, expected)
+
+
+def test_a_length_that_only_the_header_has_is_refused_before_memory_is_taken(write):
+    path = write(tone(), name="clip.flac")
+    with open(path, "r+b") as file:
+        file.seek(21)  # the last 36 bits of these 5 bytes count the samples
+        file.write(b"\xff" * 5)
+    with pytest.raises(BadAudio, match="lasts 4.295e[+]06 s where the manifest says 1 s"):
+        AudioReader(RATE)(path, 1.0)
+
+
+def test_a_waveform_shorter_than_what_is_needed_is_refused_after_resampling(write):
+    path = write(tone(0.09, rate=8000), 8000)
+    reader = AudioReader(RATE, resample=True, min_samples=1440)
+    assert len(reader(path, 0.15)) == 1440
+    reader = AudioReader(RATE, resample=True, min_samples=1441)
+    with pytest.raises(BadAudio, match="clip.wav: has 1440 samples, 1441 are needed"):
+        reader(path, 0.15)
