@@ -4,8 +4,6 @@ import dataclasses
 import difflib
 import os
 import re
-import sys
-from contextlib import contextmanager
 
 import ruamel.yaml
 import speechbrain as sb
@@ -13,6 +11,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
+
+from ..ranks import world_size
 
 logger = get_logger(__name__)
 
@@ -27,15 +27,6 @@ RECIPE_KEYS = {
     "brain_class", "modules", "optimizer", "checkpointer", "epoch_counter", "output_folder",
     "seed", "prepare", "evaluate",
 }  # fmt: skip
-
-
-@contextmanager
-def clear_errors():
-    """Ends the program with one line where the input or a missing extra is at fault."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"error: {error}")
 
 
 def parse_arguments(argv):
@@ -100,6 +91,10 @@ def parse_arguments(argv):
     _check_overrides(argv, overrides, document, hparams_file)
     for option in run_opts.overridden_args & set(document):
         overrides[option] = run_opts[option]
+    # SpeechBrain refuses to have both: the one of the command line wins over that of the YAML.
+    by_time, by_steps = "ckpt_interval_minutes", "ckpt_interval_steps"
+    if by_steps in run_opts.overridden_args and by_time not in run_opts.overridden_args:
+        overrides.update({by_time: 0} if by_time in document else {})
     return hparams_file, run_opts, overrides
 
 
@@ -168,6 +163,20 @@ def _did_you_mean(key, known):
     return f"; did you mean {close[0]!r}?" if close else "; remove it or correct its name"
 
 
+def run_folder(output_folder, options):
+    """Where a run writes: a try with --debug must not touch the real run beside it.
+
+    Arguments
+    ---------
+    output_folder : str
+        Of the YAML.
+    options : RunOptions or speechbrain.Brain
+        Has ``debug`` and ``debug_persistently``.
+    """
+    trial = options.debug and not options.debug_persistently
+    return os.path.join(output_folder, "debug") if trial else output_folder
+
+
 def show_options(brain):
     """Logs the run options that are in force, and what one step sees.
 
@@ -178,10 +187,11 @@ def show_options(brain):
     """
     options = ", ".join(f"{name} {getattr(brain, name)}" for name in OPTIONS_SHOWN)
     logger.info(f"In force: {options}")
-    ranks = torch.distributed.get_world_size() if brain.distributed_launch else 1
-    seconds = brain.hparams.batch_seconds
-    total = seconds * ranks * brain.grad_accumulation_factor
+    size, unit = brain.hparams.batch_seconds, "s of speech"
+    if brain.hparams.batch_clips is not None:
+        size, unit = brain.hparams.batch_clips, "clips"
+    total = size * world_size() * brain.grad_accumulation_factor
     logger.info(
-        f"One step sees up to {total:g} s of speech: {seconds:g} s x {ranks} rank(s) x "
+        f"One step sees up to {total:g} {unit}: {size:g} x {world_size()} rank(s) x "
         f"{brain.grad_accumulation_factor} accumulated"
     )

@@ -1,20 +1,28 @@
-"""The log points of a run: one JSON line each, SpeechBrain's loggers, and the report."""
+"""The log of a run: one JSON line per log point, SpeechBrain's loggers, and the report."""
 
+import functools
 import json
 import math
 import os
 
-from speechbrain.utils.distributed import if_main_process, main_process_only
+from speechbrain.utils import train_logger as speechbrain_loggers
+from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 
 from ..monitors import health_warnings
 from ..plots import plot_report
+from ..ranks import on_main_process
+from .checkpoints import NO_SPACE
 
 logger = get_logger(__name__)
 
 
 class RunLog:
-    """Writes ``metrics.jsonl`` and ``report.png`` into a folder, and feeds SpeechBrain's loggers.
+    """Writes the log files of a run into a folder, and feeds SpeechBrain's loggers.
+
+    ``metrics.jsonl`` has the log points, ``left_out.jsonl`` what was left out of training, and
+    ``report.png`` is drawn from the former. What there is no space for is warned of once and left
+    out, a line as a whole: a full disk ends no run. Every rank has to call the methods.
 
     Arguments
     ---------
@@ -32,8 +40,9 @@ class RunLog:
     >>> log = RunLog(str(getfixture("tmpdir")), [], codebook_size=320, warmup_steps=100)
     >>> record = {"stage": "train", "loss": 3.0, "accuracy": 0.1, "code_perplexity": [90.0]}
     >>> log.write({"step": 10, **record})
+    >>> in_checkpoint = log.positions()
     >>> log.write({"step": 20, **record})
-    >>> log.forget_after(10)
+    >>> log.rewind(in_checkpoint, 10)
     >>> [json.loads(line)["step"] for line in open(log.metrics_file)]
     [10]
     """
@@ -45,12 +54,16 @@ class RunLog:
         self.warmup_steps = warmup_steps
         self.warned = set()
         self.metrics_file = os.path.join(folder, "metrics.jsonl")
+        self.left_out_file = os.path.join(folder, "left_out.jsonl")
+        for train_logger in train_loggers:
+            if type(train_logger) is speechbrain_loggers.TensorboardLogger:
+                logger.warning(
+                    "train_loggers: SpeechBrain's TensorboardLogger (1.1.2) doubles steps after a "
+                    "resume; say !new:brainquant.training.tensorboard.TensorboardLogger instead"
+                )
 
     def write(self, record):
         """Writes one log point everywhere, and warns, once, of what looks wrong in it.
-
-        Every rank has to call it: SpeechBrain's ``log_stats`` ends in a broadcast, and calling it
-        on the main process only, as its recipes do in 1.1.2, hangs the others.
 
         Arguments
         ---------
@@ -69,46 +82,146 @@ class RunLog:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in record.items()
         }
-        if if_main_process():
-            os.makedirs(self.folder, exist_ok=True)
-            with open(self.metrics_file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+        # Loggers have one curve per name: the mean of an epoch is not a point on that of intervals.
+        prefix = "" if current else "epoch_"
         # Not "epoch" as meta: SpeechBrain's W&B logger takes it for the step of its x axis.
         numbers = {
-            name: value
+            name if name == "epoch" else prefix + name: value
             for name, value in record.items()
             if name != "step" and isinstance(value, (int, float))
         }
-        for train_logger in self.train_loggers:
-            stats = {f"{record['stage']}_stats": numbers}
-            train_logger.log_stats({"step": record["step"]}, **stats, verbose=False)
+        on_main_process(lambda: self._write_everywhere(record, numbers))
         if record["stage"] != "train":
             logger.info(summary(record))
 
-    @main_process_only
-    def forget_after(self, step):
-        """Drops what was logged after the checkpoint that a run resumes from.
+    def leave_out(self, record):
+        """Writes down what was left out of training, into ``left_out.jsonl``.
 
         Arguments
         ---------
-        step : int
-            Optimiser steps in the checkpoint; 0 where there is none.
+        record : dict
+            ``step``, ``kind``, which is "clip" or "step", ``reason``, and what tells which it was.
         """
-        if not os.path.exists(self.metrics_file):
-            return
-        with open(self.metrics_file, encoding="utf-8") as file:
-            lines = [line for line in file if line.endswith("\n")]
-        kept = [line for line in lines if step > 0 and json.loads(line)["step"] <= step]
-        with open(self.metrics_file + ".part", "w", encoding="utf-8") as file:
-            file.writelines(kept)
-        os.replace(self.metrics_file + ".part", self.metrics_file)
+        on_main_process(lambda: self._append(self.left_out_file, record))
+
+    # ---- on the main process ---------------------------------------------------------------
+
+    def _write_everywhere(self, record, numbers):
+        self._append(self.metrics_file, record)
+        step = record["step"]
+        for train_logger in self.train_loggers:
+            # Here it is called on the main process only, where SpeechBrain lets it wait for nobody.
+            log = functools.partial(
+                train_logger.log_stats,
+                {"step": step},
+                **{f"{record['stage']}_stats": numbers},
+                verbose=False,
+            )
+            self._if_space(
+                log,
+                name=f"{type(train_logger).__name__} of train_loggers",
+                path=getattr(train_logger, "save_file", None),
+                lost=f"steps from {step} on",
+            )
+
+    def _append(self, path, record):
+        def append():
+            os.makedirs(self.folder, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+        self._if_space(append, name=path, path=path, lost=f"lines from step {record['step']} on")
+
+    def _if_space(self, call, *, name, lost, path=None):
+        """Calls what writes; where there is no space for it, warns once."""
+        size = _size(path) if path else 0
+        try:
+            call()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            if path and _size(path) > size:
+                os.truncate(path, size)  # half a line
+            if name not in self.warned:
+                logger.warning(
+                    f"{name}: no space for {lost} ({error.strerror}); make space on that disk or "
+                    f"in your quota. The run goes on"
+                )
+                self.warned.add(name)
+
+    def _files(self):
+        """Files that only ever grow, by their paths seen from the folder."""
+        loggers = (getattr(train_logger, "save_file", None) for train_logger in self.train_loggers)
+        paths = [self.metrics_file, self.left_out_file, *filter(None, loggers)]
+        return {os.path.relpath(path, self.folder): path for path in paths}
+
+    def positions(self):
+        """How far each file is written, for a checkpoint; no collective.
+
+        Returns
+        -------
+        positions : dict of str to int
+            Bytes, by the file's path seen from the folder.
+        """
+        return {name: _size(path) for name, path in self._files().items()}
+
+    def rewind(self, positions, step):
+        """Drops what was logged after the checkpoint that a run resumes from; all ranks call it.
+
+        Arguments
+        ---------
+        positions : dict or None
+            What ``positions`` gave when it was saved. Without a checkpoint all files of the
+            folder are emptied: they are those of another run.
+        step : int
+            Optimiser steps in the checkpoint.
+        """
+        self._rewind_files(positions)
+        for train_logger in self.train_loggers:
+            place = getattr(train_logger, "save_dir", self.folder)
+            if hasattr(train_logger, "rewind") and (positions or self._is_inside(place)):
+                train_logger.rewind(step)
 
     @main_process_only
+    def _rewind_files(self, positions):
+        for name, path in self._files().items():
+            if positions:
+                self._cut(path, positions.get(name))
+            elif os.path.exists(path) and self._is_inside(path):
+                os.truncate(path, 0)
+
+    def _is_inside(self, path):
+        """A trial with --debug has a folder in that of the real run, and may touch no other."""
+        return not os.path.relpath(path, self.folder).startswith(os.pardir)
+
+    def _cut(self, path, size):
+        """Cuts a file back to a size, or to its last whole line where it is shorter."""
+        if size is None:  # of a logger that is new to the run
+            return
+        present = _size(path)
+        if present < size:
+            logger.warning(
+                f"{path} has {present} bytes, and had {size} when the checkpoint was saved: the "
+                f"run goes on, but the last lines before its checkpoint are lost"
+            )
+        if present:
+            with open(path, "rb+") as file:
+                whole = file.read(size).rfind(b"\n") + 1
+                file.truncate(whole)
+
     def draw_report(self, code_counts, title):
         """Draws ``report.png`` from the log points and the codes of the whole run."""
         image = os.path.join(self.folder, "report.png")
-        plot_report(self.metrics_file, code_counts, image, title=title)
-        logger.info(f"Report: {image}")
+
+        def draw():
+            plot_report(self.metrics_file, code_counts, image, title=title)
+            logger.info(f"Report: {image}")
+
+        on_main_process(lambda: self._if_space(draw, name=image, lost="the report"))
+
+
+def _size(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def summary(record):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brainquant.training.hparams import clear_errors, load_hparams, parse_arguments
+from brainquant.training.hparams import load_hparams, parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 BEST_RQ = str(ROOT / "recipes/ToySpeech/hparams/best_rq.yaml")
@@ -87,9 +87,3 @@ def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
 def test_a_missing_yaml_file_is_named():
     with pytest.raises(ValueError, match="there is no file nowhere.yaml"):
         parse_arguments(["nowhere.yaml"])
-
-
-@pytest.mark.parametrize("kind", [ValueError, ImportError, FileNotFoundError])
-def test_clear_errors_ends_with_one_line(kind):
-    with pytest.raises(SystemExit, match="^error: what to do$"), clear_errors():
-        raise kind("what to do")

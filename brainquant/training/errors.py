@@ -1,0 +1,109 @@
+"""How a run ends that cannot go on: one line, and the right rank blamed."""
+
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from contextlib import contextmanager, suppress
+
+# Of gloo, NCCL and the store in torch 2.11, where there is nobody at the other end any more.
+PEER_HAS_ENDED = re.compile(
+    r"gloo.*(closed by peer|reset by peer|broken pipe|socket closed|pair is not connected)"
+    r"|ncclRemoteError|remote server shutdown|remote peer closed",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class RunError(ValueError):
+    """A run cannot go on; the message says why, and one remedy."""
+
+
+def place_in_run():
+    """Number of this process and of all, known before there is a process group.
+
+    Returns
+    -------
+    rank : int
+    ranks : int
+
+    Example
+    -------
+    >>> place_in_run()
+    (0, 1)
+    """
+    if "LOCAL_RANK" not in os.environ:  # as SpeechBrain tells that several were launched
+        return 0, 1
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+@contextmanager
+def clear_errors(*kinds):
+    """Ends the program with one line and exit status 1 where the fault is no bug.
+
+    One line where the error is of the given kinds, and where another rank of the run has ended: a
+    collective then fails on all the others, and theirs is not the error to look at. What is left
+    is a bug and keeps its traceback. torchrun is told of each, for the summary that it ends with.
+
+    Arguments
+    ---------
+    *kinds : type
+        Kinds of exceptions; without any, those of wrong input and of a missing extra: ValueError,
+        FileNotFoundError and ImportError.
+
+    Example
+    -------
+    >>> with clear_errors():
+    ...     raise ValueError("lr must be positive, got lr=-1; set lr:")
+    Traceback (most recent call last):
+    SystemExit: error: lr must be positive, got lr=-1; set lr:
+    """
+    try:
+        yield
+    except Exception as error:
+        if PEER_HAS_ENDED.search(str(error)):
+            line = error_line("another rank of the run has ended: see its error, not this one")
+            tell_torchrun(line, at_fault=False)
+            sys.exit(line)
+        if isinstance(error, kinds or (ValueError, FileNotFoundError, ImportError)):
+            line = error_line(error)
+            tell_torchrun(line, at_fault=True)
+            sys.exit(line)
+        tell_torchrun(traceback.format_exc(), at_fault=True)
+        raise
+
+
+def error_line(error):
+    """The line that a run ends with; it names the rank where there are several.
+
+    Example
+    -------
+    >>> error_line("no disk")
+    'error: no disk'
+    """
+    rank, ranks = place_in_run()
+    return f"error on rank {rank}: {error}" if ranks > 1 else f"error: {error}"
+
+
+def tell_torchrun(text, *, at_fault):
+    """Writes the file that torchrun's summary shows where this process of it has failed.
+
+    Arguments
+    ---------
+    text : str
+        What to show.
+    at_fault : bool
+        Whether this rank may be shown as the root cause.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    # torchrun takes the earliest for the root cause, in whole seconds, and of several in one
+    # second the lowest rank. One that was killed has the time at which torchrun saw it. So a rank
+    # that only waited gives a time that is later than all those.
+    seconds = int(time.time()) + (0 if at_fault else 10)
+    extra = {"py_callstack": text, "timestamp": str(seconds)}
+    # A disk that is full must not hide the error.
+    with suppress(OSError), open(path, "w", encoding="utf-8") as file:
+        json.dump({"message": {"message": text, "extraInfo": extra}}, file)

@@ -1,0 +1,95 @@
+"""One run at a time in a folder, whatever becomes of the first."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import brainquant.training.run_lock
+from brainquant.training.run_lock import RunLock
+
+HOLDER = """
+import os, sys, time
+from brainquant.training.run_lock import RunLock
+lock = RunLock(sys.argv[1])
+lock.acquire()
+worker = os.fork()
+if worker == 0:
+    time.sleep(600)
+print(worker, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of a folder, with a worker that outlives it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )
+    with process:
+        worker = int(process.stdout.readline())
+        yield process, worker
+        os.kill(worker, signal.SIGKILL)
+        process.kill()
+
+
+def test_the_second_run_is_refused_with_the_first_named_until_that_is_killed(tmp_path, holder):
+    process, worker = holder
+    first = f"host {socket.gethostname()}, process {process.pid}, since 2"
+    for _ in range(2):  # being refused changes nothing
+        with pytest.raises(ValueError) as refused:
+            RunLock(tmp_path).acquire()
+        assert str(tmp_path) in str(refused.value) and first in str(refused.value)
+        assert "another output_folder:" in str(refused.value)
+    process.kill()
+    process.wait()
+    os.kill(worker, 0)  # lives, and has inherited every open file
+    with RunLock(tmp_path):
+        assert f"process {os.getpid()}," in (tmp_path / "run.lock").read_text("utf-8")
+
+
+def taken_elsewhere(folder):
+    """Whether another process finds the folder taken."""
+    lock = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    command = [sys.executable, "-c", lock, str(folder / "run.lock")]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert done.returncode == 0 or "BlockingIOError" in done.stderr
+    return done.returncode != 0
+
+
+def test_a_process_does_not_let_itself_in_twice_and_keeps_its_lock_when_it_tries(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with RunLock(tmp_path):
+        second = RunLock(tmp_path / "link")
+        with pytest.raises(ValueError, match="in use by another run of this process"):
+            second.acquire()
+        second.release()  # of what it does not have
+        assert taken_elsewhere(tmp_path)
+    assert not taken_elsewhere(tmp_path)
+    with RunLock(tmp_path), RunLock(tmp_path / "other"):
+        pass
+
+
+def test_other_ranks_leave_the_lock_to_rank_0(tmp_path, monkeypatch):
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with RunLock(tmp_path):
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+    def no_locks(*arguments):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(brainquant.training.run_lock.fcntl, "lockf", no_locks)
+    with RunLock(tmp_path):
+        pass
+    assert "cannot be locked" in caplog.text and "No locks available" in caplog.text
