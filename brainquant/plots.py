@@ -76,8 +76,12 @@ def plot_report(metrics_file, code_counts, image_file, title=""):
         _time_panel(axes[4], points, "Learning rate", "lr", stages=["train"])
         _histogram_panel(axes[5], counts_GV)
     temporary = f"{os.fspath(image_file)}.{os.getpid()}.tmp"
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, image_file)
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, image_file)
+    finally:
+        if os.path.exists(temporary):  # half a picture, where the disk is full
+            os.remove(temporary)
 
 
 def _read_points(metrics_file):

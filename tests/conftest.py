@@ -30,6 +30,29 @@ def pytest_runtest_setup(item):
         pytest.skip("needs a CUDA GPU")
 
 
+@pytest.fixture
+def fault(record_property):
+    """Records a line of what ``pytest -m faults`` prints at its end."""
+
+    def record(*, injected, expected, seen):
+        record_property("fault", f"{injected}: expected {expected}; seen {seen}")
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter):
+    lines = [
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
+    if lines:
+        terminalreporter.section("faults: injected, expected, seen")
+        for line in sorted(lines):
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A minute of ToySpeech, in a folder with a space in its name."""
@@ -39,30 +62,53 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def run_recipe(corpus, tmp_path):
-    """Runs a ToySpeech recipe as a user does, in a process of its own (or in several)."""
+def start_recipe(corpus, tmp_path):
+    """Starts a ToySpeech recipe as a user does, in a process of its own (or in several)."""
+    started = []
 
-    def run(name, *arguments, ranks=None, output="run", evaluate="null", check=True):
+    def start(
+        name, *arguments, ranks=None, torchrun=(), output="run", evaluate="null", **environment
+    ):
         launcher = [sys.executable]
         if ranks:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+            launcher += torchrun
         command = [
             *launcher, str(RECIPE / "train.py"), str(RECIPE / "hparams" / f"{name}.yaml"),
             "--data_folder", str(corpus), "--output_folder", str(tmp_path / output),
             *TINY[name].split(), "--prepare", "null", "--evaluate", evaluate,
             *(str(argument) for argument in arguments),
         ]  # fmt: skip
-        done = subprocess.run(
+        path = os.pathsep.join([str(ROOT), str(tmp_path)])
+        process = subprocess.Popen(
             command,
             cwd=tmp_path,
             text=True,
-            capture_output=True,
-            timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment},
+            start_new_session=True,
         )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:  # whatever became of it
+        if process.poll() is None:
+            process.terminate()  # torchrun ends its ranks, which are no children of ours
+        process.communicate()
+
+
+@pytest.fixture
+def run_recipe(start_recipe):
+    """Runs a ToySpeech recipe to its end."""
+
+    def run(*arguments, check=True, **options):
+        process = start_recipe(*arguments, **options)
+        stdout, stderr = process.communicate(timeout=300)
         if check:
-            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return done
+            assert process.returncode == 0, stdout[-2000:] + stderr[-4000:]
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     return run
 

@@ -1,4 +1,4 @@
-"""Brains: base.py runs and watches a pretraining, the others add forward and objective."""
+"""Brains: watched.py logs a pretraining, base.py anneals, the others say forward and objective."""
 
 from .base import PretrainBrain
 from .best_rq import BestRQBrain

@@ -9,7 +9,7 @@ import torch
 
 from ..features import pad_to_stacks, relative_lengths, stack_frames
 from ..losses import code_cross_entropy
-from ..masking import check_mask, span_mask, stack_mask
+from ..masking import check_mask, stack_mask
 from .base import PretrainBrain
 
 
@@ -36,6 +36,12 @@ class BestRQBrain(PretrainBrain):
         self.hparams.compute_features.to(self.device)
         check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
         self.check_sizes()
+
+    @property
+    def min_samples(self):
+        """The shortest clip that a span of masked frames with a target fits into."""
+        hop = self.hparams.compute_features.compute_STFT.hop_length
+        return (max(self.hparams.mask_length, self.hparams.stack) - 1) * hop
 
     def check_sizes(self):
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
@@ -110,14 +116,7 @@ class BestRQBrain(PretrainBrain):
         codes_BSG = self.quantiser.encode(stack_frames(feats_BTF, self.hparams.stack))
 
         generator = self.generator(stage)
-        mask_BT = span_mask(
-            frames_B,
-            feats_BTF.shape[1],
-            self.hparams.mask_ratio,
-            self.hparams.mask_length,
-            align=self.hparams.stack,
-            generator=generator,
-        )
+        mask_BT = self.draw_mask(frames_B, feats_BTF.shape[1], generator, align=self.hparams.stack)
         noise_BTF = torch.randn(feats_BTF.shape, generator=generator, device=feats_BTF.device)
         noise_BTF = noise_BTF * self.hparams.noise_std + self.hparams.noise_mean
         feats_BTF = torch.where(mask_BT[..., None], noise_BTF, feats_BTF)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..losses import contrastive_loss, sample_negatives
-from ..masking import check_mask, lengths_to_mask, span_mask
+from ..masking import check_mask, lengths_to_mask
 from .base import PretrainBrain
 
 
@@ -76,12 +76,23 @@ class Wav2Vec2Brain(PretrainBrain):
         """Encoder frames of an utterance."""
         return int(self.raw("extractor").get_output_lengths(torch.tensor(num_samples)))
 
-    def frame_times(self, num_frames):
-        """Seconds at the middle of each encoder frame."""
+    def field_and_stride(self):
+        """Samples that an encoder frame sees, and from one frame to the next."""
         field, stride = 1, 1
         extractor = self.raw("extractor")
         for kernel, step in zip(extractor.kernel_sizes, extractor.strides):
             field, stride = field + (kernel - 1) * stride, stride * step
+        return field, stride
+
+    @property
+    def min_samples(self):
+        """The shortest clip that a span of masked frames fits into."""
+        field, stride = self.field_and_stride()
+        return field + (self.hparams.mask_length - 1) * stride
+
+    def frame_times(self, num_frames):
+        """Seconds at the middle of each encoder frame."""
+        field, stride = self.field_and_stride()
         return (np.arange(num_frames) * stride + field / 2) / self.hparams.sample_rate
 
     def compute_forward(self, batch, stage):
@@ -90,13 +101,7 @@ class Wav2Vec2Brain(PretrainBrain):
         latents_BTC, penalty = self.modules.extractor(wavs_BL, lengths_B)
         frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
         generator = self.generator(stage)
-        mask_BT = span_mask(
-            frames_B,
-            latents_BTC.shape[1],
-            self.hparams.mask_ratio,
-            self.hparams.mask_length,
-            generator=generator,
-        )
+        mask_BT = self.draw_mask(frames_B, latents_BTC.shape[1], generator)
         encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, mask_BT)
         context_ND = self.modules.context_proj(encoded_BTD[mask_BT])
         quantised = self.modules.quantiser(

@@ -1,34 +1,90 @@
-"""Optimiser steps that never put anything into the parameters that is not finite."""
+"""Optimiser steps that see every batch once and take in nothing that is not finite."""
 
 import math
 
 import speechbrain as sb
 import torch
+from speechbrain import Stage
 from speechbrain.utils.logger import get_logger
+
+from ..ranks import gather_over_ranks, rank, world_size
+from .errors import RunError
 
 logger = get_logger(__name__)
 
 
 class FiniteStepsBrain(sb.Brain):
-    """A Brain whose ``optimizers_step`` clips everything and leaves out what is not finite.
+    """A Brain whose steps are means over their batches, clipped, and left out if not finite.
 
     Reads ``hparams.lr_schedule``, called with the optimiser and the number of the step, from 1.
+    The sampler of ``fit`` is a ``brainquant.data.batches.RankBatchSampler``.
     """
 
     grad_norm = float("nan")  # of the last step, before clipping
+    nonfinite_in_a_row = 0
+    turns = math.inf  # batches of this rank in what is left of the epoch
+    should_step = False
 
-    def check_loss_isfinite(self, loss):
-        """Left to ``optimizers_step``, where all ranks see the same gradients.
+    @property
+    def batch_number(self):
+        """Number of this rank's batch in the epoch, from 0, counted over ranks."""
+        return self.train_sampler.start + (self.step - 1) * world_size() + rank()
 
-        SpeechBrain 1.1.2 raises on the rank that sees the loss, and the others wait for ever.
+    def tick(self, phase):
+        """Called before each phase of a step; all ranks go through the same in the same order."""
+
+    def start_steps(self):
+        """Forgets what belongs to no step yet; called when an epoch starts."""
+        self.step_batches = []  # the IDs of each micro-batch of this step
+        self.losses_finite = True
+        self.buffers = BufferCopies(self.modules)
+
+    def share_of_step(self, batch):
+        """What the loss of this micro-batch is multiplied with.
+
+        A step's gradient is the mean over its batches on all ranks. The last step of an epoch
+        may have fewer than the others, and a rank none at all: it goes through the step with a
+        placeholder that counts for nothing. (SpeechBrain 1.1.2 drops the batches after the last
+        full accumulation.)
         """
+        if is_empty(batch):
+            return 0.0
+        in_step = world_size() * self.grad_accumulation_factor
+        first = (self.step - 1) // self.grad_accumulation_factor * in_step
+        left = self.train_sampler.total - self.train_sampler.start - first
+        return world_size() / min(in_step, left)
+
+    def fit_batch(self, batch):
+        """One micro-batch, and at the end of its group a step."""
+        group_ends = self.step % self.grad_accumulation_factor == 0
+        self.should_step = group_ends or self.step == self.turns
+        self.step_batches.append([] if is_empty(batch) else list(getattr(batch, "id", [])))
+        self.on_fit_batch_start(batch, self.should_step)
+        self.tick("the forward pass")
+        with self.no_sync(not self.should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, Stage.TRAIN)
+            finite = torch.isfinite(loss)
+            self.losses_finite = finite & self.losses_finite
+            self.tick("the backward pass")
+            # A loss that is not finite makes its gradients so: all ranks then see it in theirs.
+            poison = torch.where(finite, 1.0, math.nan)
+            self.scaler.scale(loss * self.share_of_step(batch) * poison).backward()
+        if self.should_step:
+            self.tick("the optimiser's step")
+            self.optimizers_step()
+        self.on_fit_batch_end(batch, outputs, loss, self.should_step)
+        return loss.detach()
 
     def optimizers_step(self):
-        """Clips all parameters, then steps, unless a gradient is not finite.
+        """Clips all parameters, then steps, unless a gradient is not finite on some rank.
 
         SpeechBrain 1.1.2 clips the first parameter group only, clips to zero with
-        ``max_grad_norm: 0``, climbs the gradient with -1, and steps on NaN gradients. Here 0 and
-        below mean no clipping, and a step with a gradient that is not finite is left out.
+        ``max_grad_norm: 0``, climbs the gradient with -1, steps on NaN gradients, and stops the
+        one rank that sees a loss that is not finite while the others wait. Here 0 and below mean
+        no clipping, and a step that is not finite leaves nothing behind: neither parameters nor
+        optimiser, schedule or buffers (moving averages of a quantiser or a normalisation) change.
         """
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -38,23 +94,91 @@ class FiniteStepsBrain(sb.Brain):
             self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
             self.scaler.step(self.optimizer)
             self.optimizer_step += 1
+            self.nonfinite_in_a_row = 0
+            self.buffers.keep()
         else:
-            self.count_nonfinite_step()
+            self.buffers.restore()
+            self.leave_out_step()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.step_batches, self.losses_finite = [], True
 
-    def count_nonfinite_step(self):
-        """Warns of a step that was left out, and ends the run after nonfinite_patience of them."""
-        if self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
+    def leave_out_step(self):
+        """Writes down a step that was left out; ends the run after nonfinite_patience in a row."""
+        # Gradients are the same on all ranks: each of them comes here.
+        ranks = gather_over_ranks((self.step_batches, bool(self.losses_finite)))
+        losses_finite = all(finite for _, finite in ranks)
+        if losses_finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
             return  # fp16 finds its scale by trying: that is no fault of the run
-        self.nonfinite_count += 1
+        self.nonfinite_in_a_row += 1
+        what = "a gradient" if losses_finite else "the loss"
+        self.on_step_left_out(what, [ids for batches, _ in ranks for ids in batches])
         text = (
-            f"step {self.optimizer_step + 1} left out: a gradient is not finite "
-            f"({self.nonfinite_count} in this epoch, nonfinite_patience {self.nonfinite_patience})"
+            f"step {self.optimizer_step + 1} left out: {what} is not finite "
+            f"({self.nonfinite_in_a_row} in a row, nonfinite_patience {self.nonfinite_patience})"
         )
-        if self.nonfinite_count > self.nonfinite_patience:
-            raise ValueError(
+        if self.nonfinite_in_a_row > self.nonfinite_patience:
+            raise RunError(
                 f"{text}; parameters and checkpoints are as before it. Try a lower lr:, a longer "
-                f"warmup_steps:, precision: fp32, and look for silent or broken audio"
+                f"warmup_steps:, precision: fp32, and listen to the clips in left_out.jsonl"
             )
         logger.warning(text)
+
+    def on_step_left_out(self, what, ids):
+        """Called on every rank with what was not finite and the IDs of each micro-batch."""
+
+    def check_finite(self):
+        """Raises a RunError where something that a checkpoint would keep is not finite.
+
+        Buffers may hold infinities on purpose (masks), but no NaN.
+        """
+        bad = [name for name, p in self.modules.named_parameters() if not p.isfinite().all()]
+        bad += [name for name, b in self.modules.named_buffers() if b.isnan().any()]
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and not value.isfinite().all():
+                    bad.append(f"{name} of the optimiser")
+        # Asked on every rank, so that all of them end together.
+        bad = [name for names in gather_over_ranks(bad) for name in names]
+        if bad:
+            raise RunError(
+                f"{bad[0]} is not finite at step {self.optimizer_step}: no checkpoint is written "
+                f"over the last good one. Set max_grad_norm: to about 1, or a lower lr:"
+            )
+
+
+def is_empty(batch):
+    """Whether a batch is a placeholder; those of SpeechBrain's own loaders never are."""
+    return getattr(batch, "is_empty", False)
+
+
+class BufferCopies:
+    """Buffers as the last good step left them.
+
+    Arguments
+    ---------
+    modules : torch.nn.Module
+        Whose buffers are kept.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> copies = BufferCopies(norm)
+    >>> _ = norm(torch.tensor([[1.0], [float("nan")]]))
+    >>> copies.restore()
+    >>> norm.running_mean, norm.num_batches_tracked
+    (tensor([0.]), tensor(0))
+    """
+
+    def __init__(self, modules):
+        # All of them in each step: batch norms change theirs without counting up `_version`.
+        self.buffers = list(modules.buffers())
+        self.copies = [buffer.clone() for buffer in self.buffers]
+
+    def keep(self):
+        """Remembers the buffers."""
+        torch._foreach_copy_(self.copies, self.buffers)
+
+    def restore(self):
+        """Gives the buffers the values of the last ``keep``."""
+        torch._foreach_copy_(self.buffers, self.copies)

@@ -8,28 +8,32 @@ The YAML says what is trained:
 import sys
 
 import speechbrain as sb
-import torch
-from speechbrain.utils.distributed import ddp_init_group, run_on_main
+from speechbrain.utils.distributed import run_on_main
 
-from brainquant.data.manifests import make_loaders
-from brainquant.training.hparams import clear_errors, load_hparams, parse_arguments
+from brainquant.data.batches import make_loaders
+from brainquant.ranks import join_group, leave_group
+from brainquant.training.errors import RunError, clear_errors
+from brainquant.training.hparams import load_hparams, parse_arguments, run_folder
+from brainquant.training.run_lock import RunLock
 
 if __name__ == "__main__":
     with clear_errors():
         hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
-        ddp_init_group(run_opts)
+        join_group(run_opts)
         hparams = load_hparams(hparams_file, overrides)
-        sb.create_experiment_directory(hparams["output_folder"], hparams_file, overrides)
+        folder = run_folder(hparams["output_folder"], run_opts)
+        lock = RunLock(folder)
+        lock.acquire()
+        sb.create_experiment_directory(folder, hparams_file, overrides)
         if hparams["prepare"]:
             run_on_main(hparams["prepare"])
-        train_loader, valid_loader = make_loaders(hparams)
         brain = hparams["brain_class"](
             hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
         )
+        train_loader, valid_loader = make_loaders(hparams, min_samples=brain.min_samples)
 
-    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-    if hparams["evaluate"]:
-        run_on_main(hparams["evaluate"], [brain, hparams_file, overrides])
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()  # a rank that just exits makes gloo abort others
+    with clear_errors(RunError):
+        brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+        if hparams["evaluate"]:
+            brain.evaluate_once(hparams["evaluate"], hparams_file, overrides)
+        leave_group()

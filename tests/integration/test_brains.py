@@ -2,47 +2,23 @@
 
 import json
 import math
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.checkpoints import Checkpointer
+from tiny_run import build, fit
 
-from brainquant.data.manifests import make_loaders
-from brainquant.training.hparams import load_hparams, parse_arguments
-
-RECIPES = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
-TINY = {
-    "best_rq": {"num_layers": 1, "d_model": 16, "cb_vocab": 32},
-    "wav2vec2": {"num_layers": 1, "d_model": 16, "channels": 16, "num_negatives": 10},
-}
+from brainquant.data.batches import AudioBatch
+from brainquant.training.errors import RunError
 
 
 @pytest.fixture
 def make_brain(corpus, tmp_path):
     """Builds the Brain of a recipe, with a tiny model, and its hyperparameters."""
-
-    def make(name, run_options="", **overrides):
-        argv = [str(RECIPES / f"{name}.yaml"), "--noprogressbar", *run_options.split()]
-        hparams_file, run_opts, from_command_line = parse_arguments(argv)
-        overrides = {
-            "data_folder": str(corpus), "output_folder": str(tmp_path), "train_loggers": [],
-            "batch_seconds": 8, "num_buckets": 4, "warmup_steps": 2, **TINY[name], **overrides,
-            **from_command_line,
-        }  # fmt: skip
-        hparams = load_hparams(hparams_file, overrides)
-        brain = hparams["brain_class"](
-            hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
-        )
-        return brain, hparams
-
-    return make
-
-
-def fit(brain, hparams):
-    train_loader, valid_loader = make_loaders(hparams)
-    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    return lambda name, *args, **overrides: build(name, corpus, tmp_path, *args, **overrides)
 
 
 def noise(seed, *lengths):
@@ -105,7 +81,8 @@ def test_update_temp_reaches_every_quantiser_among_the_modules(make_brain):
 
     stock = GumbelVectorQuantizer(8, 4, (2.0, 0.25, 0.9), 2, 4)
     brain.modules["other"] = Holder(stock)
-    brain.optimizer_step = 5
+    brain.optimizer_step, brain.step = 5, 1
+    brain.train_sampler = SimpleNamespace(start=0)
     brain.on_fit_batch_start(None, True)
     assert stock.curr_temp == pytest.approx(2.0 * 0.9**5)
     assert brain.quantiser.curr_temp == pytest.approx(2.0 * 0.999**5)
@@ -117,6 +94,7 @@ def test_all_parameter_groups_are_clipped_and_no_limit_means_none(make_brain):
         first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
         brain.optimizer = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
         hparams["lr_schedule"].base_lr = brain.hparams.lr_schedule.warmup = 1.0
+        brain.start_steps()
         first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4.0])
         brain.optimizers_step()
         assert brain.grad_norm == pytest.approx(5.0)
@@ -125,16 +103,93 @@ def test_all_parameter_groups_are_clipped_and_no_limit_means_none(make_brain):
         assert (moved < 0).all()  # down the gradient
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_the_parameters(make_brain):
+@pytest.mark.parametrize("what", ["the loss", "a gradient"])
+def test_what_is_not_finite_never_reaches_parameters_or_buffers(make_brain, tmp_path, what):
     brain, hparams = make_brain("best_rq", optimizer_step_limit=50, nonfinite_patience=2)
-    objectives = brain.compute_objectives
-    brain.compute_objectives = lambda *arguments: (
-        objectives(*arguments) * (math.nan if brain.optimizer_step >= 1 else 1.0)
-    )
-    with pytest.raises(ValueError, match="nonfinite_patience 2.*Try a lower lr"):
+    brain.modules["norm"] = norm = torch.nn.BatchNorm1d(1)
+    objectives, clips = brain.compute_objectives, []
+
+    def breaking(predictions, batch, stage):
+        loss = objectives(predictions, batch, stage)
+        if brain.optimizer_step < 1:
+            return loss
+        clips.append(batch.id)
+        norm(torch.full((2, 1), math.nan))
+        if what == "the loss":
+            return loss + torch.tensor(math.inf)  # whose gradients alone would be finite
+        return loss + (loss - loss.detach()).abs().sqrt()  # infinite gradient
+
+    brain.compute_objectives = breaking
+    with pytest.raises(RunError, match=f"{what} is not finite.*nonfinite_patience 2.*Try a lower"):
         fit(brain, hparams)
-    assert brain.optimizer_step == 1
-    assert all(torch.isfinite(p).all() for p in brain.modules.parameters())
+    assert brain.optimizer_step == 1 and brain.nonfinite_in_a_row == 3
+    assert all(torch.isfinite(t).all() for t in brain.modules.state_dict().values())
+    lines = (tmp_path / "left_out.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["ids"] for line in lines] == [[ids] for ids in clips]
+    assert {json.loads(line)["reason"] for line in lines} == {f"{what} is not finite"}
+
+
+def test_only_steps_in_a_row_that_are_not_finite_end_a_run(make_brain):
+    brain, hparams = make_brain("best_rq", optimizer_step_limit=6, nonfinite_patience=1)
+    objectives, count = brain.compute_objectives, 0
+
+    def every_second(predictions, batch, stage):
+        nonlocal count
+        count += 1
+        return objectives(predictions, batch, stage) * (math.nan if count % 2 else 1.0)
+
+    brain.compute_objectives = every_second
+    fit(brain, hparams)
+    assert brain.optimizer_step == 6
+
+
+def test_fp16_finding_its_scale_is_no_fault_but_a_loss_is(make_brain, tmp_path):
+    brain, hparams = make_brain("best_rq", optimizer_step_limit=3, nonfinite_patience=1)
+    # 2 to the power of 130 is beyond float32: the first gradients overflow, not the losses.
+    brain.scaler = torch.GradScaler("cpu", init_scale=2.0**126, backoff_factor=2.0**-30)
+    brain.compute_objectives = scaled(brain.compute_objectives, 2.0**10)
+    fit(brain, hparams)
+    assert brain.optimizer_step == 3 and brain.scaler.get_scale() < 2.0**126
+    assert not (tmp_path / "left_out.jsonl").exists()
+    brain, hparams = make_brain("best_rq", optimizer_step_limit=6, nonfinite_patience=1)
+    brain.scaler = torch.GradScaler("cpu", init_scale=2.0**16)
+    brain.compute_objectives = scaled(brain.compute_objectives, math.inf)
+    with pytest.raises(RunError, match="the loss is not finite"):
+        fit(brain, hparams)
+
+
+def scaled(objectives, factor):
+    return lambda predictions, batch, stage: objectives(predictions, batch, stage) * factor
+
+
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_batch_without_clips_and_silence_leave_everything_finite(make_brain, name, precision):
+    brain, hparams = make_brain(name, precision=precision)
+    nothing = AudioBatch([], placeholder_samples=16000)
+    brain.train_sampler, brain.step = SimpleNamespace(start=0, total=1), 1
+    hparams["epoch_counter"].current = 1
+    brain.init_optimizers()
+    brain.start_steps()
+    before = [p.clone() for p in brain.modules.parameters()]
+    brain.optimizer.param_groups[0]["weight_decay"] = 0.0
+    assert torch.isfinite(brain.fit_batch(nothing))
+    assert brain.grad_norm == 0.0 and brain.optimizer_step == 1
+    assert all(map(torch.equal, before, brain.modules.parameters()))
+    assert all(float(v) == 0 for v in brain.window.values.values())
+    silence = AudioBatch([{"id": "s", "sig": torch.zeros(48000)}], placeholder_samples=1)
+    assert torch.isfinite(brain.fit_batch(silence))
+    assert math.isfinite(brain.grad_norm) and brain.optimizer_step == 2
+    assert all(p.isfinite().all() for p in brain.modules.parameters())
+
+
+def test_the_last_step_of_an_epoch_is_a_mean_of_the_batches_that_are_left(make_brain):
+    brain, _ = make_brain("best_rq", grad_accumulation_factor=4)
+    brain.train_sampler = SimpleNamespace(start=3, total=9)  # a step of 4 and one of 2
+    shares = []
+    for brain.step in range(1, 7):
+        shares.append(brain.share_of_step(noise(0, 16000)))
+    assert shares == [0.25] * 4 + [0.5] * 2
 
 
 def test_masks_differ_by_batch_and_epoch_and_are_drawn_again_alike(make_brain):
@@ -142,6 +197,7 @@ def test_masks_differ_by_batch_and_epoch_and_are_drawn_again_alike(make_brain):
     draws = {}
     for epoch, step in [(1, 1), (1, 2), (2, 1), (1, 1)]:
         hparams["epoch_counter"].current, brain.step = epoch, step
+        brain.train_sampler = SimpleNamespace(start=0)
         draws.setdefault((epoch, step), []).append(
             torch.rand(4, generator=brain.generator(Stage.TRAIN)).tolist()
         )
@@ -212,7 +268,8 @@ def test_sizes_that_do_not_fit_are_named_before_the_first_step(
         make_brain(name, **overrides)
 
 
-def test_an_accumulation_longer_than_an_epoch_is_refused(make_brain):
-    brain, hparams = make_brain("best_rq", grad_accumulation_factor=1000)
-    with pytest.raises(ValueError, match="grad_accumulation_factor is 1000, but an epoch has"):
-        fit(brain, hparams)
+def test_a_checkpointer_that_a_kill_can_break_is_refused(make_brain, tmp_path):
+    brain, hparams = make_brain("best_rq")
+    stock = Checkpointer(tmp_path)
+    with pytest.raises(ValueError, match="checkpointer: speechbrain.*!new:brainquant.training"):
+        type(brain)(hparams["modules"], hparams["optimizer"], hparams, {}, stock)

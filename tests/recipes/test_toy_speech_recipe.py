@@ -18,9 +18,12 @@ MORE_KEYS = {
 @pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
 def test_debug_runs_and_leaves_the_real_run_alone(name, run_recipe, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").write_text("precious")
+    names = ("metrics.jsonl", "train_log.txt")
+    for file in names:
+        (tmp_path / "run" / file).write_text("precious")
     run_recipe(name, "--debug", "--device", "cpu")
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == "precious"
+    for file in names:
+        assert (tmp_path / "run" / file).read_text() == "precious"
     assert (tmp_path / "run" / "debug" / "report.png").stat().st_size > 10_000
 
 

@@ -1,0 +1,122 @@
+"""A run that was interrupted equals one that was not, to the last bit."""
+
+import pytest
+from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
+from torch.multiprocessing import ProcessRaisedException
+
+from brainquant.training.errors import RunError
+
+EPOCHS = {"number_of_epochs": 2, "optimizer_step_limit": 1000, "log_interval": 2}
+PLAIN = {"batch_clips": 4}
+# Dropout, layer norms, Gumbel noise, accumulation and workers all have a say in the last bit.
+RUNS = {
+    "best_rq": ("best_rq", {"dropout": 0.1, "num_workers": 0}),
+    "best_rq_accumulated": (
+        "best_rq",
+        {"dropout": 0.1, "num_workers": 2, "grad_accumulation_factor": 4, **PLAIN},
+    ),
+    "wav2vec2": ("wav2vec2", {"num_workers": 0, **PLAIN}),
+}
+
+
+@pytest.fixture(scope="module", params=list(RUNS))
+def whole(request, corpus, tmp_path_factory):
+    """A run that nothing interrupts: its name, options, trace and end."""
+    name, options = RUNS[request.param]
+    options = {**EPOCHS, **options}
+    brain, trace = run(name, corpus, tmp_path_factory.mktemp("whole"), **options)
+    return name, options, trace, state(brain)
+
+
+@pytest.mark.parametrize("interrupt", ["SIGTERM", "death"])
+@pytest.mark.parametrize("place", ["training", "validation"])
+def test_an_interrupted_run_is_the_uninterrupted_one(whole, corpus, tmp_path, interrupt, place):
+    name, options, trace, end = whole
+    batches = sum(epoch == 1 for epoch, *_ in trace)
+    at = {"training": batches // 2, "validation": batches + 1}[place]
+    options = {**options, "run_options": "--ckpt_interval_steps 2"}
+    _, before = run(name, corpus, tmp_path, interrupt=interrupt, at=at, **options)
+    assert len(before) < len(trace)
+    brain, after = run(name, corpus, tmp_path, **{**options, "num_workers": 0})
+    assert_equal_runs(state(brain), end)
+    if interrupt == "SIGTERM":
+        assert before + after == trace
+    else:  # what came after the last checkpoint is done again, alike
+        assert before == trace[: len(before)] and after == trace[-len(after) :]
+
+
+def test_each_clip_is_seen_once_an_epoch_in_other_batches(whole):
+    _, _, trace, _ = whole
+    epochs = [[ids for epoch, _, ids, _ in trace if epoch == number] for number in (1, 2)]
+    clips = [sorted(sum(map(list, epoch), [])) for epoch in epochs]
+    assert clips[0] == clips[1] and len(set(clips[0])) == len(clips[0])
+    assert epochs[0] != epochs[1]
+
+
+def test_two_ranks_go_on_where_they_were_stopped(corpus, tmp_path):
+    options = {"name": "best_rq", "corpus": corpus, **EPOCHS, "dropout": 0.1}
+    stop = {**options, "interrupt": "SIGTERM", "at": 3}
+    whole, stopped, resumed, _ = run_on_ranks(
+        2,
+        [
+            {**options, "output_folder": tmp_path / "whole"},
+            {**stop, "output_folder": tmp_path / "stopped"},
+            {**options, "output_folder": tmp_path / "stopped"},
+            {**stop, "output_folder": tmp_path / "fewer"},
+        ],
+    )
+    for rank in range(2):
+        assert_equal_runs(resumed[rank][1], whole[rank][1])
+        assert stopped[rank][0] + resumed[rank][0] == whole[rank][0]
+    seen = [c for trace, _ in whole for epoch, _, batch, _ in trace if epoch == 1 for c in batch]
+    assert len(seen) == len(set(seen)) > 8
+
+    # Another number of ranks with the same steps takes the very next batch.
+    options = {**options, "grad_accumulation_factor": 2}
+    alone, trace = run(output_folder=tmp_path / "alone", **options)
+    fewer, rest = run(output_folder=tmp_path / "fewer", **options)
+    assert [batch[:3] for batch in rest] == [batch[:3] for batch in trace[6:]]
+    assert state(fewer)["log"][-1]["loss"] == pytest.approx(state(alone)["log"][-1]["loss"], 1e-4)
+
+
+def test_a_finished_run_started_again_changes_nothing(corpus, tmp_path):
+    options = {"number_of_epochs": 1, "log_interval": 2}
+    brain, _ = run("best_rq", corpus, tmp_path, **options)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again, trace = run("best_rq", corpus, tmp_path, **options)
+    assert trace == [] and again.optimizer_step == brain.optimizer_step
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("batch_seconds", 6, "batch_seconds: 8 then, 6 now.*resume_with_changes"),
+        ("max_seconds", 3.0, "train_csv: .* clips, .* then, .* now"),
+        ("grad_accumulation_factor", 2, "batches_per_step: 1 then, 2 now.*ranks x accumulation"),
+    ],
+)
+def test_a_changed_setup_is_refused_by_name_or_allowed(corpus, tmp_path, key, value, message):
+    run("best_rq", corpus, tmp_path, interrupt="SIGTERM", at=2, **EPOCHS)
+    brain, hparams = build("best_rq", corpus, tmp_path, **{**EPOCHS, key: value})
+    with pytest.raises(RunError, match=message):
+        fit(brain, hparams)
+    allowed = {**EPOCHS, key: value, "resume_with_changes": True}
+    brain, trace = run("best_rq", corpus, tmp_path, **allowed)
+    first = trace[0][1]
+    assert first == (2 if key == "grad_accumulation_factor" else 0)
+    assert all(map(lambda record: record["loss"] > 0, state(brain)["log"]))
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_one_line(corpus, tmp_path):
+    run("best_rq", corpus, tmp_path, number_of_epochs=1)
+    brain, hparams = build("best_rq", corpus, tmp_path, number_of_epochs=1, d_model=32)
+    with pytest.raises(RunError, match="is not of this YAML .*size mismatch.*new output_folder"):
+        fit(brain, hparams)
+
+
+def test_ranks_with_other_codebooks_are_refused_before_the_first_step(corpus, tmp_path):
+    options = {"name": "best_rq", "corpus": corpus, "output_folder": tmp_path / "run"}
+    with pytest.raises(ProcessRaisedException, match="quantiser of rank 1 is not that of rank 0"):
+        run_on_ranks(2, [{**options, "seed_by_rank": True}])
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
