@@ -14,11 +14,12 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.logger import get_logger
 
+from ..data.batches import RankBatchSampler
 from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_size
 from .checkpoints import Checkpointer
 from .errors import RunError
 from .finite_steps import FiniteStepsBrain
-from .randomness import seed_everything_else
+from .randomness import seed_global_generators
 from .resume import check_setup, run_setup
 from .signals import EXIT_STATUS, StopSignals
 from .watchdog import Watchdog
@@ -72,7 +73,13 @@ class LongRunBrain(FiniteStepsBrain):
         SystemExit
             With status 143, after SIGTERM or SIGUSR1 and a checkpoint.
         """
-        self.train_sampler = train_set.batch_sampler  # SpeechBrain gives it the epoch
+        self.train_sampler = train_set.batch_sampler
+        if not isinstance(self.train_sampler, RankBatchSampler):
+            raise ValueError(
+                f"the batch_sampler of train_set is a {type(self.train_sampler).__name__}, whose "
+                f"place in an epoch cannot be kept; use brainquant.data.batches.make_loaders, or "
+                f"put yours into a RankBatchSampler"
+            )
         self.num_clips = len(train_set.dataset) + len(valid_set.dataset if valid_set else [])
         batches_per_step = world_size() * self.grad_accumulation_factor
         self.setup = run_setup(vars(self.hparams), train_set.dataset, batches_per_step)
@@ -169,7 +176,7 @@ class LongRunBrain(FiniteStepsBrain):
     def on_fit_batch_start(self, batch, should_step):
         """Seeds what draws from the global generators in this batch."""
         epoch = self.hparams.epoch_counter.current
-        seed_everything_else(self.hparams.seed, "dropout", epoch, self.batch_number)
+        seed_global_generators(self.hparams.seed, "dropout", epoch, self.batch_number)
 
     # ---- stopping and saving ---------------------------------------------------------------
 

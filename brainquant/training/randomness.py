@@ -30,7 +30,7 @@ def derived_generator(device, *keys):
     return torch.Generator(device).manual_seed(_derived_seed(*keys))
 
 
-def seed_everything_else(*keys):
+def seed_global_generators(*keys):
     """Seeds what draws from the global generators (dropout, layer drop) at one place of a run.
 
     So nothing of them has to be in a checkpoint, and several ranks draw what one rank draws that
@@ -43,9 +43,9 @@ def seed_everything_else(*keys):
 
     Example
     -------
-    >>> seed_everything_else(1234, 1, 0)
+    >>> seed_global_generators(1234, 1, 0)
     >>> first = torch.rand(1), random.random(), np.random.rand()
-    >>> seed_everything_else(1234, 1, 0)
+    >>> seed_global_generators(1234, 1, 0)
     >>> first == (torch.rand(1), random.random(), np.random.rand())
     True
     """

@@ -32,7 +32,7 @@ from brainquant.data.toy_speech import prepare_toy_speech
 from brainquant.ranks import add_over_ranks, leave_group
 from brainquant.training.finite_steps import BufferCopies
 from brainquant.training.hparams import load_hparams, parse_arguments
-from brainquant.training.randomness import derived_generator, seed_everything_else
+from brainquant.training.randomness import derived_generator, seed_global_generators
 from brainquant.training.signals import StopSignals
 from brainquant.training.watchdog import Watchdog
 
@@ -158,7 +158,7 @@ def time_parts(brain, hparams):
     watchdog = Watchdog(0)
     parts = {
         "tick (3 in a step)": (lambda: watchdog.tick("a training step"), 1),
-        "seeding of dropout": (lambda: seed_everything_else(1234, "dropout", 1, 7), 1),
+        "seeding of dropout": (lambda: seed_global_generators(1234, "dropout", 1, 7), 1),
         "generator of masks and noise": (lambda: derived_generator("cpu", 1234, "TRAIN", 1, 7), 1),
         "is the loss finite": (lambda: torch.where(torch.isfinite(loss), 1.0, float("nan")), 1),
         "sums, checked": (lambda: brain.observe(sb.Stage.TRAIN, codes, **sums), 1),

@@ -2,7 +2,6 @@
 
 import pytest
 from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
-from torch.multiprocessing import ProcessRaisedException
 
 from brainquant.training.errors import RunError
 
@@ -117,6 +116,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_one_line(corpus, tmp_path
 
 def test_ranks_with_other_codebooks_are_refused_before_the_first_step(corpus, tmp_path):
     options = {"name": "best_rq", "corpus": corpus, "output_folder": tmp_path / "run"}
-    with pytest.raises(ProcessRaisedException, match="quantiser of rank 1 is not that of rank 0"):
-        run_on_ranks(2, [{**options, "seed_by_rank": True}])
+    ((first, second),) = run_on_ranks(2, [{**options, "seed_by_rank": True}])
+    for error, _ in (first, second):
+        assert "quantiser of rank 1 is not that of rank 0" in str(error)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
