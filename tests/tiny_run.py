@@ -56,6 +56,7 @@ def run(
     *,
     interrupt=None,
     at=None,
+    nan_at=(),
     seed_by_rank=False,
     after_preflight=None,
     **overrides,
@@ -68,6 +69,8 @@ def run(
         "SIGTERM" for the signal itself, "death" for an end without a checkpoint.
     at : int
         Batches of this rank, of training and validation, after which that happens.
+    nan_at : collection of int
+        Batches of the last rank, counted alike, whose loss is made NaN.
     seed_by_rank : bool
         Whether ranks build their modules from different seeds, as they should not.
     after_preflight : callable or None
@@ -92,12 +95,13 @@ def run(
             epoch = hparams["epoch_counter"].current
             trace.append((epoch, brain.batch_number, tuple(batch.id), loss.item()))
         seen += 1
+        last_rank = rank() == world_size() - 1
         if interrupt and seen == at:
             if interrupt == "death":
                 raise Died
-            if rank() == world_size() - 1:  # the others hear of it
+            if last_rank:  # the others hear of it
                 os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return loss * float("nan") if last_rank and seen in nan_at else loss
 
     brain.compute_objectives = traced
     try:

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.faults
+sample = pytest.mark.sample
 STEPS = 24
 OPTIONS = ["--optimizer_step_limit", STEPS, "--log_interval", 1, "--warmup_steps", 2]
 OPTIONS += ["--ckpt_interval_steps", 3, "--dropout", 0.1]
@@ -59,11 +61,11 @@ def wait_for_step(process, metrics_file, step):
 @pytest.mark.parametrize(
     "ranks, signal_number",
     [
-        (None, signal.SIGKILL),
-        pytest.param(2, signal.SIGTERM, marks=pytest.mark.faults),
-        pytest.param(None, signal.SIGTERM, marks=pytest.mark.faults),
-        pytest.param(None, signal.SIGUSR1, marks=pytest.mark.faults),
-        pytest.param(2, signal.SIGKILL, marks=pytest.mark.faults),
+        pytest.param(None, signal.SIGKILL, marks=sample),
+        (None, signal.SIGTERM),
+        (None, signal.SIGUSR1),
+        (2, signal.SIGTERM),
+        (2, signal.SIGKILL),
     ],
 )
 def test_a_run_that_is_signalled_goes_on_with_the_same_command(
@@ -96,8 +98,8 @@ def test_a_run_that_is_signalled_goes_on_with_the_same_command(
 @pytest.mark.parametrize(
     "what, shown",
     [
-        ("killed", ["SIGKILL"]),
-        pytest.param("raises", ["no such thing"], marks=pytest.mark.faults),
+        pytest.param("killed", ["SIGKILL"], marks=sample),
+        ("raises", ["no such thing"]),
     ],
 )
 def test_a_rank_that_dies_ends_the_group(start_recipe, faulty, fault, what, shown):
@@ -118,7 +120,6 @@ def test_a_rank_that_dies_ends_the_group(start_recipe, faulty, fault, what, show
     )
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("what", ["killed", "raises"])
 def test_torchrun_restarts_from_the_checkpoint(run_recipe, faulty, read_metrics, fault, what):
     options, environment = faulty(what)
@@ -139,9 +140,9 @@ def test_torchrun_restarts_from_the_checkpoint(run_recipe, faulty, read_metrics,
 @pytest.mark.parametrize(
     "what, ranks",
     [
-        ("sleeps", 2),
-        pytest.param("stopped", 2, marks=pytest.mark.faults),
-        pytest.param("sleeps", None, marks=pytest.mark.faults),
+        pytest.param("sleeps", 2, marks=sample),
+        ("stopped", 2),
+        ("sleeps", None),
     ],
 )
 def test_a_rank_that_hangs_is_named(start_recipe, faulty, fault, what, ranks):
@@ -160,6 +161,7 @@ def test_a_rank_that_hangs_is_named(start_recipe, faulty, fault, what, ranks):
     )
 
 
+@sample
 def test_a_second_run_in_the_same_folder_is_refused(start_recipe, run_recipe, tmp_path, fault):
     first = start_recipe("best_rq", *OPTIONS[2:], "--optimizer_step_limit", 100000)
     wait_for_step(first, tmp_path / "run" / "metrics.jsonl", 2)
@@ -179,6 +181,7 @@ def test_a_second_run_in_the_same_folder_is_refused(start_recipe, run_recipe, tm
     run_recipe("best_rq", *OPTIONS, "--debug")  # a killed run is no obstacle
 
 
+@sample
 def test_log_files_and_tensorboard_have_each_step_once(start_recipe, run_recipe, tmp_path, fault):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
