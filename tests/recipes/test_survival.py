@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.faults  # locks, hangs and log files have samples in tests/unit
 sample = pytest.mark.sample
 STEPS = 24
 OPTIONS = ["--optimizer_step_limit", STEPS, "--log_interval", 1, "--warmup_steps", 2]
@@ -140,7 +140,7 @@ def test_torchrun_restarts_from_the_checkpoint(run_recipe, faulty, read_metrics,
 @pytest.mark.parametrize(
     "what, ranks",
     [
-        pytest.param("sleeps", 2, marks=sample),
+        ("sleeps", 2),
         ("stopped", 2),
         ("sleeps", None),
     ],
@@ -161,7 +161,6 @@ def test_a_rank_that_hangs_is_named(start_recipe, faulty, fault, what, ranks):
     )
 
 
-@sample
 def test_a_second_run_in_the_same_folder_is_refused(start_recipe, run_recipe, tmp_path, fault):
     first = start_recipe("best_rq", *OPTIONS[2:], "--optimizer_step_limit", 100000)
     wait_for_step(first, tmp_path / "run" / "metrics.jsonl", 2)
@@ -181,7 +180,6 @@ def test_a_second_run_in_the_same_folder_is_refused(start_recipe, run_recipe, tm
     run_recipe("best_rq", *OPTIONS, "--debug")  # a killed run is no obstacle
 
 
-@sample
 def test_log_files_and_tensorboard_have_each_step_once(start_recipe, run_recipe, tmp_path, fault):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
