@@ -152,7 +152,8 @@ def test_a_rank_that_hangs_is_named(start_recipe, faulty, fault, what, ranks):
     _, stderr = process.communicate(timeout=120)
     assert process.returncode != 0
     named = [line for line in stderr.splitlines() if "hang_minutes" in line]
-    assert named and "the forward pass" in named[0]
+    # A rank that is stopped cannot say what it does: its phase is the last that it told.
+    assert named and ("the forward pass" in named[0] or what == "stopped")
     assert not ranks or ("rank 1 (" in named[0] and "rank 0 (" not in named[0])
     fault(
         injected=f"a rank of {ranks or 1} {what} for longer than hang_minutes",
