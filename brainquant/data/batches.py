@@ -59,6 +59,7 @@ class RankBatchSampler(Sampler):
         self.rank = rank
         self.world_size = world_size
         self.start = 0
+        self._made_for = None
         self._list_batches()
 
     @property
@@ -67,7 +68,10 @@ class RankBatchSampler(Sampler):
         return len(self._epoch)
 
     def set_epoch(self, epoch):
-        """Makes the batches of an epoch."""
+        """Makes the batches of an epoch, once: SpeechBrain's loop calls it again."""
+        if epoch == self._made_for:
+            return
+        self._made_for = epoch
         getattr(self.batches, "sampler", self.batches).set_epoch(epoch)
         self._list_batches()
 

@@ -50,6 +50,12 @@ class LongRunBrain(FiniteStepsBrain):
                 f"cannot be trusted after a kill (SpeechBrain 1.1.2); say checkpointer: "
                 f"!new:brainquant.training.checkpoints.Checkpointer in your YAML"
             )
+        share = hparams["max_bad_audio"]
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise ValueError(
+                f"max_bad_audio must be a share from 0 to 1, got {share!r}; set max_bad_audio: in "
+                f"your YAML, as in max_bad_audio: 0.001"
+            )
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.batches_done = 0  # of this epoch, on all ranks
         self.resumed = False  # in the middle of an epoch, and until the end of that epoch

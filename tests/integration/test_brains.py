@@ -249,6 +249,7 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
         ("best_rq", {"stack": 2}, "front_end and stack do not fit"),
         ("best_rq", {"head": {"n_neurons": 7}}, "7 scores for 1 x 32 codes"),
         ("best_rq", {"mask_ratio": 1.5}, "mask_ratio must be"),
+        ("best_rq", {"max_bad_audio": "0.1 %"}, "max_bad_audio must be a share from 0 to 1"),
         ("wav2vec2", {"quantiser": {"input_dim": 80}}, "gives 16 channels.*is 80"),
         ("wav2vec2", {"target_proj": {"in_features": 3}}, "vq_dim is 128, in_features.*3"),
         ("wav2vec2", {"make_quantiser": {"vq_dim": 33}}, "vq_dim must be a multiple of groups"),
