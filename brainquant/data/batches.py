@@ -132,6 +132,8 @@ class AudioBatch(PaddedBatch):
         Of a ``SkippingDataset``; may be empty.
     placeholder_samples : int
         Length of the silence.
+    columns : sequence of str
+        Items that are text, of which the placeholder has "".
 
     Attributes
     ----------
@@ -147,15 +149,15 @@ class AudioBatch(PaddedBatch):
     (True, torch.Size([1, 160]), 'a')
     """
 
-    def __init__(self, items, *, placeholder_samples):
+    def __init__(self, items, *, placeholder_samples, columns=()):
         clips = [item for item in items if not isinstance(item, Skipped)]
         self.skipped = [item for item in items if isinstance(item, Skipped)]
         self.is_empty = not clips
         silence = {"id": "", "sig": torch.zeros(placeholder_samples), "duration": 0.0}
-        super().__init__(clips or [silence])
+        super().__init__(clips or [{**silence, **dict.fromkeys(columns, "")}])
 
 
-def make_loaders(hparams, *, min_samples=1):
+def make_loaders(hparams, *, min_samples=1, columns=()):
     """Loaders of the training and validation audio that the YAML describes.
 
     Arguments
@@ -167,6 +169,8 @@ def make_loaders(hparams, *, min_samples=1):
         ``num_workers`` and ``seed``.
     min_samples : int
         Shorter clips are left out, as those below ``min_seconds`` are.
+    columns : sequence of str
+        Further columns of both manifests, which a batch has as lists of str.
 
     Returns
     -------
@@ -190,7 +194,12 @@ def make_loaders(hparams, *, min_samples=1):
 
     def loader(manifest, shuffle):
         dataset = load_dataset(
-            manifest, hparams["data_folder"], min_seconds, hparams["max_seconds"], reader=reader
+            manifest,
+            hparams["data_folder"],
+            min_seconds,
+            hparams["max_seconds"],
+            reader=reader,
+            columns=columns,
         )
         batches = make_batches(dataset, hparams, shuffle)
         if shuffle:
@@ -199,7 +208,7 @@ def make_loaders(hparams, *, min_samples=1):
             SkippingDataset(dataset),
             batch_sampler=batches,
             collate_fn=functools.partial(
-                AudioBatch, placeholder_samples=max(sample_rate, min_samples)
+                AudioBatch, placeholder_samples=max(sample_rate, min_samples), columns=columns
             ),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,

@@ -1,25 +1,33 @@
 """Manifests, checked before anything is trained, become datasets of audio."""
 
-import csv
+import functools
 import math
 import os
+import re
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 
+from .tables import is_json, read_table
+
 logger = get_logger(__name__)
 
 COLUMNS = ("ID", "duration", "wav")
+SEGMENT = ("start", "stop")  # samples: the clip is a part of its file
+MEMBER = ("offset", "size")  # bytes: the clip is a file inside a tar
+WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 NUM_SHOWN = 3  # bad rows in an error
 
 
-def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=math.inf, *, reader):
+def load_dataset(
+    manifest, data_folder, min_seconds=0.0, max_seconds=math.inf, *, reader, columns=()
+):
     """Audio of a manifest, after a check of the manifest itself.
 
     Arguments
     ---------
     manifest : str
-        CSV file with the columns ID, duration (seconds) and wav.
+        CSV or JSON file, see ``read_manifest``.
     data_folder : str
         What ``$data_root`` in the manifest stands for.
     min_seconds : float
@@ -27,19 +35,25 @@ def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=math.inf, *
     max_seconds : float
         Longer clips are left out.
     reader : callable
-        Makes a waveform of a path and a duration: a ``brainquant.data.audio.AudioReader``.
+        Makes a waveform of a path and a duration and, where the manifest has these columns, of
+        ``start``, ``stop``, ``offset`` and ``size``: a ``brainquant.data.audio.AudioReader``.
+    columns : sequence of str
+        Further columns of the manifest to be items, as text.
 
     Returns
     -------
     dataset : DynamicItemDataset
-        Items ``id``, ``sig`` (the waveform, one-dimensional) and ``duration``.
+        Items ``id``, ``sig`` (the waveform, one-dimensional), ``duration`` and the ``columns``.
 
     Raises
     ------
     ValueError
-        Where the manifest is not right, see ``read_manifest``, or no clip is left.
+        Where the manifest is not right, see ``read_manifest``, lacks one of the columns, or no clip
+        is left.
     """
     rows = read_manifest(manifest, data_folder)
+    found = next(iter(rows.values()))
+    _check_columns(manifest, columns, found)
     seconds = [row["duration"] for row in rows.values()]
     short = sum(duration < min_seconds for duration in seconds)
     long = sum(duration > max_seconds for duration in seconds)
@@ -53,18 +67,24 @@ def load_dataset(manifest, data_folder, min_seconds=0.0, max_seconds=math.inf, *
             f"{manifest}: {short + long} of {len(rows)} clips left out, {short} below min_seconds: "
             f"{min_seconds:g}, {long} above max_seconds: {max_seconds:g}"
         )
+    parts = [column for column in (*SEGMENT, *MEMBER) if column in found]
     dataset = DynamicItemDataset({
-        name: {"wav": row["wav"], "duration": row["duration"]}
+        name: {column: row[column] for column in ("wav", "duration", *parts, *columns)}
         for name, row in rows.items()
         if min_seconds <= row["duration"] <= max_seconds
     })  # fmt: skip
-    dataset.add_dynamic_item(reader, takes=["wav", "duration"], provides="sig")
-    dataset.set_output_keys(["id", "sig", "duration"])
+    read = functools.partial(_read_clip, reader, parts)
+    dataset.add_dynamic_item(read, takes=["wav", "duration", *parts], provides="sig")
+    dataset.set_output_keys(["id", "sig", "duration", *columns])
     return dataset
 
 
+def _read_clip(reader, parts, path, duration, *values):
+    return reader(path, duration, **dict(zip(parts, values)))
+
+
 def read_manifest(manifest, data_folder):
-    """Rows of a CSV manifest whose audio files are all there.
+    """Rows of a manifest whose audio files are all there.
 
     SpeechBrain 1.1.2 looks for the column ID and for doubled IDs only; what else is wrong
     shows in the middle of the training, or never.
@@ -72,14 +92,18 @@ def read_manifest(manifest, data_folder):
     Arguments
     ---------
     manifest : str
-        CSV file with the columns ID, duration (seconds) and wav.
+        CSV file with the columns ID, duration (seconds) and wav (a path), or a JSON file with the
+        same by ID, where its name ends with ``.json``. Further columns that are understood, and
+        whose cells may be empty: start and stop (samples of the file: the clip is that part of it);
+        offset and size (bytes: wav is an uncompressed tar, and the clip the file at that place).
     data_folder : str
-        What ``$data_root`` in the manifest stands for.
+        What ``$data_root`` in the column wav stands for; in JSON, ``{data_root}``.
 
     Returns
     -------
     rows : dict
-        By ID: ``wav`` (a path), ``duration`` (a float) and the other columns as text.
+        By ID: ``wav`` (a path), ``duration`` (a float), ``start``, ``stop``, ``offset`` and
+        ``size`` where the manifest has them (int or None), and the other columns as text.
 
     Raises
     ------
@@ -87,48 +111,44 @@ def read_manifest(manifest, data_folder):
         Which names the lines, IDs and columns that are not right.
     """
     rows = read_rows(manifest)
+    data_root = "{data_root}" if is_json(manifest) else "$data_root"
     for row in rows.values():
-        row["wav"] = row["wav"].replace("$data_root", str(data_folder))
+        row["wav"] = row["wav"].replace(data_root, str(data_folder))
     if missing := _missing_files(row["wav"] for row in rows.values()):
-        bad = [(line, row) for line, row in rows.items() if os.path.split(row["wav"]) in missing]
-        line, row = bad[0]
+        bad = [(place, row) for place, row in rows.items() if os.path.split(row["wav"]) in missing]
+        place, row = bad[0]
         raise ValueError(
             f"{manifest}: {len(bad)} of its {len(rows)} audio files do not exist, the first is "
-            f"{row['wav']} in line {line}, ID {row['ID']!r}; set data_folder: to the folder that "
-            f"$data_root stands for, or take the rows out"
+            f"{row['wav']} in {place}; set data_folder: to the folder that "
+            f"{data_root} stands for, or take the rows out"
         )
     return {row.pop("ID"): row for row in rows.values()}
 
 
 def read_rows(manifest):
-    """Rows of a CSV manifest by the number of their line, whether or not the files are there.
+    """Rows of a manifest by their place in it, whether or not the files are there.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "train.csv"
     >>> _ = path.write_text("ID, duration, wav\\na, 1.5, $data_root/a.wav\\n")
     >>> read_rows(path)
-    {2: {'ID': 'a', 'duration': 1.5, 'wav': '$data_root/a.wav'}}
+    {"line 2, ID 'a'": {'ID': 'a', 'duration': 1.5, 'wav': '$data_root/a.wav'}}
     """
-    (_, columns), *table = _read_csv(manifest)
-    for column in COLUMNS:
-        if column not in columns:
-            raise ValueError(
-                f"{manifest} lacks the column {column!r}, it has {', '.join(columns) or 'none'}; "
-                f"add the column"
-            )
+    columns, table = read_table(manifest)
+    _check_columns(manifest, COLUMNS, columns)
     if not table:
         raise ValueError(f"{manifest} has no rows: add a line for each audio file")
-    rows, faults, first_lines = {}, [], {}
-    for line, fields in table:
-        row = dict(zip(columns, fields))
-        fault = _fault(row, len(fields), len(columns))
-        if not fault and (first := first_lines.setdefault(row["ID"], line)) != line:
-            fault = f"the ID is that of line {first} too"
-        if fault:
-            faults.append(f"line {line}, ID {row.get('ID')!r}: {fault}")
-        else:
-            rows[line] = {**row, "duration": float(row["duration"])}
+    rows, faults = {}, []
+    for place, row, fault in table:
+        if fault := fault or _fault(row):
+            faults.append(f"{place}: {fault}")
+            continue
+        row["duration"] = float(row["duration"])
+        for column in (*SEGMENT, *MEMBER):
+            if column in row:
+                row[column] = int(row[column]) if row[column].strip() else None
+        rows[place] = row
     if faults:
         raise ValueError(
             f"{manifest}: {len(faults)} of {len(table)} rows are not right; "
@@ -138,35 +158,17 @@ def read_rows(manifest):
     return rows
 
 
-def _read_csv(manifest):
-    """Numbers of lines and their fields, the header first; empty lines are left out."""
-    try:
-        # SpeechBrain 1.1.2 takes a byte-order mark for a part of the first column's name.
-        with open(manifest, newline="", encoding="utf-8-sig") as file:
-            # strict: a quote that is never closed would swallow the rows after it.
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            return [(reader.line_num, fields) for fields in reader if fields] or [(1, [])]
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise ValueError(
-            f"{manifest} is not UTF-8, it has a byte 0x{byte:02x}; save it as UTF-8"
-        ) from None
-    except csv.Error as error:
-        raise ValueError(
-            f"{manifest}, line {reader.line_num}: {error}; put fields that have commas or quotes "
-            f"in quotes, and double the quotes in them"
-        ) from None
-    except OSError as error:
-        raise ValueError(
-            f"there is no manifest {manifest} to be read ({error.strerror}); set train_csv: and "
-            f"valid_csv: in your YAML to CSV files with the columns {', '.join(COLUMNS)}"
-        ) from None
+def _check_columns(manifest, wanted, columns):
+    for column in wanted:
+        if column not in columns:
+            raise ValueError(
+                f"{manifest} lacks the column {column!r}, it has {', '.join(columns) or 'none'}; "
+                f"add the column"
+            )
 
 
-def _fault(row, num_fields, num_columns):
-    """What is wrong with a row by itself, or None."""
-    if num_fields != num_columns:
-        return f"it has {num_fields} fields where the header has {num_columns}"
+def _fault(row):
+    """What is wrong with the values of a row, or None."""
     for column in COLUMNS:
         if not row[column].strip():
             return f"the column {column} is empty"
@@ -176,6 +178,20 @@ def _fault(row, num_fields, num_columns):
         seconds = math.nan
     if not 0 < seconds < math.inf:
         return f"the column duration has {row['duration']!r}, not a positive number of seconds"
+    for columns in (SEGMENT, MEMBER):
+        texts = [row.get(column, "").strip() for column in columns]
+        if not any(texts):
+            continue
+        for column, text in zip(columns, texts):
+            if not text:
+                return f"the columns {' and '.join(columns)} must be both filled or both empty"
+            if not WHOLE_NUMBER.fullmatch(text):
+                return f"the column {column} has {text!r}, not a whole number from 0 up"
+        first, last = map(int, texts)
+        if columns == SEGMENT and first >= last:
+            return f"the column stop has '{last}', which is not after the start, {first}"
+        if columns == MEMBER and last == 0:
+            return "the column size has '0': a file of no bytes"
     return None
 
 

@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import struct
+import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,3 +149,100 @@ def test_a_waveform_shorter_than_what_is_needed_is_refused_after_resampling(writ
     reader = AudioReader(RATE, resample=True, min_samples=1441)
     with pytest.raises(BadAudio, match="clip.wav: has 1440 samples, 1441 are needed"):
         reader(path, 0.15)
+
+
+@pytest.mark.parametrize(
+    "name, kwargs",
+    [
+        ("clip.wav", {}),
+        ("clip.flac", {"subtype": "PCM_24"}),
+        ("clip.ogg", {}),
+        ("clip.mp3", {}),
+    ],
+)
+def test_a_segment_is_those_samples_of_the_file_and_no_others(write, name, kwargs):
+    path = write(tone(4.0, hertz=97.0) * np.linspace(0, 1, 4 * RATE), name=name, **kwargs)
+    whole, _ = soundfile.read(path, dtype="float32")
+    for start, stop in [(0, RATE), (30001, 50017), (3 * RATE, 4 * RATE)]:
+        sig = AudioReader(RATE)(path, (stop - start) / RATE, start=start, stop=stop)
+        assert sig.shape == (stop - start,)
+        assert (sig - torch.from_numpy(whole[start:stop])).abs().max() < 1e-6
+
+
+def test_a_segment_is_counted_at_the_rate_of_the_file(write):
+    path = write(np.stack([tone(3.0, rate=8000)] * 2, 1), 8000)
+    reader = AudioReader(RATE, resample=True, mix_down=True)
+    sig = reader(path, 1.0, start=8000, stop=16000)
+    inside = slice(200, -200)
+    assert sig.shape == (RATE,)
+    assert (sig - torch.from_numpy(tone()))[inside].abs().max() < 1e-2
+
+
+def test_a_segment_of_a_file_of_hours_takes_the_memory_of_the_segment(tmp_path):
+    path, seconds = tmp_path / "ten hours.wav", 36000
+    size = 2 * seconds * RATE
+    header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVEfmt ", 16, 1, 1, RATE,
+                         2 * RATE, 2, 16, b"data", size)  # fmt: skip
+    path.write_bytes(header)
+    os.truncate(path, len(header) + size)  # a hole: nothing on the disk
+    start = (seconds - 2) * RATE
+    tracemalloc.start()
+    sig = AudioReader(RATE)(str(path), 1.0, start=start, stop=start + RATE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert torch.equal(sig, torch.zeros(RATE))
+    assert RATE <= peak < 20 * 4 * RATE
+
+
+@pytest.mark.parametrize(
+    "duration, start, stop, reason",
+    [
+        (1.0, RATE, 2 * RATE, "lasts 0.5 s where the manifest says 1 s"),
+        (0.5, 0, RATE, "lasts 1 s where the manifest says 0.5 s"),
+        (1.0, 24000, 24000 + RATE, "has 24000 samples, none of them is in the clip"),
+    ],
+)
+def test_a_segment_that_the_file_does_not_have_is_refused(write, duration, start, stop, reason):
+    path = write(tone(1.5))
+    with pytest.raises(BadAudio, match=f"clip.wav, samples {start} to {stop}: {reason}"):
+        AudioReader(RATE)(path, duration, start=start, stop=stop)
+
+
+@pytest.fixture
+def packed(write, tmp_path):
+    """A tar of three files of a second each, and where in it the second is."""
+    path = tmp_path / "shard.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.wav", "b.flac", "c.wav"):
+            tar.add(write(tone(hertz=ord(name[0])), name=name), name)
+    with tarfile.open(path) as tar:
+        member = tar.getmember("b.flac")
+    return str(path), {"offset": member.offset_data, "size": member.size}
+
+
+def test_a_clip_inside_a_tar_is_as_its_file(packed, tmp_path):
+    path, place = packed
+    reader = AudioReader(RATE)
+    expected = reader(str(tmp_path / "b.flac"), 1.0)
+    assert torch.equal(reader(path, 1.0, **place), expected)
+    sig = reader(path, 0.5, start=4000, stop=12000, **place)
+    assert torch.equal(sig, expected[4000:12000])
+
+
+def test_a_tar_that_is_cut_or_damaged_is_refused_with_its_name_and_the_clip(packed):
+    path, place = packed
+    clip = f"shard.tar, bytes {place['offset']} to {place['offset'] + place['size']}"
+    with open(path, "r+b") as file:
+        file.seek(place["offset"])
+        file.write(bytes(100))
+    with pytest.raises(BadAudio, match=f"{clip}: cannot be read .Format not recognised"):
+        AudioReader(RATE)(path, 1.0, **place)
+    end = place["offset"] + place["size"] - 1
+    os.truncate(path, end)
+    with pytest.raises(BadAudio, match=f"{clip}: ends at byte {end}$"):
+        AudioReader(RATE)(path, 1.0, **place)
+    with pytest.raises(BadAudio, match="ends at byte"):  # and no memory is taken for it
+        AudioReader(RATE)(path, 1.0, offset=0, size=10**17)
+    os.remove(path)
+    with pytest.raises(BadAudio, match=f"{clip}: cannot be read .No such file"):
+        AudioReader(RATE)(path, 1.0, **place)

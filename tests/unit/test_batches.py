@@ -193,6 +193,23 @@ def test_a_turn_without_a_clip_is_a_placeholder(corpus_of, num_workers):
     assert bad.is_empty and len(bad.skipped) == 1 and empty.is_empty
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_text_columns_that_are_asked_for_are_in_every_batch(corpus_of, num_workers):
+    hparams = corpus_of([1.0, 1.0, 1.0], num_workers, batch_clips=2)
+    manifest = Path(hparams["train_csv"])
+    header, *rows = manifest.read_text().splitlines()
+    rows = [f"{row},word {row[0]}" for row in rows]
+    manifest.write_text("\n".join([header + ",wrd", *rows]))
+    loader, valid_loader = make_loaders(hparams, columns=["wrd"])
+    for batch in [*loader, *valid_loader]:
+        assert batch.wrd == [f"word {clip}" for clip in batch.id]
+    loader.batch_sampler.rank, loader.batch_sampler.world_size = 2, 3
+    (empty,) = loader
+    assert empty.is_empty and empty.wrd == [""]
+    with pytest.raises(ValueError, match="train.csv lacks the column 'phn'"):
+        make_loaders(hparams, columns=["wrd", "phn"])
+
+
 def test_bad_audio_that_nobody_skips_leaves_a_worker_with_its_text(corpus_of):
     hparams = corpus_of([1.0])
     dataset = load_dataset(hparams["train_csv"], hparams["data_folder"], reader=AudioReader(RATE))

@@ -1,6 +1,7 @@
 """A manifest becomes a dataset, or one error that names its lines, IDs and columns."""
 
 import csv
+import json
 import logging
 import os
 
@@ -20,12 +21,12 @@ HEADER = "ID,duration,wav,text\n"
 def write(tmp_path):
     """Writes a manifest of some files, which need not be audio, and returns its path."""
 
-    def write(content, *files):
+    def write(content, *files, to="train.csv"):
         for name in files:
             path = tmp_path / "audio" / name
             path.parent.mkdir(exist_ok=True, parents=True)
             path.touch()
-        manifest = tmp_path / "train.csv"
+        manifest = tmp_path / to
         manifest.write_bytes(content if isinstance(content, bytes) else content.encode())
         return str(manifest)
 
@@ -175,3 +176,106 @@ def test_clips_of_no_fitting_length_are_an_error(write, tmp_path):
     manifest = write(HEADER + "a,1.0,$data_root/a.wav,t\n", "a.wav")
     with pytest.raises(ValueError, match="none of its 1 clips is between 100 and 200"):
         load_dataset(manifest, tmp_path / "audio", 100, 200, reader=AudioReader(16000))
+
+
+def test_a_text_column_that_is_asked_for_is_an_item(write, tmp_path):
+    manifest = write(HEADER + 'a,1,$data_root/a.wav,"one, two"\nb,1,$data_root/a.wav,\n', "a.wav")
+    soundfile.write(tmp_path / "audio" / "a.wav", torch.zeros(100).numpy(), 100)
+    load = {"manifest": manifest, "data_folder": tmp_path / "audio", "reader": AudioReader(100)}
+    dataset = load_dataset(**load, columns=["text"])
+    assert [dataset[i]["text"] for i in range(2)] == ["one, two", ""]
+    assert sorted(load_dataset(**load)[0]) == ["duration", "id", "sig"]
+    with pytest.raises(ValueError, match="train.csv lacks the column 'wrd', it has .*; add the"):
+        load_dataset(**load, columns=["text", "wrd"])
+
+
+PARTS_HEADER = "ID,duration,wav,start,stop,offset,size\n"
+
+
+def test_the_part_of_a_file_that_a_clip_is_may_be_said_or_not(write, tmp_path):
+    rows = "a,1,$data_root/a.wav,0,16000,,\nb,1,$data_root/a.wav, , ,512,100\n"
+    found = read_manifest(write(PARTS_HEADER + rows, "a.wav"), tmp_path / "audio")
+    parts = [[row[key] for key in ("start", "stop", "offset", "size")] for row in found.values()]
+    assert parts == [[0, 16000, None, None], [None, None, 512, 100]]
+
+
+@pytest.mark.parametrize(
+    "cells, fault",
+    [
+        ("1.5,16000,,", "the column start has '1.5', not a whole number from 0 up"),
+        ("0,-1,,", "the column stop has '-1', not a whole number"),
+        ("0,,,", "the columns start and stop must be both filled or both empty"),
+        ("7,7,,", "the column stop has '7', which is not after the start, 7"),
+        (",,,9", "the columns offset and size must be both filled or both empty"),
+        (",,1e3,9", "the column offset has '1e3', not a whole number"),
+        (",,512,0", "the column size has '0': a file of no bytes"),
+        (",,512," + 30 * "9", "the column size has '999.*', not a whole number"),
+    ],
+)
+def test_a_part_that_cannot_be_is_named_with_its_line_and_id(write, tmp_path, cells, fault):
+    manifest = write(PARTS_HEADER + f"a,1,$data_root/a.wav,{cells}\n", "a.wav")
+    with pytest.raises(ValueError, match=f"1 of 1 rows are not right; line 2, ID 'a': {fault}"):
+        read_manifest(manifest, tmp_path / "audio")
+
+
+def test_segments_of_one_file_are_clips_of_their_own(write, tmp_path):
+    rows = "".join(f"{i},1,$data_root/a.wav,{100 * i},{100 * i + 100}\n" for i in range(3))
+    manifest = write("ID,duration,wav,start,stop\n" + rows + "all,3,$data_root/a.wav,,\n", "a.wav")
+    samples = torch.linspace(-1, 1, 300)
+    soundfile.write(tmp_path / "audio" / "a.wav", samples.numpy(), 100, subtype="FLOAT")
+    dataset = load_dataset(manifest, tmp_path / "audio", reader=AudioReader(100))
+    assert torch.equal(torch.cat([dataset[i]["sig"] for i in range(3)]), samples)
+    assert torch.equal(dataset[3]["sig"], samples)
+
+
+def test_a_json_manifest_is_as_the_csv_of_the_same_rows(write, tmp_path):
+    rows = {
+        "a.1": {"wav": "{data_root}/a.wav", "duration": 1.5, "text": "é {x} $data_root"},
+        "b": {"duration": "2", "wav": "{data_root}/a.wav", "start": 0, "stop": 9, "phn": ["é", 7]},
+    }
+    folder = tmp_path / "audio"
+    manifest = write("\ufeff" + json.dumps(rows), "a.wav", to="train.json")
+    wav = f"{folder}/a.wav"
+    assert read_manifest(manifest, folder) == {
+        "a.1": {"wav": wav, "duration": 1.5, "text": "é {x} $data_root", "start": None,
+                "stop": None, "phn": ""},
+        "b": {"wav": wav, "duration": 2.0, "text": "", "start": 0, "stop": 9, "phn": '["é", 7]'},
+    }  # fmt: skip
+
+
+GOOD = {"wav": "{data_root}/a.wav", "duration": 1.0}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "train.json is not JSON .Expecting value: line 1"),
+        ("{", "train.json is not JSON .*line 1"),
+        ("[1]", "train.json must be an object that has an object for each ID; write it as"),
+        ("{}", "train.json must be an object that has"),
+        ('{"a": 1}', "train.json must be an object that has"),
+        ('{"a": {}, "b": {}, "a": {}}', "train.json: the key 'a' is there twice; keep one"),
+        ('{"é": {}}'.encode("latin-1"), "train.json is not UTF-8, it has a byte 0xe9"),
+        (json.dumps({"a": {"wav": "a.wav"}}), "train.json lacks the column 'duration', it has ID"),
+        (
+            json.dumps({"a": GOOD, "b": {**GOOD, "duration": -1.5}}),
+            "train.json: 1 of 2 rows are not right; ID 'b': the column duration has '-1.5'",
+        ),
+        (
+            json.dumps({"a": {"wav": "x.wav"}, "b": GOOD}),
+            "1 of 2 rows are not right; ID 'a': the column duration is empty",
+        ),
+        (
+            json.dumps({"a": {**GOOD, "start": True, "stop": 9}}),
+            "ID 'a': the column start has 'true', not a whole number",
+        ),
+        (
+            json.dumps({"a": GOOD, "b": {**GOOD, "wav": "{data_root}/b.wav"}}),
+            "1 of its 2 .* first is .*/audio/b.wav in ID 'b'; .* that {data_root} stands for",
+        ),
+    ],
+)
+def test_a_json_manifest_that_is_not_right_gets_one_clear_error(write, tmp_path, content, message):
+    manifest = write(content, "a.wav", to="train.json")
+    with pytest.raises(ValueError, match=message):
+        read_manifest(manifest, tmp_path / "audio")

@@ -1,0 +1,281 @@
+"""Shards: the clips of a manifest in a few large tar files, in webdataset's convention.
+
+A shared disk serves a few large files far better than millions of small ones. The new manifest says
+at which bytes of which tar a clip is (as webdataset's ``wids`` reads its shards), and no stream is
+made of them: so the batches, the place in an epoch, what each rank is dealt and what becomes of bad
+audio are the very same as with files.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tarfile
+import urllib.parse
+
+import soundfile
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.parallel import parallel_map
+
+from .audio import BadAudio, bad_clip, clip_opener, lead_in, read_bytes
+from .manifests import COLUMNS, MEMBER, SEGMENT, read_manifest
+
+logger = get_logger(__name__)
+
+# What a segment is written as, without loss: libsndfile's subtype, the type of its samples.
+FLAC_SUBTYPES = {"PCM_16": "int16", "PCM_24": "int32"}
+FLAC_CHANNELS = 8  # at most
+TAR_BYTES = 2048  # of a clip beside its audio: two headers, and the other columns
+
+
+def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_000, num_workers=1):
+    """Packs the clips of a manifest into shards.
+
+    A shard ``<name of the manifest>-000000.tar`` has for each clip ``<key>.<ext>`` with the bytes
+    of its audio file as they were, and ``<key>.json`` with its other columns; a segment of a longer
+    file is cut out, without loss. The key is the ID in percent-encoding, with ``%2E`` for a dot,
+    where webdataset would end it. Clips keep the manifest's order.
+
+    Interrupted and called again, it goes on: shards that are whole are kept.
+
+    Arguments
+    ---------
+    manifest : str
+        CSV or JSON file, see ``brainquant.data.manifests.read_manifest``.
+    data_folder : str
+        What ``$data_root`` in the manifest stands for.
+    output_folder : str
+        Where to write: the new ``data_folder``.
+    shard_bytes : int
+        About how large a shard becomes.
+    num_workers : int
+        How many processes write.
+
+    Returns
+    -------
+    path : str
+        The new manifest, ``<output_folder>/<name of the manifest>.csv``. A clip that cannot be read
+        is not in it; a warning names it.
+
+    Raises
+    ------
+    ValueError
+        Where the manifest is not right, no clip can be read, or the folder holds something else.
+    ImportError
+        If the package ``webdataset`` is missing.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.flac", [0.0] * 16000, 16000)
+    >>> _ = (folder / "train.csv").write_text("ID,duration,wav\\na,1.0,$data_root/a.flac\\n")
+    >>> path = write_shards(folder / "train.csv", folder, folder / "shards")
+    >>> row = read_manifest(path, folder / "shards")["a"]
+    >>> read_bytes(row["wav"], row["offset"], row["size"]) == read_bytes(folder / "a.flac")
+    True
+    """
+    _webdataset()  # if it is missing, say so before anything is done
+    for name, value in {"shard_bytes": shard_bytes, "num_workers": num_workers}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {name}={value}; leave it out")
+    rows = read_manifest(manifest, data_folder)
+    name = os.path.splitext(os.path.basename(manifest))[0]
+    path = os.path.join(output_folder, f"{name}.csv")
+    shards = [
+        (os.path.join(output_folder, f"{name}-{number:06d}.tar"), clips)
+        for number, clips in enumerate(_plan(rows, shard_bytes))
+    ]
+    _take_folder(output_folder, name, shards)
+
+    logger.info("Packing %d clips into %d shards in %s", len(rows), len(shards), output_folder)
+    done = parallel_map(
+        _make_shard,
+        shards,
+        process_count=min(num_workers, len(shards)),
+        chunk_size=1,
+        progress_bar_kwargs={"unit": "shard", "disable": None},
+    )
+    table, left_out = io.StringIO(), {}
+    text_columns = _text_columns(next(iter(rows.values())))
+    # Whatever begins with a space is in quotes, for readers that skip spaces.
+    writer = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow([*COLUMNS, *MEMBER, *text_columns])
+    for (shard, clips), (places, reasons) in zip(shards, done):
+        wav = f"$data_root/{os.path.basename(shard)}"
+        left_out |= reasons
+        for clip, row in clips:
+            if clip in places:
+                texts = [row[column] for column in text_columns]
+                writer.writerow([clip, row["duration"], wav, *places[clip], *texts])
+    if left_out:
+        logger.warning(
+            f"{manifest}: {len(left_out)} of {len(rows)} clips cannot be read and are left out: "
+            + "; ".join(f"{clip}: {reason}" for clip, reason in left_out.items())
+        )
+    if len(left_out) == len(rows):
+        raise ValueError(f"{manifest}: none of its clips can be read; set data_folder:")
+    _write(path, table.getvalue())
+    return path
+
+
+def _webdataset():
+    try:
+        import webdataset
+    except ImportError as error:
+        raise ImportError(
+            'shards need webdataset: pip install "brainquant[shards]", '
+            'or pip install -e ".[shards]" in a clone of the repository'
+        ) from error
+    return webdataset
+
+
+def _text_columns(row):
+    return [column for column in row if column not in (*COLUMNS, *SEGMENT, *MEMBER)]
+
+
+def _plan(rows, shard_bytes):
+    """Which clips make which shard, lists of (ID, row)."""
+    shards, room = [], 0
+    for clip, row in rows.items():
+        size = TAR_BYTES + _reckon(row)
+        if not shards or size > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append((clip, row))
+        room -= size
+    return shards
+
+
+def _reckon(row):
+    """The bytes of a clip; of a segment, which is not written yet, two for each sample."""
+    if row.get("start") is not None:
+        return 2 * (row["stop"] - row["start"])
+    if row.get("size") is not None:
+        return row["size"]
+    try:
+        return os.path.getsize(row["wav"])
+    except OSError:
+        return 0  # it will be left out
+
+
+def _take_folder(folder, name, shards):
+    """Leaves the plan in the folder, or refuses one that holds something else."""
+    clips_of = {os.path.basename(shard): clips for shard, clips in shards}
+    digest = hashlib.sha256(json.dumps(clips_of).encode()).hexdigest()
+    plan = {"clips": sum(len(clips) for _, clips in shards), "shards": len(shards)}
+    plan = json.dumps({**plan, "sha256": digest}) + "\n"
+    path = os.path.join(folder, f"{name}.plan.json")
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = file.read()
+    except FileNotFoundError:
+        found = None
+    others = [
+        entry for entry in os.listdir(folder)
+        if entry == f"{name}.csv" or (entry.startswith(f"{name}-") and entry.endswith(".tar"))
+    ]  # fmt: skip
+    if found != plan and (found or others):
+        raise ValueError(
+            f"output_folder {folder} holds {', '.join(sorted(others)[:3]) or path} of another "
+            f"manifest, data_folder or shard_bytes; give an empty folder"
+        )
+    _write(path, plan)
+
+
+def _make_shard(job):
+    """Writes a shard unless it is whole: bytes by ID, and the reasons for clips without any."""
+    path, clips = job
+    places = _places(path)
+    # What is missing was left out before; the shard is whole unless it can be read by now.
+    left_out = {clip: _fault(row) for clip, row in clips if clip not in places} if places else {}
+    if not places or None in left_out.values():
+        left_out = _write_shard(path, clips)
+        places = _places(path)
+    return places, left_out
+
+
+def _places(path):
+    """Offset and size of each clip in a shard; none if it is not there or is damaged."""
+    places = {}
+    try:
+        # Asked of the finished file, as webdataset's writer does not tell.
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, extension = member.name.split(".", 1)
+                if extension != "json":
+                    places[urllib.parse.unquote(key)] = (member.offset_data, member.size)
+    except (OSError, tarfile.TarError):
+        return {}
+    return places
+
+
+def _write_shard(path, clips):
+    left_out = {}
+    with open(path + ".part", "wb") as file:
+        with _webdataset().TarWriter(file, mtime=0.0) as tar:  # the same clips, the same bytes
+            for clip, row in clips:
+                try:
+                    extension, content = _read(row)
+                except BadAudio as error:
+                    left_out[clip] = str(error)
+                    continue
+                texts = {column: row[column] for column in _text_columns(row)}
+                tar.write({
+                    "__key__": urllib.parse.quote(clip, safe="").replace(".", "%2E"),
+                    extension: content,
+                    "json": {"ID": clip, "duration": row["duration"], **texts},
+                })  # fmt: skip
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".part", path)
+    return left_out
+
+
+def _fault(row):
+    """Why a clip cannot be read, or None."""
+    try:
+        _read(row)
+    except BadAudio as error:
+        return str(error)
+    return None
+
+
+def _read(row):
+    """Extension and bytes of a clip as a file. Only its header is looked at: what else may be
+    wrong with it is found in training, as with files.
+    """
+    path, start, stop, offset, size = (row.get(key) for key in ("wav", *SEGMENT, *MEMBER))
+    try:
+        if start is not None:
+            return _cut(clip_opener(path, offset, size)(), start, stop)
+        content = read_bytes(path, offset, size)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            # By what it is: the name may be that of a tar. WAVEX is how some write wav.
+            return {"WAVEX": "wav"}.get(file.format, file.format.lower()), content
+    except (BadAudio, RuntimeError) as error:
+        raise bad_clip(error, path, start, stop, offset, size) from None
+
+
+def _cut(source, start, stop):
+    """A segment as a file of its own, whose samples are the same."""
+    with soundfile.SoundFile(source) as file:
+        if file.frames <= start:
+            raise BadAudio(f"has {file.frames} samples, none of them is in the clip")
+        lead = lead_in(file.subtype, start)
+        file.seek(start - lead)
+        fits = file.subtype in FLAC_SUBTYPES and file.channels <= FLAC_CHANNELS
+        format, subtype = ("FLAC", file.subtype) if fits else ("WAV", "FLOAT")
+        dtype = FLAC_SUBTYPES[subtype] if fits else "float32"
+        samples = file.read(lead + stop - start, dtype=dtype)[lead:]
+        rate = file.samplerate
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate, format=format, subtype=subtype)
+    return format.lower(), content.getvalue()
+
+
+def _write(path, text):
+    with open(path + ".part", "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    os.replace(path + ".part", path)
