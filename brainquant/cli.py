@@ -1,11 +1,14 @@
-"""Fits what a quantiser is made from to the training audio of a recipe."""
+"""Fits what a quantiser is made from, probes what a run has learnt, packs a corpus into shards."""
 
 import argparse
 import os
 
 from safetensors.torch import save_file
 
+from .brains.trained import HPARAMS, load_trained
 from .data.batches import make_loaders
+from .data.shards import write_shards
+from .evaluation import format_table, probe
 from .fitting import fit_kmeans, fit_pca, load_weights
 from .training.errors import clear_errors
 from .training.hparams import load_hparams, parse_arguments
@@ -24,17 +27,56 @@ def main(argv=None):
     argv : list of str or None
         The arguments after the program's name; None takes those of the process.
     """
-    arguments, overrides = make_parser().parse_known_args(argv)
+    parser = make_parser()
+    arguments, overrides = parser.parse_known_args(argv)
     options = vars(arguments)
-    recipe, output, fit = (options.pop(name) for name in ("recipe", "output", "fit"))
+    run = options.pop("run")
+    if "recipe" in options:
+        options["argv"] = [options.pop("recipe"), *overrides]
+    elif overrides:
+        parser.error(f"unknown arguments: {' '.join(overrides)}")
     with clear_errors():
-        check_output(output)
-        brain, loader = open_recipe([recipe, *overrides])
-        load_weights(brain, options.get("layer", 0))
-        tensors, summary = fit(brain, loader, **options)
-        save_file(tensors, output + ".part")
-        os.replace(output + ".part", output)  # whole, or not at all
-        print(f"{summary}; written to {output}")
+        run(**options)
+
+
+def run_fit(fit, argv, output, **options):
+    """Fits tensors to the training audio of a recipe and writes them into a file.
+
+    Arguments
+    ---------
+    fit : callable
+        ``fit_kmeans`` or ``fit_pca``, which takes the ``options``.
+    argv : list of str
+        What the recipe's ``train.py`` takes: the YAML file, then options.
+    output : str
+        The .safetensors to write.
+    """
+    check_output("--output", output)
+    brain, loader = open_recipe(argv)
+    load_weights(brain, options.get("layer", 0))
+    tensors, summary = fit(brain, loader, **options)
+    save_file(tensors, output + ".part")
+    os.replace(output + ".part", output)  # whole, or not at all
+    print(f"{summary}; written to {output}")
+
+
+def run_probe(run_folder, data_folder, device, output, **options):
+    """Probes the last checkpoint of a run; ``options`` are those of ``probe``."""
+    output = output or os.path.join(run_folder, f"probe_{options['label'] or 'phones'}")
+    check_output("--output", output)
+    brain = load_trained(run_folder, device=device)
+    hparams_file = os.path.join(run_folder, HPARAMS)
+    data_folder = data_folder or brain.hparams.data_folder
+    name = os.path.abspath(output)
+    print(format_table(probe(brain, hparams_file, data_folder=data_folder, name=name, **options)))
+    print(f"step {brain.optimizer_step} of {run_folder}; written to {output}.json and {output}.png")
+
+
+def run_shards(manifest, data_folder, output, shard_megabytes, num_workers):
+    """Packs the audio of a manifest into tar files."""
+    size = int(1e6 * shard_megabytes)
+    made = write_shards(manifest, data_folder, output, shard_bytes=size, num_workers=num_workers)
+    print(f"written; train with --train_csv {made} --data_folder {output}")
 
 
 def make_parser():
@@ -50,14 +92,22 @@ def make_parser():
     parser = argparse.ArgumentParser("brainquant", description=__doc__)
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    def command(fit, name, text, frames):
-        added = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=OVERRIDES,
-            allow_abbrev=False,  # the YAML may have a key of that name
-        )
+    def command(run, name, text, **more):
+        more |= {"help": text, "description": text}
+        # An abbreviated option may be a key of the recipe's YAML.
+        added = commands.add_parser(name, allow_abbrev=False, **more)
+        added.set_defaults(run=run)
+        return added
+
+    _add_fits(command)
+    _add_probe(command)
+    _add_shards(command)
+    return parser
+
+
+def _add_fits(command):
+    def fit_command(fit, name, text, frames):
+        added = command(run_fit, name, text, epilog=OVERRIDES)
         added.set_defaults(fit=fit)
         added.add_argument("recipe", help="YAML file of the recipe, before all options")
         added.add_argument("--output", required=True, help="file to write, a .safetensors")
@@ -66,7 +116,7 @@ def make_parser():
         )
         return added
 
-    kmeans = command(
+    kmeans = fit_command(
         fit_kmeans,
         "kmeans",
         "Centroids of training frames, for brainquant.KMeansQuantizer.",
@@ -83,7 +133,7 @@ def make_parser():
     kmeans.add_argument(
         "--clusters", metavar="V", type=int, default=500, help="number of centroids (%(default)s)"
     )
-    pca = command(
+    pca = fit_command(
         fit_pca,
         "pca",
         "Whitening projection, for brainquant.RandomProjectionQuantizer.",
@@ -96,18 +146,80 @@ def make_parser():
         default=16,
         help="components, the quantiser's cb_dim (%(default)s)",
     )
-    return parser
 
 
-def check_output(path):
+def _add_probe(command):
+    added = command(
+        run_probe,
+        "probe",
+        "What a run's encoder has learnt: a linear classifier on each layer, beside log-mel and "
+        "the untrained encoder. Writes a table, a .json and a .png.",
+    )
+    option = added.add_argument
+    option("run_folder", metavar="RUN_FOLDER", help="output_folder of the run")
+    for split, use in {
+        "train": "the classifiers are fitted on",
+        "valid": "the layer is chosen on",
+        "test": "the accuracy is of",
+    }.items():
+        option(f"--{split}", metavar="CSV", required=True, help=f"manifest that {use}")
+    labels = added.add_mutually_exclusive_group(required=True)
+    labels.add_argument(
+        "--label", metavar="COLUMN", help="column of the manifests with a label per utterance"
+    )
+    labels.add_argument(
+        "--alignments",
+        metavar="FOLDER",
+        help="phone alignments, <ID>.tsv at any depth; then the codes are measured too",
+    )
+    option("--data_folder", metavar="F", help="what $data_root stands for (the run's data_folder)")
+    option("--train_minutes", metavar="X", type=float, help="speech to fit on at most (all of it)")
+    option(
+        "--seeds",
+        dest="num_seeds",
+        metavar="N",
+        type=int,
+        default=3,
+        help="draws of training utterances and of untrained encoders (%(default)s)",
+    )
+    option(
+        "--context",
+        metavar="N",
+        type=int,
+        default=1,
+        help="frames on both sides of each, for alignments (%(default)s)",
+    )
+    option("--device", default="cpu", help="where the encoder computes (%(default)s)")
+    option(
+        "--output",
+        metavar="PREFIX",
+        help="files to write, without ending (probe_<label> or probe_phones in RUN_FOLDER)",
+    )
+
+
+def _add_shards(command):
+    added = command(
+        run_shards,
+        "shards",
+        "Packs the audio of a manifest into tar files, for corpora of very many files.",
+    )
+    option = added.add_argument
+    option("manifest", metavar="MANIFEST", help="CSV or JSON file")
+    option("--data_folder", metavar="F", required=True, help="what $data_root in it stands for")
+    option("--output", metavar="FOLDER", required=True, help="where the shards are written")
+    option("--shard_megabytes", metavar="X", type=float, default=1000, help="size (%(default)s)")
+    option("--num_workers", metavar="N", type=int, default=1, help="processes (%(default)s)")
+
+
+def check_output(option, path):
     """Makes the folder of a file before the work, or a ValueError where it cannot be written."""
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--output {path}: {error}; give another path") from error
+        raise ValueError(f"{option} {path}: {error}; give another path") from error
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output {path}: cannot be written; give the path of a file")
+        raise ValueError(f"{option} {path}: cannot be written; give the path of a file")
 
 
 def open_recipe(argv):

@@ -75,6 +75,19 @@ def plot_report(metrics_file, code_counts, image_file, title=""):
         _time_panel(axes[3], points, name, key, stages=["train"], log=key == "grad_norm")
         _time_panel(axes[4], points, "Learning rate", "lr", stages=["train"])
         _histogram_panel(axes[5], counts_GV)
+    save_figure(figure, image_file)
+
+
+def save_figure(figure, image_file):
+    """Writes a PNG in one go, so that a viewer never sees half a picture.
+
+    Arguments
+    ---------
+    figure : matplotlib.figure.Figure
+        What to draw.
+    image_file : str
+        The PNG to write or to replace.
+    """
     temporary = f"{os.fspath(image_file)}.{os.getpid()}.tmp"
     try:
         figure.savefig(temporary, format="png")

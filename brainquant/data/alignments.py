@@ -1,5 +1,9 @@
 """Alignments: which phone sounds when. One file per utterance, tab-separated, with a header."""
 
+import os
+
+import numpy as np
+
 HEADER = "start\tend\tphone"
 
 
@@ -10,6 +14,7 @@ def read_alignment(path):
     ---------
     path : str or os.PathLike
         A file with the header "start<TAB>end<TAB>phone" and one phone per line, times in seconds.
+        Further columns, such as the word, are not read.
 
     Returns
     -------
@@ -31,12 +36,60 @@ def read_alignment(path):
     with open(path, encoding="utf-8") as file:
         header, *lines = file.read().splitlines() or [""]
     try:
-        if header != HEADER:
-            raise ValueError(header)
-        rows = [line.split("\t") for line in lines]
-        return [(float(start), float(end), phone) for start, end, phone in rows]
+        if f"{header}\t".startswith(f"{HEADER}\t"):
+            rows = [line.split("\t") for line in lines]
+            return [(float(start), float(end), phone) for start, end, phone, *_ in rows]
+        raise ValueError(header)
     except ValueError as error:
         raise ValueError(
-            f"an alignment must have the header {HEADER!r} and three columns, got {path}; "
-            "delete the file and prepare the corpus again"
+            f"an alignment must have the header {HEADER!r} and those three columns first, got "
+            f"{path}; mend the file, or delete it and prepare the corpus again"
         ) from error
+
+
+def find_alignments(folder):
+    """Paths of the alignments in a folder and all folders below it.
+
+    Arguments
+    ---------
+    folder : str
+        Has files ``<ID>.tsv``, anywhere.
+
+    Returns
+    -------
+    paths : dict
+        By ID.
+
+    Raises
+    ------
+    ValueError
+        Where there are none, or two of the same ID.
+    """
+    paths = {}
+    for parent, _, files in os.walk(folder, followlinks=True):
+        for name in files:
+            utterance, ending = os.path.splitext(name)
+            path = os.path.join(parent, name)
+            if ending == ".tsv" and (other := paths.setdefault(utterance, path)) != path:
+                raise ValueError(
+                    f"alignments: {other} and {path} are of one ID; give a folder that has only "
+                    f"one of them"
+                )
+    if not paths:
+        raise ValueError(
+            f"alignments: there is no file <ID>.tsv in {folder}; give the folder of the alignments"
+        )
+    return paths
+
+
+def phones_at(times, alignment):
+    """The phone that sounds at each time; the first one before the start, the last after the end.
+
+    Example
+    -------
+    >>> phones_at(np.array([0.1, 0.3]), [(0.0, 0.2, "SIL"), (0.2, 0.4, "s")]).tolist()
+    ['SIL', 's']
+    """
+    starts = np.array([start for start, _, _ in alignment])
+    phones = np.array([phone for _, _, phone in alignment])
+    return phones[(np.searchsorted(starts, times, side="right") - 1).clip(min=0)]

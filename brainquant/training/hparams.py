@@ -117,7 +117,7 @@ def _check_overrides(argv, overrides, document, hparams_file):
             )
 
 
-def load_hparams(hparams_file, overrides=None):
+def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     """Loads a recipe's YAML and refuses keys that nothing reads.
 
     Arguments
@@ -126,6 +126,9 @@ def load_hparams(hparams_file, overrides=None):
         The YAML file.
     overrides : dict
         What to change in it.
+    refuse_unused : bool
+        Whether a key that nothing reads is an error. In the copy of the YAML in a run's folder,
+        what read a key is gone: SpeechBrain writes it with all references resolved.
 
     Returns
     -------
@@ -147,6 +150,8 @@ def load_hparams(hparams_file, overrides=None):
     read = RECIPE_KEYS | getattr(hparams.get("brain_class"), "hparams_read", set())
     for key in sorted(read - set(hparams)):
         raise ValueError(f"{hparams_file} lacks the key {key!r}: add it")
+    if not refuse_unused:
+        return hparams
     known = RUN_OPTIONS | read
     referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", text)))
     for key in hparams:

@@ -1,71 +1,196 @@
-"""The phone probe: what it must find, what it must not find, and its table."""
+"""Probes of real runs, from the command and after a training: what they read, and of what."""
 
-from types import SimpleNamespace
+import json
+import shutil
+import wave
 
 import numpy as np
 import pytest
+import torch
+from hyperpyyaml import resolve_references
+from tiny_run import HPARAMS, build
 
-from brainquant.data.alignments import read_alignment
-from brainquant.data.audio import AudioReader
-from brainquant.evaluation import fit_and_read, load_split, phones_at, summarise
+from brainquant.brains.trained import load_trained
+from brainquant.cli import main
+from brainquant.evaluation import probe
+from brainquant.evaluation.frozen import quantise, untrained
+
+NAMES = ["log-mel", "untrained encoder", "pretrained encoder"]
 
 
 @pytest.fixture(scope="module")
-def splits(corpus):
-    reader = AudioReader(16000)
-    return {split: load_split(corpus, split, reader) for split in ("train", "valid", "test")}
+def make_run(corpus, tmp_path_factory):
+    """Folder of a run, as a training leaves it; it is made once."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            made[name] = folder = tmp_path_factory.mktemp(name)
+            overrides = {"num_layers": 2}
+            brain, hparams = build(name, corpus, folder, **overrides)
+            overrides |= {key: hparams[key] for key in ("data_folder", "output_folder", "d_model")}
+            if name == "wav2vec2":
+                overrides |= {"channels": hparams["channels"]}
+            else:
+                overrides |= {"cb_vocab": hparams["cb_vocab"]}
+            with open(HPARAMS / f"{name}.yaml", encoding="utf-8") as recipe:
+                copy = resolve_references(recipe, overrides)
+            (folder / "hyperparams.yaml").write_text(copy.read(), "utf-8")
+            with torch.no_grad():
+                for parameter in brain.modules["encoder"].parameters():
+                    parameter.mul_(1.5)  # what training has done
+            brain.checkpointer.save_checkpoint()
+        return made[name]
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def clock():
-    """Frames of 20 ms, as a Brain would tell them."""
-    return SimpleNamespace(frame_times=lambda count: 0.01 + 0.02 * np.arange(count))
+def loudness(tmp_path_factory):
+    """Noise, loud and soft, in 8 kHz: manifests whose column `level` is to be read."""
+    folder, rng = tmp_path_factory.mktemp("loudness"), np.random.default_rng(0)
+    for split, count in {"train": 24, "valid": 8, "test": 8}.items():
+        rows = ["ID,duration,wav,level"]
+        for index in range(count):
+            level = ("loud", "soft")[index % 2]
+            samples = rng.normal(size=4000) * (6000 if level == "loud" else 60)
+            with wave.open(str(folder / f"{split}{index}.wav"), "wb") as file:
+                file.setparams((1, 2, 8000, 4000, "NONE", ""))
+                file.writeframes(samples.astype("<i2").tobytes())
+            rows.append(f"{split}{index},0.5,$data_root/{split}{index}.wav,{level}")
+        (folder / f"{split}.csv").write_text("\n".join(rows))
+    return folder
 
 
-def represent(splits, clock, frame):
-    """One row per 20 ms of each utterance, made from its phones."""
-    inputs = {}
-    for name, utterances in splits.items():
-        inputs[name] = []
-        for utterance in utterances:
-            times = clock.frame_times(int(utterance.phones[-1][1] / 0.02))
-            inputs[name].append(np.stack([frame(p) for p in phones_at(times, utterance.phones)]))
-    return inputs
+def manifests(folder):
+    return {split: f"{folder}/{split}.csv" for split in ("train", "valid", "test")}
 
 
-def test_a_representation_of_phones_is_read_and_noise_is_not(splits, clock):
-    rng = np.random.default_rng(0)
-    phones = sorted({phone for u in splits["train"] for _, _, phone in u.phones})
-    everything = range(len(splits["train"]))
-
-    def one_hot(phone):
-        return np.array([phone == other for other in phones], dtype=float)
-
-    good = fit_and_read(represent(splits, clock, one_hot), splits, clock, everything)
-    noise = represent(splits, clock, lambda phone: rng.normal(size=8))
-    bad = fit_and_read(noise, splits, clock, everything)
-    assert min(good) > 0.9 and max(bad) < 0.4
+def command(run, folder, *arguments):
+    options = [part for split, path in manifests(folder).items() for part in (f"--{split}", path)]
+    main(["probe", str(run), *options, "--data_folder", str(folder), *map(str, arguments)])
 
 
-def test_utterances_come_with_their_own_alignment(splits, corpus):
-    for utterance in splits["test"]:
-        assert utterance.phones == read_alignment(f"{corpus}/phones/test/{utterance.id}.tsv")
-        assert utterance.phones[-1][1] == pytest.approx(len(utterance.sig) / 16000, abs=0.01)
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+def test_a_run_is_probed_for_phones_from_its_folder(name, make_run, corpus, capsys):
+    run = make_run(name)
+    command(run, corpus, "--alignments", corpus / "phones", "--seeds", 2, "--train_minutes", 0.5)
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in [*NAMES, "PNMI", "effective rank"])
+    table = json.loads((run / "probe_phones.json").read_text("utf-8"))
+    assert (run / "probe_phones.png").read_bytes()[1:4] == b"PNG"
+    for representation in NAMES:
+        row = table["accuracies"][representation]
+        layers = 1 if representation == "log-mel" else 2
+        assert np.shape(row["layers"]) == np.shape(row["valid_layers"]) == (2, layers)
+    assert table["accuracies"]["log-mel"]["mean"] > table["majority"] + 0.1
+    for ranks in table["effective_rank"].values():
+        assert len(ranks) == 2 and all(1 <= rank <= 16 for rank in ranks)
+    codes = table["codes"]
+    assert codes["pnmi"] > codes["shuffled"]["pnmi"] and codes["code_perplexity"] > 1
 
 
-def test_the_layer_is_chosen_on_validation_not_on_test():
-    by_seed = [[(0.9, 0.2), (0.1, 0.8)], [(0.9, 0.4), (0.1, 0.8)]]
-    row = summarise({"encoder": by_seed})["encoder"]
-    assert (row["best_layer"], row["mean"], row["spread"]) == (1, pytest.approx(0.3), 0.1)
+def test_a_label_is_read_from_the_mean_over_time(make_run, loudness, caplog):
+    run, name = make_run("best_rq"), "levels"
+    with open(loudness / "test.csv", "a", encoding="utf-8") as file:
+        file.write("\nnameless,0.5,$data_root/test0.wav,\nbroken,0.5,$data_root/test.csv,loud")
+    command(run, loudness, "--label", "level", "--seeds", 1, "--output", loudness / name)
+    table = json.loads((loudness / "levels.json").read_text("utf-8"))
+    # Log-mel keeps the level; the features of the encoder are normalised over the utterance.
+    assert table["accuracies"]["log-mel"]["mean"] == 1.0
+    assert table["accuracies"]["pretrained encoder"]["mean"] < 1.0
+    assert table["majority"] == 0.5 and "codes" not in table
+    assert set(table["left_out"]) == {"nameless", "broken"} and table["utterances"]["test"] == 8
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    for part in ("2 of 10 utterances left out", "nameless: has no level", "broken: "):
+        assert part in warning
 
 
-@pytest.mark.parametrize("ranks", [None, 2])
-def test_the_recipe_prints_and_writes_the_three(run_recipe, corpus, tmp_path, ranks):
-    probe = f"{{num_seeds: 2, train_minutes: 0.3, data_folder: '{corpus}'}}"
-    done = run_recipe("best_rq", "--debug", evaluate=probe, ranks=ranks)
+def test_utterances_without_alignment_are_left_out_and_an_error_if_none_is_left(
+    make_run, corpus, tmp_path, caplog
+):
+    run, folder = make_run("best_rq"), tmp_path / "phones"
+    shutil.copytree(corpus / "phones", folder)
+    gone = sorted((folder / "valid").iterdir())
+    gone[0].write_text("start\tend\tphone\n")
+    gone[1].unlink()
+    brain = load_trained(run)
+    options = {"data_folder": corpus, "alignments": folder, "num_seeds": 1, "train_minutes": 0.2,
+               "name": str(tmp_path / "probe"), **manifests(corpus)}  # fmt: skip
+    table = probe(brain, f"{run}/hyperparams.yaml", **options)
+    assert table["left_out"] == {gone[0].stem: "its alignment is empty",
+                                 gone[1].stem: "has no alignment"}  # fmt: skip
+    assert f"2 of {len(gone)} utterances left out" in caplog.text
+    rows = (corpus / "train.csv").read_text("utf-8").splitlines()[1:]
+    seconds = sorted(float(row.split(",")[1]) for row in rows)
+    assert 12 / seconds[-1] <= table["utterances"]["train"] <= 12 / seconds[0] + 1 < len(rows)
+    for path in gone[2:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="valid.csv: .* left out: .*; nothing is left"):
+        probe(brain, f"{run}/hyperparams.yaml", **options)
+
+
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+def test_each_seed_has_another_untrained_encoder(name, make_run):
+    brain = load_trained(make_run(name))
+    trained = {key: value.clone() for key, value in brain.modules.state_dict().items()}
+    # From the recipe, and from the copy in the run's folder, where the seed is not a reference.
+    recipe = HPARAMS / f"{name}.yaml"
+    copy = make_run(name) / "hyperparams.yaml"
+    sizes = {key: getattr(brain.hparams, key) for key in ("num_layers", "d_model")}
+    sizes |= {"channels": 16} if name == "wav2vec2" else {"cb_vocab": 32}
+    first, again, other = (
+        untrained(brain, file, overrides, seed).modules["encoder"].state_dict()
+        for file, overrides, seed in ((recipe, sizes, 0), (copy, {}, 0), (copy, {}, 1))
+    )
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+    for key, value in brain.modules.state_dict().items():
+        assert torch.equal(value, trained[key])
+
+
+def test_what_has_no_parameters_stays_in_the_untrained_brain(make_run):
+    brain = load_trained(make_run("best_rq"))
+    fresh = untrained(brain, make_run("best_rq") / "hyperparams.yaml", {}, 3)
+    assert fresh.modules["normalize"] is brain.modules["normalize"]
+    assert fresh.modules["encoder"] is not brain.modules["encoder"]
+
+
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+def test_codes_are_those_of_the_whole_frames(name, make_run):
+    brain = load_trained(make_run(name))
+    sig = torch.randn(16000, generator=torch.manual_seed(0))
+    codes = quantise(brain, sig)
+    # 101 frames of log-mel are 25 stacks of 4, and one that is padded.
+    num_frames = 25 if name == "best_rq" else brain.count_frames(len(sig))
+    assert codes.shape == (num_frames, brain.quantiser.num_codebooks)
+
+
+WRONG = {
+    "both": ({"label": "spk_id", "alignments": "{corpus}/phones"}, "either a label: or alignments"),
+    "neither": ({}, "either a label: or alignments"),
+    "speakers of the test are new": ({"label": "spk_id"}, "100% of the labels of valid are none"),
+    "a column that is not there": ({"label": "mood"}, "lacks the column 'mood'"),
+    "no seed": ({"label": "spk_id", "num_seeds": 0}, "num_seeds must be at least 1, got 0"),
+    "no speech": ({"label": "spk_id", "train_minutes": 0}, "train_minutes must be more than 0"),
+    "one label": ({"label": "spk_id", "train_minutes": 1e-6}, "have one label only"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_named(case, make_run, corpus):
+    options, message = WRONG[case]
+    options = {key: value.format(corpus=corpus) if isinstance(value, str) else value
+               for key, value in options.items()}  # fmt: skip
+    run = make_run("best_rq")
+    with pytest.raises(ValueError, match=message):
+        probe(load_trained(run), f"{run}/hyperparams.yaml", data_folder=corpus,
+              **manifests(corpus), **options)  # fmt: skip
+
+
+def test_a_recipe_probes_after_its_training_on_two_ranks(run_recipe, tmp_path):
+    done = run_recipe("best_rq", "--debug", evaluate="{num_seeds: 1, train_minutes: 0.2}", ranks=2)
     shown = done.stdout + done.stderr
-    for name in ("log-mel", "untrained encoder", "pretrained encoder"):
-        assert name in shown
-    assert (tmp_path / "run" / "debug" / "phones.json").exists()
-    lines = shown[shown.index("Phones read") :].splitlines()[:4]
-    assert max(map(len, lines)) <= 80
+    assert shown.count("Linear probe of phones") == 1 and all(name in shown for name in NAMES)
+    for ending in ("json", "png"):
+        assert (tmp_path / "run" / "debug" / f"phones.{ending}").exists()

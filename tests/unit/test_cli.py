@@ -1,20 +1,29 @@
 """The command line: its help, its errors, and what it leaves behind."""
 
+import wave
+
 import pytest
 
 from brainquant.cli import main, make_parser
 
+NAMED = {
+    "": "kmeans pca probe shards",
+    "kmeans": "--layer --clusters --frames --output recipe --data_folder",
+    "pca": "--dim --frames --output recipe --data_folder",
+    "probe": "RUN_FOLDER --train --valid --test --label --alignments --data_folder --seeds "
+    "--train_minutes --context --device --output",
+    "shards": "MANIFEST --data_folder --output --shard_megabytes --num_workers",
+}
 
-@pytest.mark.parametrize("arguments", [[], ["kmeans"], ["pca"]])
+
+@pytest.mark.parametrize("arguments", [name.split() for name in NAMED])
 def test_help_fits_80_columns_and_names_what_can_be_set(arguments, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
         main([*arguments, "--help"])
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
-    named = {"kmeans": "--layer --clusters --frames --output recipe --data_folder",
-             "pca": "--dim --frames --output recipe --data_folder", "": "kmeans pca"}  # fmt: skip
-    assert all(name in shown for name in named["".join(arguments)].split())
+    assert all(name in shown for name in NAMED["".join(arguments)].split())
 
 
 def test_what_is_not_its_own_goes_to_the_recipe_in_order():
@@ -39,3 +48,41 @@ def test_a_wrong_path_ends_with_one_line(command, arguments, message, tmp_path):
     with pytest.raises(SystemExit, match=message) as error:
         main([command, *arguments])
     assert "\n" not in error.value.code
+
+
+MANIFESTS = "--train a.csv --valid b.csv --test c.csv"
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (f"probe run {MANIFESTS} --label x --lr 3", "unknown arguments: --lr 3"),
+        (f"probe run {MANIFESTS}", "--label --alignments is required"),
+        (f"probe run {MANIFESTS} --label x --alignments y", "not allowed with"),
+        ("shards m.csv --output x", "--data_folder"),
+    ],
+)
+def test_options_that_a_command_does_not_have_end_with_its_usage(line, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(line.split())
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_ends_with_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="^error: .*is not the folder of a run"):
+        main(["probe", str(tmp_path), *MANIFESTS.split(), "--label", "x"])
+
+
+def test_shards_are_written_and_the_next_command_is_said(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    with wave.open(str(tmp_path / "in" / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 16000, "NONE", ""))
+        file.writeframes(bytes(32000))
+    manifest, output = tmp_path / "in" / "train.csv", tmp_path / "out"
+    manifest.write_text("ID,duration,wav\na,1.0,$data_root/a.wav\nb,1.0,$data_root/a.wav\n")
+    size = ["--shard_megabytes", "0.04"]  # of one clip
+    main(["shards", str(manifest), "--data_folder", str(tmp_path / "in"), "--output", str(output),
+          *size])  # fmt: skip
+    assert len(list(output.glob("*.tar"))) == 2
+    line = f"--train_csv {output / 'train.csv'} --data_folder {output}"
+    assert line in capsys.readouterr().out

@@ -1,0 +1,95 @@
+"""A probe in one picture: accuracy and effective rank by layer, codes beside shuffled ones."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..plots import COLOURS, GREY, save_figure
+
+ENCODERS = {
+    "pretrained encoder": {"color": COLOURS[0], "label": "pretrained"},
+    "untrained encoder": {"color": COLOURS[1], "label": "untrained"},
+}
+MEASURES = {"phone_purity": "phone\npurity", "cluster_purity": "cluster\npurity", "pnmi": "PNMI"}
+
+
+def draw_probe(table, image_file):
+    """Draws the table of a probe into a PNG.
+
+    Arguments
+    ---------
+    table : dict
+        What ``probe`` returns.
+    image_file : str
+        The PNG to write.
+    """
+    panels = 3 if "codes" in table else 2
+    figure = Figure(figsize=(4.2 * panels, 4.6), dpi=120, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, rect=(0, 0, 1, 0.92))
+    accuracies = " · ".join(
+        f"{name} {100 * row['mean']:.1f} ± {100 * row['spread']:.1f} %"
+        for name, row in reversed(table["accuracies"].items())
+    )
+    heading = f"Linear probe of {table['of']}: {accuracies}"
+    size = min(12.5, 440 * panels / len(heading))  # fits the width
+    place = {"ha": "center", "va": "center", "parse_math": False}
+    figure.text(0.5, 0.955, heading, size=size, **place)
+    axes = figure.subplots(1, panels, width_ratios=[1.4, 1, 1][:panels])
+    _accuracy_panel(axes[0], table)
+    for name, style in ENCODERS.items():
+        ranks = table["effective_rank"][name]
+        axes[1].plot(1 + np.arange(len(ranks)), ranks, marker="o", ms=4, **style)
+    axes[1].set_ylim(0, 1.15 * max(map(max, table["effective_rank"].values())) or 1)
+    _finish(axes[1], "Effective rank of test frames", xlabel="encoder layer")
+    if panels == 3:
+        _code_panel(axes[2], table["codes"])
+    save_figure(figure, image_file)
+
+
+def _accuracy_panel(axis, table):
+    """Draws mean and spread of each layer; a ring around the layer that validation chose."""
+    for name, style in ENCODERS.items():
+        row = table["accuracies"][name]
+        by_seed = np.array(row["layers"])
+        layers, mean, spread = 1 + np.arange(by_seed.shape[1]), by_seed.mean(0), by_seed.std(0)
+        band = {"color": style["color"], "alpha": 0.2, "lw": 0}
+        axis.fill_between(layers, mean - spread, mean + spread, **band)
+        axis.plot(layers, mean, marker="o", ms=4, **style)
+        ring = {"mfc": "none", "mec": style["color"], "mew": 1.5, "ms": 11, "ls": ""}
+        axis.plot(row["best_layer"], row["mean"], marker="o", **ring)
+    row = table["accuracies"]["log-mel"]
+    low, high = row["mean"] - row["spread"], row["mean"] + row["spread"]
+    axis.axhspan(low, high, color=GREY, alpha=0.15, lw=0)
+    axis.axhline(row["mean"], color=GREY, ls="--", label="log-mel")
+    axis.axhline(table["majority"], color=GREY, ls=":", label="majority class")
+    _finish(axis, "Accuracy on the test set", xlabel="encoder layer (ring: best on validation)")
+    axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+
+
+def _code_panel(axis, codes):
+    """Draws what codes say about phones, each beside the same of shuffled codes."""
+    places = np.arange(len(MEASURES))
+    for offset, values, style in (
+        (-0.19, codes, {"color": COLOURS[0], "label": "codes"}),
+        (0.19, codes["shuffled"], {"color": "#BBBBBB", "label": "shuffled codes"}),
+    ):
+        heights = [values[key] for key in MEASURES]
+        bars = axis.bar(places + offset, heights, width=0.36, **style)
+        axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
+    axis.set_ylim(0, 1.05)
+    _finish(axis, f"Codes and phones, {codes['frames']:,} frames")
+    axis.set_xticks(places, MEASURES.values())
+    axis.grid(visible=False, axis="x")
+
+
+def _finish(axis, title, xlabel=None):
+    """Sets what all panels share: title, light grid and legend, as in a run's report."""
+    axis.set_title(title, loc="left")
+    axis.grid(color="#E5E5E5", lw=0.7)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    if xlabel:
+        axis.set_xlabel(xlabel)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Opaque: a line of reference may run behind it.
+    axis.legend(framealpha=0.9, edgecolor="none", fontsize=9)

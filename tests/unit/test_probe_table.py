@@ -1,0 +1,66 @@
+"""The table of a probe and its figure, whatever was measured."""
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from brainquant.evaluation import format_table, summarise
+from brainquant.evaluation.figure import draw_probe
+
+
+def table_of(layers=3, of="phones", seeds=3, accuracy=0.5, **more):
+    rng = np.random.default_rng(0)
+
+    def summary(layers):
+        return summarise(accuracy * rng.uniform(0.9, 1, (seeds, layers, 2)))
+
+    rank = np.linspace(100, 50, layers).tolist()
+    return {
+        "of": of, "num_seeds": seeds, "majority": 0.2,
+        "utterances": {"train": 100_000, "valid": 5, "test": 1_000_000},
+        "accuracies": {"log-mel": summary(1), "untrained encoder": summary(layers),
+                       "pretrained encoder": summary(layers)},
+        "effective_rank": {"untrained encoder": rank, "pretrained encoder": rank[::-1]},
+        **more,
+    }  # fmt: skip
+
+
+def codes(**more):
+    measures = {"phone_purity": 0.5, "cluster_purity": 0.2, "pnmi": 0.4, **more}
+    shuffled = {key: value / 2 for key, value in measures.items()}
+    return {**measures, "shuffled": shuffled, "code_perplexity": 400.0, "frames": 12_345_678}
+
+
+TABLES = {
+    "phones": table_of(codes=codes()),
+    "one layer, one seed, a label with odd characters": table_of(1, "a $ very_odd $ label", 1),
+    "24 layers, nothing is read": table_of(24, accuracy=0.0),
+    "all is read": table_of(accuracy=1.0, codes=codes(pnmi=1.0)),
+    "no rank": {**table_of(1), "effective_rank": {"untrained encoder": [0.0],
+                                                 "pretrained encoder": [0.0]}},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", TABLES)
+def test_any_probe_has_its_table_and_figure(name, tmp_path):
+    table = TABLES[name]
+    lines = format_table(table).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any(line.endswith(" ") for line in lines)
+    draw_probe(table, tmp_path / "probe.png")
+    image = imread(tmp_path / "probe.png")
+    assert image.shape[0] == 552 and [path.name for path in tmp_path.iterdir()] == ["probe.png"]
+    dark = (image[..., :3].min(-1) < 0.9).any(0)
+    assert not dark[:2].any() and not dark[-2:].any()  # nothing is cut at the sides
+
+
+def test_the_table_says_what_was_measured():
+    table = table_of(2, codes=codes())
+    row = table["accuracies"]["pretrained encoder"]
+    row |= {"layers": [[0.5, 0.7], [0.6, 0.9]], "best_layer": 2, "mean": 0.8, "spread": 0.1}
+    lines = [" ".join(line.split()) for line in format_table(table).splitlines()]
+    assert "pretrained encoder 80.0 +- 10.0 layer 2" in lines
+    assert "majority class 20.0" in lines and "PNMI 0.400 0.200" in lines
+    (layer,) = (line for line in lines if line.startswith("layer 1 "))
+    assert " 55.0 +- 5.0 " in layer and layer.endswith(" 100.0 50.0")
