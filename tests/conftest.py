@@ -1,12 +1,15 @@
 """A small corpus and a way to run recipes, shared by all tests."""
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from brainquant.data.toy_speech import prepare_toy_speech
@@ -58,6 +61,33 @@ def corpus(tmp_path_factory):
     """A minute of ToySpeech, in a folder with a space in its name."""
     folder = tmp_path_factory.mktemp("toy speech")
     prepare_toy_speech(folder, train_minutes=1.0, valid_minutes=0.3, test_minutes=0.3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def librispeech(corpus, tmp_path_factory):
+    """ToySpeech as LibriSpeech is unpacked: train-clean-100, dev-clean, test-clean, no others."""
+    folder = tmp_path_factory.mktemp("unpacked") / "LibriSpeech"
+    speakers = {}
+    for split, toy_split in (
+        ("train-clean-100", "train"), ("dev-clean", "valid"), ("test-clean", "test")
+    ):  # fmt: skip
+        with open(corpus / f"{toy_split}.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:  # two toy speakers make a chapter, two chapters a speaker
+            number = int(row["spk_id"].removeprefix("toy"))
+            speaker, chapter = str(100 + number // 4), str(1000 + number // 2)
+            speakers[speaker] = split
+            path = folder / split / speaker / chapter
+            path.mkdir(parents=True, exist_ok=True)
+            utterance = f"{speaker}-{chapter}-{len(list(path.glob('*.flac'))):04d}"
+            audio, rate = soundfile.read(row["wav"].replace("$data_root", str(corpus)))
+            soundfile.write(path / f"{utterance}.flac", audio, rate, subtype="PCM_16")
+            words = " ".join(re.findall("[A-Z']+", row["text"].upper()))
+            with open(path / f"{speaker}-{chapter}.trans.txt", "a", encoding="utf-8") as file:
+                file.write(f"{utterance} {words}\n")
+    lines = [f"{name:5}| F | {split:16} | 0.20  | A Voice" for name, split in speakers.items()]
+    (folder / "SPEAKERS.TXT").write_text("\n".join([";ID  |SEX| SUBSET", *lines, ""]), "utf-8")
     return folder
 
 

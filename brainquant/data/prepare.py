@@ -1,0 +1,121 @@
+"""What every preparation of a corpus does: it reads headers in parallel and writes whole files."""
+
+import csv
+import io
+import os
+import uuid
+from multiprocessing.pool import ThreadPool
+
+import soundfile
+from tqdm import tqdm
+
+from .audio import BadAudio
+
+NUM_THREADS = 16
+LONGEST = 2**62  # samples: libsndfile's way to say that a header does not tell
+
+
+def read_header(path):
+    """Length and sample rate of an audio file, as its header has them; nothing is decoded.
+
+    Arguments
+    ---------
+    path : str
+
+    Returns
+    -------
+    num_samples : int
+        Of each channel.
+    sample_rate : int
+
+    Raises
+    ------
+    BadAudio
+        With the reason only, where it is no audio or has no samples.
+
+    Example
+    -------
+    >>> path = str(getfixture("tmp_path") / "a.flac")
+    >>> soundfile.write(path, [0.0] * 8000, 16000)
+    >>> read_header(path)
+    (8000, 16000)
+    """
+    if not os.path.isfile(path):
+        raise BadAudio("there is no such file")
+    try:
+        info = soundfile.info(path)
+    except (RuntimeError, TypeError) as error:  # TypeError: of a .raw file, which has no header
+        raise BadAudio(f"cannot be read ({getattr(error, 'error_string', error)})") from None
+    if info.frames == 0:
+        raise BadAudio("has no samples")
+    if info.frames >= LONGEST:
+        raise BadAudio("has no length in its header")
+    return info.frames, info.samplerate
+
+
+def in_threads(function, jobs, *, num_workers, unit):
+    """Results of a function of each job, in order, with a progress bar.
+
+    Threads, because a header is a wait for the disk: on a network disk many at a time are what
+    helps. From memory, on 2 cores, they read 5,000 to 10,000 FLAC headers a second; two processes
+    read 24,000, but a process that holds a GPU had better not fork.
+
+    Arguments
+    ---------
+    function : callable
+    jobs : sequence
+    num_workers : int or None
+        How many threads. None: 16.
+    unit : str
+        What the progress bar calls a job.
+
+    Yields
+    ------
+    object
+
+    Example
+    -------
+    >>> list(in_threads(abs, [-1, -2], num_workers=2, unit="number"))
+    [1, 2]
+    """
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(
+            f"num_workers must be at least 1, got num_workers={num_workers}; null takes "
+            f"{NUM_THREADS} threads"
+        )
+    with ThreadPool(num_workers or NUM_THREADS) as pool:
+        results = pool.imap(function, jobs)
+        yield from tqdm(results, total=len(jobs), unit=f" {unit}", disable=None)
+
+
+def to_csv(rows):
+    """The text of a CSV file.
+
+    Example
+    -------
+    >>> to_csv([("ID", "wav"), ("a", "x, y.wav")])
+    'ID,wav\\na,"x, y.wav"\\n'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_whole(path, text):
+    """Writes a file whole or not at all, also where two runs prepare the same corpus at once.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> write_whole(folder / "a.txt", "é")
+    >>> [path.read_bytes() for path in folder.iterdir()]
+    [b'\\xc3\\xa9']
+    """
+    part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(part, "wb") as file:
+            file.write(text.encode())
+        os.replace(part, path)
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
