@@ -1,7 +1,20 @@
-"""Brains: watched.py logs a pretraining, base.py anneals, the others say forward and objective."""
+"""Brains: watched.py logs a pretraining, base.py anneals, the others say forward and objective.
+
+Fine-tuning: speech_encoder.py takes what was pretrained, ctc.py trains it, error_rates.py logs.
+"""
 
 from .base import PretrainBrain
 from .best_rq import BestRQBrain
+from .ctc import CTCBrain, write_error_rates
+from .speech_encoder import SpeechEncoder, load_encoder
 from .wav2vec2 import Wav2Vec2Brain
 
-__all__ = ["BestRQBrain", "PretrainBrain", "Wav2Vec2Brain"]
+__all__ = [
+    "BestRQBrain",
+    "CTCBrain",
+    "PretrainBrain",
+    "SpeechEncoder",
+    "Wav2Vec2Brain",
+    "load_encoder",
+    "write_error_rates",
+]

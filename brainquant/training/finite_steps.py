@@ -91,7 +91,7 @@ class FiniteStepsBrain(sb.Brain):
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if math.isfinite(self.grad_norm):
-            self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
+            self.set_learning_rates()
             self.scaler.step(self.optimizer)
             self.optimizer_step += 1
             self.nonfinite_in_a_row = 0
@@ -102,6 +102,10 @@ class FiniteStepsBrain(sb.Brain):
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step_batches, self.losses_finite = [], True
+
+    def set_learning_rates(self):
+        """Sets those of the step that is about to be made."""
+        self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
 
     def leave_out_step(self):
         """Writes down a step that was left out; ends the run after nonfinite_patience in a row."""

@@ -30,8 +30,8 @@ class RunLog:
         Where the files go.
     train_loggers : list of speechbrain.utils.train_logger.TrainLogger
         Get the same numbers, except lists and texts.
-    codebook_size : int
-        Codes of each codebook, to tell a collapse.
+    codebook_size : int or None
+        Codes of each codebook, to tell a collapse; None where there are none to watch.
     warmup_steps : int
         After twice as many steps a loss should be better than its reference.
 
@@ -47,7 +47,7 @@ class RunLog:
     [10]
     """
 
-    def __init__(self, folder, train_loggers, *, codebook_size, warmup_steps):
+    def __init__(self, folder, train_loggers, *, codebook_size=None, warmup_steps=0):
         self.folder = folder
         self.train_loggers = train_loggers
         self.codebook_size = codebook_size
@@ -68,15 +68,17 @@ class RunLog:
         Arguments
         ---------
         record : dict
-            ``step``, ``stage``, ``loss``, ``accuracy``, ``code_perplexity`` and other numbers.
+            ``step``, ``stage``, ``loss`` and other numbers; where codes are watched, ``accuracy``
+            and ``code_perplexity``.
         """
         # The mean of a training epoch holds steps of the warm-up long after it.
         current = record["stage"] != "train" or record.get("span") != "epoch"
-        after_warmup = current and record["step"] >= 2 * self.warmup_steps
-        warnings = health_warnings(record, self.codebook_size, after_warmup)
-        for name in warnings.keys() - self.warned:
-            logger.warning(warnings[name])
-            self.warned.add(name)
+        if self.codebook_size is not None:
+            after_warmup = current and record["step"] >= 2 * self.warmup_steps
+            warnings = health_warnings(record, self.codebook_size, after_warmup)
+            for name in warnings.keys() - self.warned:
+                logger.warning(warnings[name])
+                self.warned.add(name)
         # JSON has no NaN: what no finite number is known of is null.
         record = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -232,13 +234,19 @@ def summary(record):
     >>> record = {"step": 900, "stage": "valid", "loss": 4.2, "accuracy": 0.21, "epoch": 3}
     >>> summary({**record, "unigram_loss": 5.1, "code_perplexity_sum": 126.0})
     'step 900, valid: loss 4.200 (reference 5.100), accuracy 21.0%, perplexity 126'
+    >>> summary({"step": 900, "stage": "valid", "loss": 0.2, "cer": 5.25, "wer": 18.125})
+    'step 900, valid: loss 0.200, CER 5.25%, WER 18.12%'
     """
+    place = f"step {record['step']}, {record['stage']}"
+    if "wer" in record:
+        numbers = (math.nan if record[n] is None else record[n] for n in ("loss", "cer", "wer"))
+        return "{}: loss {:.3f}, CER {:.2f}%, WER {:.2f}%".format(place, *numbers)
     reference = record.get("unigram_loss", record.get("chance_loss"))
     numbers = [record["loss"], reference, record["accuracy"], record.get("code_perplexity_sum")]
     loss, reference, accuracy, perplexity = (
         float("nan") if number is None else number for number in numbers
     )
     return (
-        f"step {record['step']}, {record['stage']}: loss {loss:.3f} (reference {reference:.3f}), "
+        f"{place}: loss {loss:.3f} (reference {reference:.3f}), "
         f"accuracy {accuracy:.1%}, perplexity {perplexity:.0f}"
     )

@@ -1,0 +1,252 @@
+"""Fine-tuning of a pretrained encoder on characters, with connectionist temporal classification.
+
+Shape suffixes: B batch, L samples, T encoder frames, D dim, V characters and the blank, U
+characters of an utterance.
+"""
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+import torch
+from speechbrain import Stage
+from speechbrain.dataio.encoder import CTCTextEncoder
+from speechbrain.decoders import ctc_greedy_decode
+from speechbrain.nnet.losses import ctc_loss
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.rnn import pad_sequence
+
+from ..data.batches import make_loaders
+from ..masking import check_mask, span_mask
+from ..ranks import on_main_process
+from ..training.finite_steps import is_empty
+from ..training.randomness import derived_generator
+from .base import PretrainBrain
+from .error_rates import ErrorRateBrain
+
+BLANK = 0  # its place among the characters
+
+
+class CTCBrain(ErrorRateBrain):
+    """Trains an encoder and a head to write what is said (Graves et al., ICML 2006).
+
+    The loss is the negative log-likelihood per character, in nats. A clip with more characters
+    than the encoder has frames for has no alignment: it is left out of the loss, and counted as
+    ``clips_too_short``. Validation decodes greedily; its word error rate chooses the checkpoint
+    that the test manifests are read with. The characters are those of the training transcripts.
+
+    Modules: ``encoder`` (a ``SpeechEncoder``), ``head`` (which gives a score for the blank and for
+    each character).
+    Hyperparameters: ``lr`` of the last layer, ``layer_decay`` (factor from a layer to the one
+    below), ``lr_head``; ``freeze_steps`` (during which only the head is trained); ``mask_ratio``
+    and ``mask_length`` (spans of the waveform that are silenced in training, in units of 10 ms).
+    """
+
+    hparams_read = PretrainBrain.hparams_read | {
+        "lr", "layer_decay", "lr_head", "freeze_steps", "mask_ratio", "mask_length",
+    }  # fmt: skip
+    columns = ("wrd",)  # that it reads of the manifests, besides the audio
+
+    def __init__(
+        self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
+    ):
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        self.check_hparams()
+
+    def check_hparams(self):
+        """Raises a ValueError that names the key of the YAML that cannot be."""
+        if self.hparams.mask_ratio != 0:
+            check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
+        if not 0 < (decay := self.hparams.layer_decay) <= 1:
+            raise ValueError(
+                f"layer_decay must be above 0 and at most 1, got {decay!r}; set layer_decay: in "
+                f"your YAML, as in layer_decay: 0.9"
+            )
+        rate, expected = self.hparams.sample_rate, self.modules["encoder"].sample_rate
+        if rate != expected:
+            raise ValueError(
+                f"sample_rate is {rate}, but the encoder was pretrained on {expected} Hz; set "
+                f"sample_rate: {expected} and, if the files have another one, resample: True"
+            )
+        if self.remove_vector_weight_decay:
+            raise ValueError(
+                "remove_vector_weight_decay has no effect here: parameters are grouped by layer; "
+                "take it away, or set weight_decay: 0 of the optimizer"
+            )
+
+    @property
+    def min_samples(self):
+        """The shortest clip that makes a frame."""
+        return self.raw("encoder").min_samples
+
+    def raw(self, name):
+        """A module without the wrapper of DistributedDataParallel."""
+        module = self.modules[name]
+        return module.module if isinstance(module, DistributedDataParallel) else module
+
+    # ---- characters ------------------------------------------------------------------------
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """Trains as ``speechbrain.Brain.fit`` does, on loaders with the column ``wrd``; see there.
+
+        Writes the characters into ``characters.txt`` of the run's folder.
+        """
+        texts = (row["wrd"] for row in train_set.dataset.data.values())
+        self.alphabet = "".join(sorted(set().union(*texts)))
+        self.characters = CTCTextEncoder()
+        self.characters.update_from_iterable(self.alphabet, sequence_input=False)
+        self.characters.insert_blank(index=BLANK)
+        self.check_outputs()
+        on_main_process(self.write_characters)
+        super().fit(epoch_counter, train_set, valid_set, **kwargs)
+
+    def check_outputs(self):
+        """Raises a ValueError where the head has too few outputs for the characters."""
+        hidden_BTD = torch.zeros(1, 1, self.raw("encoder").dim, device=self.device)
+        outputs, needed = self.modules["head"](hidden_BTD).shape[2], len(self.characters)
+        if outputs < needed:
+            raise ValueError(
+                f"head has {outputs} outputs, but there are the blank and the {needed - 1} "
+                f"characters of the training transcripts ({self.alphabet!r}); set out_features: "
+                f"{needed} of the head in your YAML, or write the transcripts with fewer"
+            )
+
+    def write_characters(self):
+        """Writes the characters in SpeechBrain's form."""
+        os.makedirs(self.run_log.folder, exist_ok=True)
+        self.characters.save(os.path.join(self.run_log.folder, "characters.txt"))
+
+    def encode_text(self, text):
+        """The numbers of its characters; what training never had cannot be written, and is not."""
+        numbers = self.characters.lab2ind
+        return [numbers[character] for character in text if character in numbers]
+
+    # ---- forward and objective -------------------------------------------------------------
+
+    def compute_forward(self, batch, stage):
+        """Log-probabilities (batch, frames, characters) and the valid frames of each clip."""
+        self.batch_is_empty = is_empty(batch)
+        wavs_BL, relative_B = batch.to(self.device).sig
+        lengths_B = (relative_B * wavs_BL.shape[1]).round().long()
+        if stage == Stage.TRAIN and self.hparams.mask_ratio:
+            wavs_BL = self.mask(wavs_BL, lengths_B)
+        frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps
+        with torch.no_grad() if frozen else contextlib.nullcontext():
+            hidden_BTD, frames_B = self.modules.encoder(wavs_BL, lengths_B)
+        logits_BTV = self.modules.head(hidden_BTD)
+        return logits_BTV.float().log_softmax(-1), frames_B, lengths_B
+
+    def mask(self, wavs_BL, lengths_B):
+        """Silences spans of the waveforms, drawn anew for each batch of each epoch."""
+        unit = self.hparams.sample_rate // 100
+        epoch = self.hparams.epoch_counter.current
+        mask_BT = span_mask(
+            lengths_B // unit,
+            wavs_BL.shape[1] // unit,
+            self.hparams.mask_ratio,
+            self.hparams.mask_length,
+            generator=derived_generator(
+                self.device, self.hparams.seed, "mask", epoch, self.batch_number
+            ),
+        )
+        mask_BL = mask_BT.repeat_interleave(unit, dim=1)
+        mask_BL = torch.nn.functional.pad(mask_BL, (0, wavs_BL.shape[1] - mask_BL.shape[1]))
+        return wavs_BL.masked_fill(mask_BL, 0.0)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Negative log-likelihood per character, in nats."""
+        log_probs_BTV, frames_B, lengths_B = predictions
+        targets = [self.encode_text(text) for text in batch.wrd]
+        # Each character takes a frame, and a blank stands between two that are the same.
+        needed = [len(u) + sum(a == b for a, b in zip(u, u[1:])) for u in targets]
+        sizes_B = torch.tensor([len(u) for u in targets], device=self.device)
+        fits_B = torch.tensor(needed, device=self.device) <= frames_B
+        targets_BU = pad_sequence([torch.tensor([*u, BLANK]) for u in targets], batch_first=True)
+        loss_B = ctc_loss(
+            log_probs_BTV,
+            targets_BU.to(self.device),
+            frames_B / log_probs_BTV.shape[1],
+            sizes_B / targets_BU.shape[1],
+            blank_index=BLANK,
+            reduction="none",
+        )
+        # Of a clip that has no alignment, the loss and its gradient are 0.
+        loss, characters = loss_B.sum(), (sizes_B * fits_B).sum()
+        if not self.batch_is_empty:
+            self.observe(stage, loss, characters, lengths_B.sum(), (~fits_B).sum())
+            if stage != Stage.TRAIN:
+                self.count_errors(batch.id, self.decode(log_probs_BTV, frames_B), batch.wrd)
+        return loss / characters.clamp(min=1)
+
+    def decode(self, log_probs_BTV, frames_B):
+        """What is written when each frame takes its likeliest character."""
+        decoded = ctc_greedy_decode(log_probs_BTV, frames_B / log_probs_BTV.shape[1], BLANK)
+        # An output of the head that stands for no character writes nothing.
+        names = self.characters.ind2lab
+        return ["".join(names.get(number, "") for number in numbers) for numbers in decoded]
+
+    # ---- steps -----------------------------------------------------------------------------
+
+    def init_optimizers(self):
+        """One group of parameters for each layer, from the lowest, and one for the head."""
+        lr, decay, lr_head = self.hparams.lr, self.hparams.layer_decay, self.hparams.lr_head
+        layers = self.raw("encoder").parameters_by_layer()
+        groups = [
+            {"params": parameters, "lr_scale": decay**below_last}
+            for parameters, below_last in zip(layers, reversed(range(len(layers))))
+        ]
+        groups.append({"params": [*self.modules["head"].parameters()], "lr_scale": lr_head / lr})
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def set_learning_rates(self):
+        """The schedule times the share of each group; it gives all groups the same."""
+        super().set_learning_rates()
+        for group in self.optimizer.param_groups:
+            group["lr"] *= group["lr_scale"]
+
+    @property
+    def learning_rate(self):
+        """That of the last layer."""
+        return self.optimizer.param_groups[-2]["lr"]
+
+    def on_fit_start(self):
+        """Begins as any run, with the characters among what may not change when it goes on."""
+        self.setup["characters"] = self.alphabet
+        super().on_fit_start()
+
+
+def write_error_rates(brain, hparams, *, test_csv):
+    """Reads test manifests with the best checkpoint: for ``evaluate`` in a YAML.
+
+    Every clip is read, however short or long, and every rank has to call it.
+
+    Arguments
+    ---------
+    brain : CTCBrain
+        After ``fit``.
+    hparams : dict
+        As for ``make_loaders``.
+    test_csv : str or list of str
+        Manifests with the column ``wrd``. Of ``test-clean.csv``, errors go to
+        ``wer_test-clean.txt``.
+
+    Returns
+    -------
+    rates : dict of str to float
+        Word error rate in per cent, by the name of the manifest.
+    """
+    manifests = [test_csv] if isinstance(test_csv, str) else test_csv
+    options = {"min_samples": brain.min_samples, "columns": brain.columns}
+    shortest = brain.min_samples / hparams["sample_rate"]
+    every_clip = {"min_seconds": shortest, "max_seconds": math.inf}
+    rates = {}
+    for manifest in manifests:
+        files = {"train_csv": manifest, "valid_csv": manifest}
+        _, loader = make_loaders({**hparams, **every_clip, **files}, **options)
+        name = Path(manifest).stem
+        rates[name] = brain.test(name, loader)
+    return rates

@@ -1,0 +1,170 @@
+"""The encoder of a pretrained run, as a module that is trained on for another task.
+
+Shape suffixes: B batch, L samples, T encoder frames, D dim.
+"""
+
+import itertools
+import os
+
+import torch
+from speechbrain.processing.features import InputNormalization
+
+from .stock import StockBestRQ, is_stock
+from .trained import find_hparams, load_trained, open_run
+
+LISTS = (torch.nn.ModuleList, torch.nn.Sequential)  # of layers
+
+
+def load_encoder(folder, *, from_scratch=False):
+    """The encoder of a pretraining run, to be trained on: for ``!apply:`` in a YAML.
+
+    Arguments
+    ---------
+    folder : str
+        The ``output_folder`` of a run of this package's Brains, or of SpeechBrain's BEST-RQ recipe.
+    from_scratch : bool
+        Whether its parameters are drawn anew, for comparison. What was not trained, such as the
+        statistics of a normalisation, is that of the run all the same.
+
+    Returns
+    -------
+    encoder : SpeechEncoder
+
+    Raises
+    ------
+    ValueError
+        Where the folder is not that of a run, or has no whole checkpoint.
+    """
+    path = find_hparams(folder)
+    with open(path, encoding="utf-8") as file:
+        # The seed is that of the YAML which is trained now.
+        changes = {"__set_seed": None} if "\n__set_seed:" in file.read() else {}
+    if is_stock(path):
+        brain = StockBestRQ(path, changes)
+        brain.load(os.path.join(folder, "save"))
+    else:
+        brain = load_trained(folder, overrides=changes)
+    if from_scratch:
+        stock = isinstance(brain, StockBestRQ)
+        fresh = StockBestRQ(path, changes) if stock else open_run(folder, overrides=changes)[0]
+        for name, module in fresh.modules.items():
+            if has_parameters(module):
+                brain.modules[name] = module
+    return SpeechEncoder(brain)
+
+
+def has_parameters(module):
+    """Whether there is something to train in a module."""
+    return any(True for _ in module.parameters())
+
+
+class SpeechEncoder(torch.nn.Module):
+    """What encodes audio in a Brain that was pretrained, as a module that can be trained on.
+
+    It has the modules that ``brain.encode`` calls, without quantiser, head and projections. What
+    has no parameters stays in evaluation mode: a normalisation keeps the statistics of the
+    pretraining.
+
+    Arguments
+    ---------
+    brain : PretrainBrain or StockBestRQ
+        Has ``encode``, ``count_frames``, ``modules`` with an ``encoder``, and ``hparams``.
+
+    Attributes
+    ----------
+    dim : int
+        Size of the outputs.
+    sample_rate : int
+        Of the audio that it was trained on, in Hz.
+    min_samples : int
+        The shortest audio that makes a frame.
+    """
+
+    def __init__(self, brain):
+        super().__init__()
+        self.brain = brain  # no module of torch: its modules that count are the parts below
+        self.sample_rate = brain.hparams.sample_rate
+        self.min_samples = next(n for n in itertools.count(1) if brain.count_frames(n) > 0)
+        called = set()
+        hooks = [
+            module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+            for name, module in brain.modules.items()
+        ]
+        brain.modules.eval()
+        noise_BL = torch.randn(1, max(self.sample_rate, self.min_samples))
+        hidden_BTD = brain.encode(noise_BL, torch.tensor([noise_BL.shape[1]]))
+        for hook in hooks:
+            hook.remove()
+        self.dim = hidden_BTD.shape[2]
+        self.parts = torch.nn.ModuleDict({name: brain.modules[name] for name in sorted(called)})
+        if compute_features := getattr(brain.hparams, "compute_features", None):
+            self.parts["compute_features"] = compute_features  # goes to the same device
+        for module in self.parts.modules():
+            if isinstance(module, InputNormalization):
+                # No buffers in SpeechBrain 1.1.2: they stay on the CPU, and in no checkpoint.
+                for name in ("glob_mean", "glob_std"):
+                    statistic = getattr(module, name)
+                    delattr(module, name)
+                    module.register_buffer(name, statistic)
+        # The embedding of what is masked, for one: DistributedDataParallel would wait for it.
+        parameters = [p for p in self.parts.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(hidden_BTD.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.requires_grad_(gradient is not None)
+
+    def forward(self, wavs_BL, lengths_B):
+        """Outputs of the last layer.
+
+        Arguments
+        ---------
+        wavs_BL : torch.Tensor
+            Waveforms, shape (batch, samples).
+        lengths_B : torch.Tensor
+            Samples of each.
+
+        Returns
+        -------
+        hidden_BTD : torch.Tensor
+            Shape (batch, frames, dim).
+        frames_B : torch.Tensor
+            Valid frames of each.
+        """
+        hidden_BTD = self.brain.encode(wavs_BL, lengths_B)
+        frames = [max(self.brain.count_frames(length), 0) for length in lengths_B.tolist()]
+        return hidden_BTD, torch.tensor(frames, device=hidden_BTD.device)
+
+    def train(self, mode=True):
+        """As for any module, but for what has no parameters."""
+        super().train(mode)
+        for part in self.parts.values():
+            part.train(mode and has_parameters(part))
+        return self
+
+    @property
+    def layers(self):
+        """The encoder's layers, from the lowest to the last."""
+        return self._layers()[1]
+
+    def _layers(self):
+        """The module that has the layers, and they themselves."""
+        modules = self.parts["encoder"].modules()
+        return next((m, m.layers) for m in modules if isinstance(getattr(m, "layers", None), LISTS))
+
+    def parameters_by_layer(self):
+        """Trainable parameters by their place, for learning rates that differ by layer.
+
+        Returns
+        -------
+        groups : list of list of torch.nn.Parameter
+            First of all that is below the layers, then of each layer; what comes after the last
+            one, such as a norm, is in its group.
+        """
+        owner, layers = self._layers()
+        depth_of = {id(p): len(layers) for p in owner.parameters()}
+        for depth, layer in enumerate(layers, start=1):
+            depth_of.update({id(p): depth for p in layer.parameters()})
+        groups = [[] for _ in range(len(layers) + 1)]
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups[depth_of.get(id(parameter), 0)].append(parameter)
+        return groups

@@ -1,0 +1,82 @@
+"""A run of SpeechBrain's own BEST-RQ recipe, opened under the names of this package."""
+
+import zipfile
+from types import SimpleNamespace
+
+import ruamel.yaml
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.checkpoints import Checkpointer
+
+from .best_rq import BestRQBrain
+
+
+def is_stock(hparams_file):
+    """Whether a YAML is that of a run of SpeechBrain's BEST-RQ recipe."""
+    with open(hparams_file, encoding="utf-8") as file:
+        modules = ruamel.yaml.YAML().load(file).get("modules")
+    return {"CNN", "wrapper", "normalize"} <= set(modules or ())
+
+
+class StockBestRQ:
+    """The encoder of a run of SpeechBrain's BEST-RQ recipe, under the names of ``BestRQBrain``.
+
+    It computes what its ``train.py`` does for unmasked audio, but pads on the right.
+
+    Arguments
+    ---------
+    hparams_file : str
+        The ``hyperparams.yaml`` of the run.
+    overrides : dict
+        What to change in it.
+    """
+
+    features = BestRQBrain.features
+    encode_features = BestRQBrain.encode_features
+    encode = BestRQBrain.encode
+    count_frames = BestRQBrain.count_frames
+
+    def __init__(self, hparams_file, overrides):
+        with open(hparams_file, encoding="utf-8") as file:
+            # A checkpointer would make its folder where it was when the run was made.
+            hparams = load_hyperpyyaml(file, {"checkpointer": None, **overrides})
+        self.hparams = SimpleNamespace(
+            compute_features=hparams["compute_features"],
+            stack=hparams["pad_to_divisible_by"],
+            sample_rate=hparams["sample_rate"],
+        )
+        self.modules = torch.nn.ModuleDict({
+            "normalize": hparams["modules"]["normalize"],
+            "front_end": hparams["modules"]["CNN"],
+            "encoder": hparams["modules"]["wrapper"],
+        })  # fmt: skip
+
+    def load(self, checkpoints_dir):
+        """Takes the weights of the last whole checkpoint.
+
+        Arguments
+        ---------
+        checkpoints_dir : str
+            Folder of the checkpoints of the run.
+
+        Raises
+        ------
+        ValueError
+            Where there is none.
+        """
+        model = torch.nn.ModuleList([self.modules["front_end"], self.modules["encoder"]])
+        recoverables = {"model": model, "normalize": self.modules["normalize"]}
+
+        def is_whole(checkpoint):
+            # SpeechBrain 1.1.2 writes in place: of a save that was killed, files are cut short.
+            files = checkpoint.paramfiles
+            return all(name in files and zipfile.is_zipfile(files[name]) for name in recoverables)
+
+        checkpointer = Checkpointer(checkpoints_dir, recoverables)
+        checkpoint = checkpointer.find_checkpoint(ckpt_predicate=is_whole)
+        if checkpoint is None:
+            raise ValueError(
+                f"there is no whole checkpoint in {checkpoints_dir}: the run has not saved one "
+                f"yet; train it first"
+            )
+        checkpointer.load_checkpoint(checkpoint)

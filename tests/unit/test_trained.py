@@ -1,0 +1,210 @@
+"""Runs that were made before give their encoder, whatever has become of their folder."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.seed import seed_everything
+from tiny_ctc import pretrain
+
+from brainquant.brains.speech_encoder import load_encoder
+from brainquant.brains.trained import load_trained, open_run
+
+# What SpeechBrain's BEST-RQ recipe leaves in its folder, with a smaller model.
+STOCK = """
+seed: 1000
+__set_seed: !apply:speechbrain.utils.seed_everything [1000]
+output_folder: {folder}
+sample_rate: 16000
+pad_to_divisible_by: 4
+CNN: &cnn !new:speechbrain.lobes.models.convolution.ConvolutionFrontEnd
+    input_shape: (8, 10, 80)
+    num_blocks: 2
+    num_layers_per_block: 1
+    out_channels: (8, 8)
+    kernel_sizes: (3, 3)
+    strides: (2, 2)
+    residuals: (False, False)
+wrapper: &wrapper !new:speechbrain.lobes.models.transformer.TransformerASR.EncoderWrapper
+    transformer: !new:speechbrain.lobes.models.transformer.TransformerASR.TransformerASR
+        input_size: 160
+        tgt_vocab: 1
+        d_model: 16
+        nhead: 2
+        num_encoder_layers: 2
+        num_decoder_layers: 0
+        d_ffn: 32
+        encoder_module: conformer
+        attention_type: RelPosMHAXL
+        normalize_before: True
+        causal: False
+normalize: &normalize !new:speechbrain.processing.features.InputNormalization
+    norm_type: {norm_type}
+linear: &linear !new:speechbrain.nnet.linear.Linear
+    input_size: 16
+    n_neurons: 64
+modules:
+    CNN: *cnn
+    wrapper: *wrapper
+    normalize: *normalize
+    linear: *linear
+model: &model !new:torch.nn.ModuleList
+    - [*cnn, *wrapper]
+compute_features: !new:speechbrain.lobes.features.Fbank
+    sample_rate: 16000
+    n_fft: 400
+    n_mels: 80
+checkpointer: !new:speechbrain.utils.checkpoints.Checkpointer
+    checkpoints_dir: {folder}/save
+    recoverables:
+        model: *model
+        normalize: *normalize
+        linear: *linear
+"""
+
+
+@pytest.fixture(scope="module", params=["best_rq", "wav2vec2"])
+def run(request, corpus, tmp_path_factory):
+    """The folder of a run, moved to another place after the training."""
+    folder = tmp_path_factory.mktemp("runs") / "then"
+    pretrain(request.param, corpus, folder)
+    return shutil.move(folder, folder.with_name("now"))
+
+
+def two_clips(*, seed=1):
+    """Half a second and a second of noise, padded on the right, and their samples."""
+    wavs_BL = torch.randn(2, 16000, generator=torch.manual_seed(seed))
+    wavs_BL[0, 8000:] = 0.0
+    return wavs_BL, torch.tensor([8000, 16000])
+
+
+def test_a_trained_run_is_not_an_untrained_one(run):
+    trained, (untrained, _) = load_trained(run), open_run(run)
+    assert trained.optimizer_step == 1 and not trained.modules.training
+    assert any(
+        not torch.equal(new, old)
+        for new, old in zip(trained.modules.parameters(), untrained.modules.parameters())
+    )
+
+
+def test_an_encoder_encodes_as_its_brain_does(run):
+    brain, encoder = load_trained(run), load_encoder(run).eval()
+    wavs_BL, lengths_B = two_clips()
+    hidden_BTD, frames_B = encoder(wavs_BL, lengths_B)
+    torch.testing.assert_close(hidden_BTD, brain.encode(wavs_BL, lengths_B))
+    assert hidden_BTD.shape[2] == encoder.dim and encoder.sample_rate == 16000
+    assert frames_B.tolist() == [brain.count_frames(n) for n in (8000, 16000)]
+
+
+def test_the_shortest_audio_makes_a_frame(run):
+    encoder = load_encoder(run).eval()
+    shortest = encoder.min_samples
+    hidden_BTD, frames_B = encoder(torch.randn(1, shortest), torch.tensor([shortest]))
+    assert frames_B.tolist() == [1] and hidden_BTD.shape[1] >= 1
+
+
+def test_an_encoder_trains_all_that_it_asks_gradients_for_and_nothing_else(run):
+    encoder = load_encoder(run).train()
+    encoder(*two_clips())[0].square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    names = {name.split(".")[1] for name, _ in encoder.named_parameters()}
+    assert names in ({"front_end", "encoder"}, {"extractor", "encoder"})
+    groups = encoder.parameters_by_layer()
+    trainable = {id(p) for p in encoder.parameters() if p.requires_grad}
+    assert sorted(id(p) for group in groups for p in group) == sorted(trainable)
+    assert len(groups) == len(encoder.layers) + 1
+    for layer, group in zip(encoder.layers, groups[1:]):
+        assert {id(p) for p in layer.parameters()} <= {id(p) for p in group}
+    first = encoder.parts["front_end" if "front_end" in names else "extractor"]
+    assert {id(p) for p in first.parameters()} <= {id(p) for p in groups[0]}
+
+
+def test_from_scratch_is_the_same_encoder_of_the_seed_that_is_set_now(run):
+    def weights(seed, **options):
+        seed_everything(seed)
+        encoder = load_encoder(run, **options)
+        return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+
+    trained, scratch = weights(1), weights(1, from_scratch=True)
+    assert trained.shape == scratch.shape and not torch.equal(trained, scratch)
+    assert torch.equal(weights(2), trained)
+    assert torch.equal(weights(1, from_scratch=True), scratch)
+    assert not torch.equal(weights(2, from_scratch=True), scratch)
+
+
+def test_the_statistics_of_a_normalisation_stay_and_go_into_checkpoints(corpus, tmp_path):
+    pretrain("best_rq", corpus, tmp_path, normalize={"norm_type": "global"})
+    mean = load_trained(tmp_path).modules["normalize"].glob_mean
+    assert mean.abs().max() > 1
+    for from_scratch in (False, True):
+        encoder = load_encoder(tmp_path, from_scratch=from_scratch).train()
+        encoder(*two_clips())
+        assert torch.equal(encoder.state_dict()["parts.normalize.glob_mean"], mean)
+
+
+@pytest.mark.parametrize("broken", ["no run", "no checkpoint"])
+def test_a_folder_without_what_is_needed_is_named(corpus, tmp_path, broken):
+    if broken == "no checkpoint":
+        pretrain("best_rq", corpus, tmp_path)
+        shutil.rmtree(tmp_path / "save")
+    with pytest.raises(ValueError, match=f"{tmp_path}.*(hyperparams.yaml|train it first)"):
+        load_encoder(tmp_path)
+
+
+@pytest.fixture(params=["sentence", "global"])
+def stock(request, tmp_path):
+    """Folder of a stock run, and what it was when it was saved."""
+    text = STOCK.format(folder=tmp_path, norm_type=request.param)
+    (tmp_path / "hyperparams.yaml").write_text(text, "utf-8")
+    hparams = load_hyperpyyaml(text)
+    hparams["normalize"](hparams["compute_features"](two_clips(seed=7)[0]))
+    hparams["checkpointer"].save_checkpoint(name="good")
+    return tmp_path, hparams
+
+
+def weight(encoder):
+    """One of the first weights of an encoder."""
+    return next(encoder.parts["front_end"].parameters())
+
+
+def test_a_stock_encoder_computes_what_speechbrain_does(stock):
+    folder, hparams = stock
+    for module in hparams["modules"].values():
+        module.eval()
+    encoder = load_encoder(folder).eval()
+    clip_BL = torch.randn(1, 160 * 99, generator=torch.manual_seed(1))  # 100 frames, 25 stacks
+    whole_B = torch.ones(1)
+    feats_BTF = hparams["normalize"](hparams["compute_features"](clip_BL), whole_B, epoch=1)
+    expected_BTD = hparams["wrapper"](hparams["CNN"](feats_BTF), whole_B)
+    hidden_BTD, frames_B = encoder(clip_BL, torch.tensor([clip_BL.shape[1]]))
+    torch.testing.assert_close(hidden_BTD, expected_BTD)
+    assert frames_B.tolist() == [25] and len(encoder.layers) == 2
+    assert not torch.equal(weight(load_encoder(folder, from_scratch=True)), weight(encoder))
+
+
+def test_a_stock_encoder_pads_on_the_right_and_on_no_other_side(stock):
+    encoder = load_encoder(stock[0]).eval()
+    clip_BL = torch.randn(1, 160 * 97, generator=torch.manual_seed(1))  # 98 frames, 24.5 stacks
+    lengths_B = torch.tensor([clip_BL.shape[1]])
+    feats_BTF, frames_B = encoder.brain.features(clip_BL, lengths_B)
+    assert frames_B.tolist() == [98] and feats_BTF.shape[1] == 100
+    assert not feats_BTF[0, 98:].any() and feats_BTF[0, :98].any(dim=1).all()
+    assert encoder(clip_BL, lengths_B)[1].tolist() == [25]
+
+
+def test_a_stock_checkpoint_that_was_cut_short_is_passed_over(stock):
+    folder, hparams = stock
+    expected = weight(load_encoder(folder)).clone()
+    with torch.no_grad():
+        for parameter in hparams["model"].parameters():
+            parameter.zero_()
+    newest = hparams["checkpointer"].save_checkpoint(name="cut")
+    path = newest.paramfiles["model"]
+    os.truncate(path, path.stat().st_size // 2)
+    assert torch.equal(weight(load_encoder(folder)), expected)
+    shutil.rmtree(folder / "save" / "CKPT+good")
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        load_encoder(folder)
