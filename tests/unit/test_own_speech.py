@@ -137,11 +137,16 @@ def test_what_cannot_be_read_is_left_out_and_listed(speech, prepare, tmp_path, c
     (speech.folder / "text.wav").write_text("this is no audio")
     speech("none.wav", 0)
     (speech.folder / "gone.flac").symlink_to("nowhere")
+    streamed = speech("streamed.flac")
+    header = bytearray(streamed.read_bytes())
+    header[21] &= 0xF0  # of the 36 bits that have the number of samples
+    header[22:26] = bytes(4)
+    streamed.write_bytes(header)
     (speech.folder / "notes.txt").touch()
     caplog.set_level("INFO")
     train, valid = prepare()
     assert names_of(train + valid) == ["a.wav", "b.wav", "c.wav", "d.wav"]
-    assert "3 of 7 files" in caplog.text and "not looked at: 1 .txt" in caplog.text
+    assert "4 of 8 files" in caplog.text and "not looked at: 1 .txt" in caplog.text
     reasons = {
         row["wav"]: row["reason"] for row in rows_of(tmp_path / "manifests" / "left_out.csv")
     }
@@ -149,10 +154,10 @@ def test_what_cannot_be_read_is_left_out_and_listed(speech, prepare, tmp_path, c
         str(speech.folder / "text.wav"): "cannot be read (Format not recognised.)",
         str(speech.folder / "none.wav"): "has no samples",
         str(speech.folder / "gone.flac"): "there is no such file",
+        str(streamed): "has no length in its header",
     }
     (speech.folder / "a.wav").unlink()
-    (speech.folder / "b.wav").unlink()
-    with pytest.raises(ValueError, match=r"3 of 5 files in .* cannot be used: .*convert them"):
+    with pytest.raises(ValueError, match=r"4 of 7 files in .* cannot be used: .*convert them"):
         prepare()
     assert not (tmp_path / "manifests" / "train.csv").exists()
 
@@ -268,11 +273,13 @@ def test_a_manifest_keeps_ids_speakers_parts_and_further_columns(speech, prepare
         ("wav,start,stop\na.wav,5,\n", "the columns start and stop have '5' and ''"),
         ("wav,start,stop\na.wav,5,5\n", "the columns start and stop have '5' and '5'"),
         ("wav,start,stop\na.wav,0.5,2\n", "the columns start and stop have '0.5' and '2'"),
+        ("wav\na.raw\n", "1 of 1 files .*a.raw cannot be read"),
         ("wav\nb.wav\n", "1 of 1 files .* there is no such file; .*relative to the manifest"),
     ],
 )
 def test_a_manifest_that_is_not_right_is_refused(speech, prepare, content, message):
     speech("a.wav")
+    shutil.copy(speech.folder / "a.wav", speech.folder / "a.raw")  # which has no header
     speech.folder.joinpath("all.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         prepare(speech.folder / "all.csv")
@@ -320,7 +327,9 @@ def test_nothing_is_done_again_until_the_source_or_the_settings_change(
     assert made_again() == 7
     speech("g.wav", 1.6)
     assert made_again() == 7
-    (speech.folder / "g.wav").unlink()
+    (speech.folder / "g.wav").rename(speech.folder / "h.wav")
+    assert made_again() == 7
+    (speech.folder / "h.wav").unlink()
     assert made_again() == 6 and made_again() == 0
     assert made_again(seed=2) == 6 and made_again(seed=2) == 0
     (tmp_path / "manifests" / "valid.csv").unlink()

@@ -118,6 +118,8 @@ def test_an_encoder_trains_all_that_it_asks_gradients_for_and_nothing_else(run):
     assert len(groups) == len(encoder.layers) + 1
     for layer, group in zip(encoder.layers, groups[1:]):
         assert {id(p) for p in layer.parameters()} <= {id(p) for p in group}
+    norms = [m.norm for m in encoder.modules() if hasattr(m, "layers") and hasattr(m, "norm")]
+    assert norms and {id(p) for p in norms[0].parameters()} <= {id(p) for p in groups[-1]}
     first = encoder.parts["front_end" if "front_end" in names else "extractor"]
     assert {id(p) for p in first.parameters()} <= {id(p) for p in groups[0]}
 
