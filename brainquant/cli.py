@@ -5,7 +5,7 @@ import os
 
 from safetensors.torch import save_file
 
-from .brains.trained import HPARAMS, load_trained
+from .brains.trained import find_hparams, load_trained
 from .data.batches import make_loaders
 from .data.shards import write_shards
 from .evaluation import format_table, probe
@@ -65,7 +65,7 @@ def run_probe(run_folder, data_folder, device, output, **options):
     output = output or os.path.join(run_folder, f"probe_{options['label'] or 'phones'}")
     check_output("--output", output)
     brain = load_trained(run_folder, device=device)
-    hparams_file = os.path.join(run_folder, HPARAMS)
+    hparams_file = find_hparams(run_folder)
     data_folder = data_folder or brain.hparams.data_folder
     name = os.path.abspath(output)
     print(format_table(probe(brain, hparams_file, data_folder=data_folder, name=name, **options)))

@@ -1,4 +1,5 @@
-"""Brains: watched.py logs a pretraining, base.py anneals, the others say forward and objective.
+"""Brains: logged.py keeps the log of all, watched.py what codes do, base.py anneals; best_rq.py and
+wav2vec2.py say forward and objective.
 
 Fine-tuning: speech_encoder.py takes what was pretrained, ctc.py trains it, error_rates.py logs.
 """

@@ -1,10 +1,8 @@
 """The Brain that every pretraining shares: it anneals quantisers and draws what is random."""
 
 from speechbrain import Stage
-from torch.nn.parallel import DistributedDataParallel
 
 from ..masking import span_mask
-from ..training.finite_steps import is_empty
 from ..training.randomness import derived_generator
 from .watched import WatchedBrain
 
@@ -29,30 +27,10 @@ class PretrainBrain(WatchedBrain):
         Saves modules, optimiser, sums and code counts.
     """
 
-    # Keys of the YAML that this Brain, the loaders and the reports read.
-    hparams_read = frozenset({
-        "train_csv", "valid_csv", "data_folder", "batch_seconds", "batch_clips", "num_buckets",
-        "min_seconds", "max_seconds", "num_workers", "seed", "sample_rate", "resample",
-        "mix_down", "max_bad_audio", "lr_schedule", "warmup_steps", "log_interval",
-        "train_loggers", "keep_checkpoints", "hang_minutes", "resume_with_changes",
-        "output_folder",
-    })  # fmt: skip
-
     @property
     def min_samples(self):
         """The shortest clip in which something can be masked."""
         raise NotImplementedError
-
-    def waveforms(self, batch):
-        """Waveforms (batch, samples) and the number of samples of each, on the device."""
-        self.batch_is_empty = is_empty(batch)
-        wavs, relative = batch.to(self.device).sig
-        return wavs, (relative * wavs.shape[1]).round().long()
-
-    def raw(self, name):
-        """A module without the wrapper of DistributedDataParallel."""
-        module = self.modules[name]
-        return module.module if isinstance(module, DistributedDataParallel) else module
 
     def generator(self, stage):
         """Draws the masks, noise and negatives of this micro-batch.

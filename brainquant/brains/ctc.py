@@ -14,15 +14,12 @@ from speechbrain import Stage
 from speechbrain.dataio.encoder import CTCTextEncoder
 from speechbrain.decoders import ctc_greedy_decode
 from speechbrain.nnet.losses import ctc_loss
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.batches import make_loaders
 from ..masking import check_mask, span_mask
 from ..ranks import on_main_process
-from ..training.finite_steps import is_empty
 from ..training.randomness import derived_generator
-from .base import PretrainBrain
 from .error_rates import ErrorRateBrain
 
 BLANK = 0  # its place among the characters
@@ -43,7 +40,7 @@ class CTCBrain(ErrorRateBrain):
     and ``mask_length`` (spans of the waveform that are silenced in training, in units of 10 ms).
     """
 
-    hparams_read = PretrainBrain.hparams_read | {
+    hparams_read = ErrorRateBrain.hparams_read | {
         "lr", "layer_decay", "lr_head", "freeze_steps", "mask_ratio", "mask_length",
     }  # fmt: skip
     columns = ("wrd",)  # that it reads of the manifests, besides the audio
@@ -79,11 +76,6 @@ class CTCBrain(ErrorRateBrain):
     def min_samples(self):
         """The shortest clip that makes a frame."""
         return self.raw("encoder").min_samples
-
-    def raw(self, name):
-        """A module without the wrapper of DistributedDataParallel."""
-        module = self.modules[name]
-        return module.module if isinstance(module, DistributedDataParallel) else module
 
     # ---- characters ------------------------------------------------------------------------
 
@@ -126,9 +118,7 @@ class CTCBrain(ErrorRateBrain):
 
     def compute_forward(self, batch, stage):
         """Log-probabilities (batch, frames, characters) and the valid frames of each clip."""
-        self.batch_is_empty = is_empty(batch)
-        wavs_BL, relative_B = batch.to(self.device).sig
-        lengths_B = (relative_B * wavs_BL.shape[1]).round().long()
+        wavs_BL, lengths_B = self.waveforms(batch)
         if stage == Stage.TRAIN and self.hparams.mask_ratio:
             wavs_BL = self.mask(wavs_BL, lengths_B)
         frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps

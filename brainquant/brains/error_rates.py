@@ -11,16 +11,14 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from ..ranks import on_main_process, rank, world_size
 from ..training.errors import RunError
-from ..training.hparams import run_folder, show_options
-from ..training.long_run import LongRunBrain
-from ..training.run_log import RunLog
+from .logged import LoggedBrain
 
 logger = get_logger(__name__)
 
 SUMS = ("loss", "characters", "samples", "clips_too_short", "seconds")  # of an interval
 
 
-class ErrorRateBrain(LongRunBrain):
+class ErrorRateBrain(LoggedBrain):
     """Logs the loss per character and error rates, whatever interrupts the run.
 
     A subclass hands what is to be known of a micro-batch to ``observe`` and, of one that is not
@@ -36,9 +34,7 @@ class ErrorRateBrain(LongRunBrain):
         self.window = torch.zeros(len(SUMS), dtype=torch.double, device=self.device)
         self.valid_sums = torch.zeros_like(self.window)
         self.began = time.perf_counter()
-        folder = run_folder(self.hparams.output_folder, self)
-        trial = folder != self.hparams.output_folder  # its numbers are not the real run's
-        self.run_log = RunLog(folder, [] if trial else self.hparams.train_loggers)
+        self.run_log = self.open_log()
 
     # ---- what a subclass calls -------------------------------------------------------------
 
@@ -56,13 +52,6 @@ class ErrorRateBrain(LongRunBrain):
         self.cer_stats.append(ids, words, expected)
 
     # ---- training --------------------------------------------------------------------------
-
-    def on_fit_start(self):
-        """Loads the last checkpoint, then shows what is in force."""
-        self.log_positions = None
-        super().on_fit_start()
-        self.run_log.rewind(self.log_positions, self.optimizer_step)
-        show_options(self)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Logs at each ``log_interval`` of optimiser steps."""
@@ -112,14 +101,9 @@ class ErrorRateBrain(LongRunBrain):
         """What this rank has seen since the last log point."""
         return {"window": self.window.cpu()}
 
-    def run_state(self):
-        """The place of the run, and how far its log files are written."""
-        return {**super().run_state(), "log_positions": self.run_log.positions()}
-
     def load_run_state(self, state, same_epoch):
         """Takes up what ``run_state`` gave."""
         super().load_run_state(state, same_epoch)
-        self.log_positions = state["log_positions"]
         windows = [of_rank["window"] for of_rank in state["rank_states"]]
         # With another number of ranks, the first of them goes on from what all had seen.
         if len(windows) != world_size():
@@ -180,18 +164,6 @@ class ErrorRateBrain(LongRunBrain):
         with open(path, "w", encoding="utf-8") as file:
             self.wer_stats.write_stats(file)
         logger.info(f"{self.test_name}: WER {self.wer_stats.summary['WER']:.2f}%, see {path}")
-
-    def on_step_left_out(self, what, ids):
-        """Writes the batches of the step into ``left_out.jsonl``."""
-        reason = f"{what} is not finite"
-        step = self.optimizer_step + 1
-        self.run_log.leave_out({"kind": "step", "step": step, "reason": reason, "ids": ids})
-
-    def on_clip_left_out(self, clip, reason):
-        """Writes the clip into ``left_out.jsonl``."""
-        step = self.optimizer_step
-        self.run_log.leave_out({"kind": "clip", "step": step, "id": clip, "reason": reason})
-        logger.warning(f"clip {clip!r} left out: {reason}")
 
 
 def loss_of(sums):

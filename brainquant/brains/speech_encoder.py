@@ -10,7 +10,7 @@ import torch
 from speechbrain.processing.features import InputNormalization
 
 from .stock import StockBestRQ, is_stock
-from .trained import find_hparams, load_trained, open_run
+from .trained import find_hparams, load_trained, open_run, without_seeding
 
 LISTS = (torch.nn.ModuleList, torch.nn.Sequential)  # of layers
 
@@ -36,9 +36,7 @@ def load_encoder(folder, *, from_scratch=False):
         Where the folder is not that of a run, or has no whole checkpoint.
     """
     path = find_hparams(folder)
-    with open(path, encoding="utf-8") as file:
-        # The seed is that of the YAML which is trained now.
-        changes = {"__set_seed": None} if "\n__set_seed:" in file.read() else {}
+    changes = without_seeding(path)  # the seed is that of the YAML which is trained now
     if is_stock(path):
         brain = StockBestRQ(path, changes)
         brain.load(os.path.join(folder, "save"))

@@ -80,6 +80,16 @@ def load_trained(folder, *, device="cpu", overrides=None):
     return brain
 
 
+def without_seeding(hparams_file):
+    """The override that keeps a YAML from seeding the global generators when it is loaded.
+
+    In the copy that SpeechBrain writes into a run's folder, references are resolved: its
+    ``__set_seed`` is a number of its own, and an override of ``seed`` would not change it.
+    """
+    with open(hparams_file, encoding="utf-8") as file:
+        return {"__set_seed": None} if "\n__set_seed:" in file.read() else {}
+
+
 def find_hparams(folder):
     """The path of a run's ``hyperparams.yaml``, or a ValueError where there is none."""
     path = os.path.join(folder, HPARAMS)

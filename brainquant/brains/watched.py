@@ -12,14 +12,12 @@ from tqdm import tqdm
 from ..monitors import CodeMonitor, Sums, code_statistics, unigram_loss
 from ..quantisers.base import check_quantiser_class
 from ..ranks import rank, world_size
-from ..training.hparams import run_folder, show_options
-from ..training.long_run import LongRunBrain
-from ..training.run_log import RunLog
+from .logged import LoggedBrain
 
 logger = get_logger(__name__)
 
 
-class WatchedBrain(LongRunBrain):
+class WatchedBrain(LoggedBrain):
     """Logs loss, accuracy and codes over micro-batches and ranks, whatever interrupts the run.
 
     A subclass hands what is to be known of a micro-batch to ``observe``. Arguments are those of
@@ -48,13 +46,8 @@ class WatchedBrain(LongRunBrain):
             self.checkpointer.add_recoverable("train_codes", self.train_codes)
         self.stage_began = self.last_read = time.perf_counter()
         self.progress = tqdm(disable=True)
-        folder = run_folder(self.hparams.output_folder, self)
-        trial = folder != self.hparams.output_folder  # its numbers are not the real run's
-        self.run_log = RunLog(
-            folder,
-            [] if trial else self.hparams.train_loggers,
-            codebook_size=self.quantiser.codebook_size,
-            warmup_steps=self.hparams.warmup_steps,
+        self.run_log = self.open_log(
+            codebook_size=self.quantiser.codebook_size, warmup_steps=self.hparams.warmup_steps
         )
 
     # ---- what a subclass calls -------------------------------------------------------------
@@ -131,13 +124,6 @@ class WatchedBrain(LongRunBrain):
         with open(marker, "w", encoding="utf-8") as file:
             file.write(step)
 
-    def on_fit_start(self):
-        """Loads the last checkpoint, then shows what is in force."""
-        self.log_positions = None
-        super().on_fit_start()
-        self.run_log.rewind(self.log_positions, self.optimizer_step)
-        show_options(self)
-
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Shows progress, and logs at each ``log_interval`` of optimiser steps."""
         if should_step and self.optimizer_step % self.hparams.log_interval == 0:
@@ -156,7 +142,7 @@ class WatchedBrain(LongRunBrain):
         return self.window.state()
 
     def run_state(self):
-        """The place of the run, its sums, and how far its log files are written."""
+        """The place of the run, and its sums."""
         now = time.perf_counter()
         return {
             **super().run_state(),
@@ -164,13 +150,11 @@ class WatchedBrain(LongRunBrain):
             "epoch_sums": self.epoch_sums.state(),
             "interval_seconds": self.interval_seconds + now - self.last_read,
             "epoch_seconds": now - self.stage_began,
-            "log_positions": self.run_log.positions(),
         }
 
     def load_run_state(self, state, same_epoch):
         """Takes up what ``run_state`` gave."""
         super().load_run_state(state, same_epoch)
-        self.log_positions = state["log_positions"]
         self.interval_sums.load_state(state["interval_sums"])
         self.interval_seconds = state["interval_seconds"]
         if same_epoch:
@@ -222,21 +206,6 @@ class WatchedBrain(LongRunBrain):
         record = self.log(stage.name.lower(), "epoch", self.valid_sums, seconds, epoch)
         if stage == Stage.VALID and self.checkpointer is not None:
             self.save({"valid_loss": record["loss"], "epoch": epoch}, min_keys=["valid_loss"])
-
-    def on_step_left_out(self, what, ids):
-        """Writes the batches of the step into ``left_out.jsonl``."""
-        step, epoch = self.optimizer_step + 1, self.hparams.epoch_counter.current
-        reason = f"{what} is not finite"
-        self.run_log.leave_out(
-            {"kind": "step", "step": step, "epoch": epoch, "reason": reason, "ids": ids}
-        )
-
-    def on_clip_left_out(self, clip, reason):
-        """Writes the clip into ``left_out.jsonl``."""
-        self.run_log.leave_out(
-            {"kind": "clip", "step": self.optimizer_step, "id": clip, "reason": reason}
-        )
-        logger.warning(f"clip {clip!r} left out: {reason}")
 
     def read_window(self):
         """Adds what all ranks saw since the last call to the interval, the epoch and the run."""

@@ -101,8 +101,10 @@ def to_csv(rows):
     return text.getvalue()
 
 
-def write_whole(path, text):
-    """Writes a file whole or not at all, also where two runs prepare the same corpus at once.
+def write_whole(path, content):
+    """Writes a file, and its folder if need be, whole or not at all.
+
+    Also where two runs prepare the same corpus at once. Text is written as UTF-8.
 
     Example
     -------
@@ -111,10 +113,11 @@ def write_whole(path, text):
     >>> [path.read_bytes() for path in folder.iterdir()]
     [b'\\xc3\\xa9']
     """
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     part = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(part, "wb") as file:
-            file.write(text.encode())
+            file.write(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     finally:
         if os.path.exists(part):

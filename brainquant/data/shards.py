@@ -20,6 +20,7 @@ from speechbrain.utils.parallel import parallel_map
 
 from .audio import BadAudio, bad_clip, clip_opener, lead_in, read_bytes
 from .manifests import COLUMNS, MEMBER, SEGMENT, read_manifest
+from .prepare import write_whole
 
 logger = get_logger(__name__)
 
@@ -115,7 +116,7 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
         )
     if len(left_out) == len(rows):
         raise ValueError(f"{manifest}: none of its clips can be read; set data_folder:")
-    _write(path, table.getvalue())
+    write_whole(path, table.getvalue())
     return path
 
 
@@ -181,7 +182,7 @@ def _take_folder(folder, name, shards):
             f"output_folder {folder} holds {', '.join(sorted(others)[:3]) or path} of another "
             f"manifest, data_folder or shard_bytes; give an empty folder"
         )
-    _write(path, plan)
+    write_whole(path, plan)
 
 
 def _make_shard(job):
@@ -273,9 +274,3 @@ def _cut(source, start, stop):
     content = io.BytesIO()
     soundfile.write(content, samples, rate, format=format, subtype=subtype)
     return format.lower(), content.getvalue()
-
-
-def _write(path, text):
-    with open(path + ".part", "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-    os.replace(path + ".part", path)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .alignments import HEADER, read_alignment
 from .espeak import SILENCE, espeak_paths, synthesise_apart
+from .prepare import write_whole
 from .toy_script import SPLITS, toy_sentences, toy_speakers
 
 logger = get_logger(__name__)
@@ -103,7 +104,7 @@ def prepare_toy_speech(
         _remove(os.path.join(folder, f"{split}.csv"))
     same_corpus = found is not None and {**found, "minutes": minutes} == settings
     _remove_others(folder, plans if same_corpus else {})
-    _write(os.path.join(folder, "toy_speech.json"), json.dumps(settings, indent=2) + "\n")
+    write_whole(os.path.join(folder, "toy_speech.json"), json.dumps(settings, indent=2) + "\n")
 
     jobs = [(split, speaker, todo) for split in SPLITS for speaker, todo in plans[split]]
     progress = tqdm(total=sum(len(todo) for *_, todo in jobs), unit="utterance", disable=None)
@@ -116,7 +117,7 @@ def prepare_toy_speech(
         pool.shutdown(cancel_futures=True)
         progress.close()
     for split in SPLITS:
-        _write(os.path.join(folder, f"{split}.csv"), _manifest(folder, split, plans[split]))
+        write_whole(os.path.join(folder, f"{split}.csv"), _manifest(folder, split, plans[split]))
     logger.info("Made ToySpeech in %.0f s", time.monotonic() - began)
 
 
@@ -169,8 +170,8 @@ def _make_utterance(paths, utterance, level, seed):
     wav = io.BytesIO()
     soundfile.write(wav, audio, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     wav_path, phones_path = paths
-    _write(phones_path, "\n".join([HEADER, *lines, ""]))
-    _write(wav_path, wav.getvalue())
+    write_whole(phones_path, "\n".join([HEADER, *lines, ""]))
+    write_whole(wav_path, wav.getvalue())
 
 
 def _resample(samples, rate):
@@ -242,14 +243,6 @@ def _manifest(folder, split, plan):
             wav = f"$data_root/audio/{split}/{speaker['name']}/{name}.wav"
             writer.writerow([name, seconds, wav, speaker["name"], text])
     return table.getvalue()
-
-
-def _write(path, content):
-    """Writes a file beside its place, then moves it there: nobody sees a part of it."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".tmp", "wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-    os.replace(path + ".tmp", path)
 
 
 def _remove(path):

@@ -12,6 +12,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.lobes.features import Fbank
 from speechbrain.utils import seed_everything
 
+from ..brains.trained import without_seeding
 from ..training.hparams import load_hparams
 
 HOP = 0.01  # seconds from one log-mel frame to the next
@@ -91,12 +92,7 @@ def untrained(brain, hparams_file, overrides, seed):
     """
     # Nothing is written by this Brain.
     changes = {"seed": seed, "output_folder": brain.hparams.output_folder}
-    changes |= {"train_loggers": [], "checkpointer": None}
-    with open(hparams_file, encoding="utf-8") as file:
-        # In the copy that SpeechBrain writes, with all references resolved, the seed of the
-        # generators is a number of its own, and `seed` would change nothing.
-        if "\n__set_seed:" in file.read():
-            changes["__set_seed"] = None
+    changes |= {"train_loggers": [], "checkpointer": None, **without_seeding(hparams_file)}
     seed_everything(seed)
     hparams = load_hparams(hparams_file, {**overrides, **changes}, refuse_unused=False)
     fresh = torch.nn.ModuleDict(hparams["modules"]).to(brain.device)

@@ -187,7 +187,8 @@ def _check_labels(labels):
     for split in ("valid", "test"):
         unknown = np.setdiff1d(given := np.concatenate(labels[split]), known)
         share = np.isin(given, unknown).mean()
-        text = f"{share:.0%} of the labels of {split} are none of the training's: {unknown[:10]}"
+        names = ", ".join(map(repr, unknown[:10].tolist()))
+        text = f"{split} has labels that training lacks, {names}, {share:.1%} of all that it has"
         if share == 1:
             raise ValueError(f"{text}; split the utterances so that all have the same labels")
         if share:

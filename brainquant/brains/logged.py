@@ -1,0 +1,78 @@
+"""What every Brain here has: audio in batches, and a log that tells all that becomes of a run."""
+
+from speechbrain.utils.logger import get_logger
+from torch.nn.parallel import DistributedDataParallel
+
+from ..training.finite_steps import is_empty
+from ..training.hparams import run_folder, show_options
+from ..training.long_run import LongRunBrain
+from ..training.run_log import RunLog
+
+logger = get_logger(__name__)
+
+
+class LoggedBrain(LongRunBrain):
+    """Keeps a log of the run whose lines are those of the run that was never interrupted.
+
+    A subclass sets ``run_log`` to what ``open_log`` gives when it is made. Arguments are those of
+    ``PretrainBrain``.
+    """
+
+    # Keys of the YAML that the Brain, the loaders and the reports read.
+    hparams_read = frozenset({
+        "train_csv", "valid_csv", "data_folder", "batch_seconds", "batch_clips", "num_buckets",
+        "min_seconds", "max_seconds", "num_workers", "seed", "sample_rate", "resample",
+        "mix_down", "max_bad_audio", "lr_schedule", "warmup_steps", "log_interval",
+        "train_loggers", "keep_checkpoints", "hang_minutes", "resume_with_changes",
+        "output_folder",
+    })  # fmt: skip
+
+    log_positions = None  # of the log files, in the checkpoint that was loaded
+
+    def open_log(self, **options):
+        """The log in the run's folder; ``options`` are those of ``RunLog``."""
+        folder = run_folder(self.hparams.output_folder, self)
+        trial = folder != self.hparams.output_folder  # its numbers are not the real run's
+        return RunLog(folder, [] if trial else self.hparams.train_loggers, **options)
+
+    def waveforms(self, batch):
+        """Waveforms (batch, samples) and the number of samples of each, on the device."""
+        self.batch_is_empty = is_empty(batch)
+        wavs, relative = batch.to(self.device).sig
+        return wavs, (relative * wavs.shape[1]).round().long()
+
+    def raw(self, name):
+        """A module without the wrapper of DistributedDataParallel."""
+        module = self.modules[name]
+        return module.module if isinstance(module, DistributedDataParallel) else module
+
+    def on_fit_start(self):
+        """Loads the last checkpoint, then shows what is in force."""
+        self.log_positions = None
+        super().on_fit_start()
+        self.run_log.rewind(self.log_positions, self.optimizer_step)
+        show_options(self)
+
+    def run_state(self):
+        """The place of the run, and how far its log files are written."""
+        return {**super().run_state(), "log_positions": self.run_log.positions()}
+
+    def load_run_state(self, state, same_epoch):
+        """Takes up what ``run_state`` gave."""
+        super().load_run_state(state, same_epoch)
+        self.log_positions = state["log_positions"]
+
+    def on_step_left_out(self, what, ids):
+        """Writes the batches of the step into ``left_out.jsonl``."""
+        step, epoch = self.optimizer_step + 1, self.hparams.epoch_counter.current
+        reason = f"{what} is not finite"
+        self.run_log.leave_out(
+            {"kind": "step", "step": step, "epoch": epoch, "reason": reason, "ids": ids}
+        )
+
+    def on_clip_left_out(self, clip, reason):
+        """Writes the clip into ``left_out.jsonl``."""
+        self.run_log.leave_out(
+            {"kind": "clip", "step": self.optimizer_step, "id": clip, "reason": reason}
+        )
+        logger.warning(f"clip {clip!r} left out: {reason}")
