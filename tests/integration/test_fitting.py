@@ -66,6 +66,7 @@ def noise(*lengths):
     return [{"sig": torch.randn(n, generator=generator)} for n in lengths]
 
 
+@pytest.mark.slow  # the README's line of brainquant kmeans runs in the same way
 def test_a_training_uses_the_centroids_of_the_command(
     brainquant, run_recipe, read_metrics, tmp_path
 ):
@@ -83,6 +84,7 @@ def test_a_training_uses_the_centroids_of_the_command(
     assert record["perplexity_cap"] == 24 and record["code_perplexity"][0] > 8
 
 
+@pytest.mark.slow
 def test_a_deeper_layer_needs_the_checkpoint_of_a_run(brainquant, run_recipe, tmp_path):
     arguments = ["--layer", 2, "--clusters", 8, "--frames", 1000, "--output", "k.safetensors"]
     done = brainquant("kmeans", *arguments, check=False)

@@ -27,7 +27,7 @@ def test_debug_runs_and_leaves_the_real_run_alone(name, run_recipe, tmp_path):
     assert (tmp_path / "run" / "debug" / "report.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+@pytest.mark.parametrize("name", ["best_rq", pytest.param("wav2vec2", marks=pytest.mark.slow)])
 def test_a_short_run_learns_logs_resumes_and_ends(name, run_recipe, read_metrics, tmp_path):
     options = ["--lr", "0.001", "--warmup_steps", "5", "--log_interval", "5"]
     run_recipe(name, "--optimizer_step_limit", 20, *options)
@@ -85,6 +85,7 @@ def test_two_ranks_are_one_rank_that_accumulates(run_recipe, read_metrics):
             assert record_1["loss"] == pytest.approx(record_2["loss"], 1e-3)
 
 
+@pytest.mark.slow
 def test_wav2vec2_runs_on_two_ranks(run_recipe, read_metrics):
     run_recipe("wav2vec2", "--optimizer_step_limit", 4, "--log_interval", 1, ranks=2)
     losses = [record["loss"] for record in read_metrics()]
