@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .evaluation import layer_features
 from .monitors import CodeMonitor, code_statistics
+from .quantisers.fitted import whitening
 
 logger = get_logger(__name__)
 
@@ -124,19 +125,12 @@ def fit_pca(brain, loader, *, dim, num_frames):
     for x_NI in in_blocks(frames, PCA_BLOCK):
         pca.partial_fit(x_NI.astype(np.float64))
     seen, variance_I = int(pca.n_samples_seen_), pca.explained_variance_
-    directions = int((variance_I > np.finfo(np.float32).eps * variance_I[0]).sum())
-    if dim > directions:
-        raise ValueError(
-            f"{seen} frames vary in {directions} directions only, got --dim {dim}; lower it, or "
-            f"set train_csv: to more audio"
-        )
-    P_ID = pca.components_[:dim].T / np.sqrt(variance_I[:dim])
-    tensors = {"P": torch.from_numpy(P_ID), "offset": torch.from_numpy(-pca.mean_ @ P_ID)}
+    P_ID, offset_D = whitening(pca, dim, seen, argument="--dim")
     summary = (
         f"{seen} frames, {dim} of {len(variance_I)} components, which hold "
         f"{variance_I[:dim].sum() / variance_I.sum():.1%} of the variance"
     )
-    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}, summary
+    return {"P": P_ID, "offset": offset_D}, summary
 
 
 def load_weights(brain, layer):

@@ -1,10 +1,18 @@
-"""The Brain that every pretraining shares: it anneals quantisers and draws what is random."""
+"""The Brain that every pretraining shares: it fits and anneals quantisers and draws masks."""
 
+import torch
 from speechbrain import Stage
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.logger import get_logger
 
+from ..data.batches import Skipped
 from ..masking import span_mask
+from ..ranks import on_main_process
+from ..training.errors import RunError
 from ..training.randomness import derived_generator
 from .watched import WatchedBrain
+
+logger = get_logger(__name__)
 
 
 class PretrainBrain(WatchedBrain):
@@ -52,6 +60,52 @@ class PretrainBrain(WatchedBrain):
         ratio, length = self.hparams.mask_ratio, self.hparams.mask_length
         mask_BT = span_mask(lengths_B, num_frames, ratio, length, align=align, generator=generator)
         return mask_BT & (not self.batch_is_empty)
+
+    # ---- what a quantiser needs to know of the corpus ---------------------------------------
+
+    def quantiser_inputs(self, wavs_BL, lengths_B):
+        """What the quantiser sees, (batch, frames, input_dim), and the valid frames of each."""
+        raise NotImplementedError
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """Trains as ``speechbrain.Brain.fit`` does, after fitting a quantiser that asks for it."""
+        self.train_clips = train_set.dataset
+        super().fit(epoch_counter, train_set, valid_set, **kwargs)
+
+    def on_fit_start(self):
+        """Loads the last checkpoint; a quantiser that is fitted in none is fitted now."""
+        super().on_fit_start()
+        quantiser = self.raw("quantiser")
+        if quantiser.frames_to_fit:
+            try:
+                quantiser.load_state_dict(on_main_process(self.fit_quantiser))
+            except ValueError as error:
+                raise RunError(f"the quantiser cannot be fitted to train_csv: {error}") from error
+
+    @torch.no_grad()
+    def fit_quantiser(self):
+        """Fits the quantiser to clips that are drawn from the whole corpus; gives its state."""
+        quantiser = self.raw("quantiser")
+        wanted, seen, frames = quantiser.frames_to_fit, 0, []
+        generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
+        self.modules.eval()
+        for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
+            clip = self.train_clips[index]
+            if isinstance(clip, Skipped):  # told of where the training comes to it
+                continue
+            self.tick("fitting the quantiser")
+            x_BTI, frames_B = self.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))
+            x_TI = x_BTI[0, : int(frames_B[0])].float().cpu()
+            if x_TI.isfinite().all():
+                frames.append(x_TI[: wanted - seen])
+                seen += len(frames[-1])
+            if seen == wanted:
+                break
+        if not frames:
+            raise ValueError("none of its clips can be read")
+        quantiser.fit(torch.cat(frames).to(self.device))
+        logger.info(f"The quantiser is fitted to {seen} frames of {len(frames)} clips")
+        return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
 
     # ---- annealing -------------------------------------------------------------------------
 

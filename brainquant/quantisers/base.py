@@ -20,6 +20,9 @@ class Quantiser(torch.nn.Module):
         Size of the vector that ``forward`` gives for a frame; None where it gives codes only.
     curr_temp : float or None
         What ``update_temp`` sets; None where nothing anneals.
+    frames_to_fit : int
+        Frames of the corpus that ``fit`` asks for before the first step; 0 where there is nothing
+        to be fitted, or it is fitted already.
     """
 
     input_dim: int
@@ -27,6 +30,7 @@ class Quantiser(torch.nn.Module):
     codebook_size: int
     vq_dim = None
     curr_temp = None
+    frames_to_fit = 0
 
     @property
     def num_scores(self):
@@ -70,6 +74,17 @@ class Quantiser(torch.nn.Module):
             ``x``: vectors, shape (batch, time, vq_dim), NaN for a frame that is not finite, with
             a gradient that reaches the input; ``prob_perplex``: perplexity of the mean
             probabilities, where there are any.
+        """
+        raise NotImplementedError
+
+    def fit(self, x):
+        """Fits what is frozen in training to the corpus; ``frames_to_fit`` is 0 after it.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of the corpus, as many as ``frames_to_fit`` asks for or fewer where there are
+            no more, shape (frames, input_dim).
         """
         raise NotImplementedError
 

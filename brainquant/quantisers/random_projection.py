@@ -5,10 +5,13 @@ Shape suffixes: B batch, T time, N = B * T frames, G codebooks, D code dim, V co
 
 import torch
 import torch.nn.functional as F
+from sklearn.decomposition import PCA
 
 from ..functional.nearest import projected_codes
 from .base import Quantiser, check_frames, check_positive
-from .fitted import load_fitted
+from .fitted import load_fitted, whitening
+
+FRAMES_TO_FIT = 25_000
 
 
 class RandomProjectionQuantizer(Quantiser):
@@ -38,12 +41,17 @@ class RandomProjectionQuantizer(Quantiser):
         Path of the file that ``brainquant pca`` writes: principal components of the features,
         of unit variance, take the place of the random projection of every codebook
         (https://arxiv.org/abs/2606.30671). The ``state_dict`` then has ``shift`` too.
+    whiten : bool
+        Whether ``fit`` puts such components there, from frames of the corpus: a Brain calls it
+        before the first step. Neighbouring bins and frames say nearly the same, and a random
+        projection of them has few directions and few codes; BEST-RQ asks for inputs of zero mean
+        and unit variance. The ``state_dict`` then has ``shift`` and ``fitted`` too.
 
     Raises
     ------
     ValueError
         Where a size is not a positive integer, the file is missing or was fitted to other
-        sizes, or a frame has another size than input_dim.
+        sizes, both a file and ``whiten`` are given, or a frame has another size than input_dim.
 
     Example
     -------
@@ -56,7 +64,17 @@ class RandomProjectionQuantizer(Quantiser):
     True
     """
 
-    def __init__(self, input_dim, cb_dim, cb_vocab, *, num_codebooks=1, seed=None, projection=None):
+    def __init__(
+        self,
+        input_dim,
+        cb_dim,
+        cb_vocab,
+        *,
+        num_codebooks=1,
+        seed=None,
+        projection=None,
+        whiten=False,
+    ):
         super().__init__()
         check_positive(
             input_dim=input_dim, cb_dim=cb_dim, cb_vocab=cb_vocab, num_codebooks=num_codebooks
@@ -68,18 +86,43 @@ class RandomProjectionQuantizer(Quantiser):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         tables = [draw_tables(input_dim, cb_dim, cb_vocab, generator) for _ in range(num_codebooks)]
         projections, codebooks = zip(*tables)
-        shift_D = None
+        shift_D = torch.zeros(cb_dim) if whiten else None
         if projection is not None:
+            if whiten:
+                raise ValueError(
+                    f"whiten: True would fit what projection: {projection} has fitted already; "
+                    f"keep one of them under the quantiser in your YAML"
+                )
             P_ID, shift_D = load_projection(projection, input_dim, cb_dim)
             projections = [P_ID] * num_codebooks
         self.register_buffer("P", stack(projections))
         self.register_buffer("CB", stack(codebooks))
         self.register_buffer("shift", shift_D)
+        self.register_buffer("fitted", torch.tensor(False) if whiten else None)
 
     @property
     def codebook_size(self):
         """Number of codes of a codebook."""
         return self.cb_vocab
+
+    @property
+    def frames_to_fit(self):
+        """Frames that ``fit`` asks for, where ``whiten`` is set: 17 minutes of speech."""
+        return 0 if self.fitted is None or self.fitted else FRAMES_TO_FIT
+
+    def fit(self, x):
+        """Whitens the projection; see ``Quantiser.fit``.
+
+        Raises
+        ------
+        ValueError
+            Where the frames vary in fewer than ``cb_dim`` directions.
+        """
+        pca = PCA(svd_solver="full").fit(x.double().cpu().numpy())
+        P_ID, shift_D = whitening(pca, self.cb_dim, len(x), argument="cb_dim")
+        self.P.copy_(P_ID)  # into every codebook
+        self.shift.copy_(shift_D)
+        self.fitted.fill_(True)
 
     def forward(self, x):
         """Codes of frames.

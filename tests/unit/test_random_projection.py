@@ -199,3 +199,46 @@ def test_a_projection_of_other_sizes_or_without_a_file_is_named(projection, tmp_
     save_file({"centroids": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="other.safetensors has no tensor 'P'"):
         RandomProjectionQuantizer(*SIZES, projection=str(tmp_path / "other.safetensors"))
+
+
+@pytest.fixture
+def frames():
+    """Frames that vary in some directions much more than in others, around another point than 0."""
+    generator = torch.Generator().manual_seed(4)
+    directions = torch.randn(SIZES[0], SIZES[0], generator=generator) * torch.logspace(0, -2, 24)
+    return torch.randn(2000, 24, generator=generator) @ directions.T + 3.0
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 2])
+def test_whitening_makes_all_directions_of_the_corpus_alike(frames, num_codebooks):
+    sizes = {"num_codebooks": num_codebooks, "seed": 0}
+    quantiser = RandomProjectionQuantizer(*SIZES, whiten=True, **sizes)
+    assert torch.equal(quantiser.CB, RandomProjectionQuantizer(*SIZES, **sizes).CB)
+    assert quantiser.frames_to_fit > 10_000
+    quantiser.fit(frames)
+    assert quantiser.frames_to_fit == 0
+    for P in quantiser.P.view(-1, 24, 6):
+        white = frames @ P + quantiser.shift
+        torch.testing.assert_close(white.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+        torch.testing.assert_close(white.T.cov(), torch.eye(6), atol=1e-3, rtol=0)
+    # What it lets through is most of the variance, and the codes are used more evenly.
+    kept = torch.linalg.lstsq(F.pad(white, (0, 1), value=1.0), frames).solution
+    residual = frames - F.pad(white, (0, 1), value=1.0) @ kept
+    assert residual.var(0).sum() < 0.2 * frames.var(0).sum()
+    random = RandomProjectionQuantizer(*SIZES, **sizes)
+    used = [q.encode(frames[None])[..., 0].unique().numel() for q in (quantiser, random)]
+    assert used[0] > 1.5 * used[1]
+
+    again = RandomProjectionQuantizer(*SIZES, whiten=True, **sizes)
+    again.load_state_dict(quantiser.state_dict(), strict=True)
+    assert again.frames_to_fit == 0
+    assert torch.equal(again.encode(frames[None]), quantiser.encode(frames[None]))
+
+
+def test_what_cannot_be_whitened_is_named(projection, frames):
+    with pytest.raises(ValueError, match="whiten: True would fit what projection: .*keep one"):
+        RandomProjectionQuantizer(*SIZES, projection=projection[0], whiten=True)
+    quantiser = RandomProjectionQuantizer(*SIZES, whiten=True)
+    with pytest.raises(ValueError, match="2000 frames vary in 3 directions only, got cb_dim 6"):
+        quantiser.fit(frames[:, :3] @ torch.ones(3, 24).triu())
+    assert quantiser.frames_to_fit > 0

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Pretrains on a folder of audio, or on a manifest of it.
+
+> python recipes/OwnSpeech/train.py recipes/OwnSpeech/hparams/best_rq.yaml --source <folder>
+"""
+
+import sys
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+
+from brainquant.data.batches import make_loaders
+from brainquant.ranks import join_group, leave_group
+from brainquant.training.errors import RunError, clear_errors
+from brainquant.training.hparams import load_hparams, parse_arguments, run_folder
+from brainquant.training.run_lock import RunLock
+
+if __name__ == "__main__":
+    with clear_errors():
+        hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
+        join_group(run_opts)
+        hparams = load_hparams(hparams_file, overrides)
+        folder = run_folder(hparams["output_folder"], run_opts)
+        lock = RunLock(folder)
+        lock.acquire()
+        sb.create_experiment_directory(folder, hparams_file, overrides)
+        if hparams["prepare"]:
+            run_on_main(hparams["prepare"])
+        brain = hparams["brain_class"](
+            hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
+        )
+        train_loader, valid_loader = make_loaders(hparams, min_samples=brain.min_samples)
+
+    with clear_errors(RunError):
+        brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+        if hparams["evaluate"]:
+            brain.evaluate_once(hparams["evaluate"], hparams_file, overrides)
+        leave_group()
