@@ -1,7 +1,7 @@
 """BEST-RQ: predict the random-projection codes of masked speech.
 
-Shape suffixes: B batch, L samples, T feature frames, F features, S stacks (targets), N masked
-stacks of all utterances, G codebooks, V codes.
+Shape suffixes: B batch, L samples, T feature frames, F features, S stacks (targets), N stacks of
+all utterances, G codebooks, V codes.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 
 from ..features import pad_to_stacks, relative_lengths, stack_frames
 from ..losses import code_cross_entropy
-from ..masking import check_mask, stack_mask
+from ..masking import check_mask, lengths_to_mask, stack_mask
 from .base import PretrainBrain
 
 
@@ -18,16 +18,20 @@ class BestRQBrain(PretrainBrain):
 
     The features are normalised and their frames stacked for the quantiser; spans of frames are
     replaced by noise; the encoder predicts the codes of the stacks that were masked whole. Logits
-    are computed for those only.
+    are computed for those only, unless ``unmasked_weight`` asks for the codes of the stacks that
+    it sees, too, as HuBERT does with 1 - alpha (https://arxiv.org/abs/2106.07447): to tell them is
+    easy, soon learnt, and what the masked ones are then predicted with. It also trains the last
+    layers for frames that are not masked, which are all that an encoder is used on.
 
     Modules: ``quantiser``, ``normalize``, ``front_end`` (which takes one step per stack),
     ``encoder``, ``head`` (as many outputs as the quantiser's ``num_scores``).
     Hyperparameters: ``compute_features``, ``stack``, ``mask_ratio``, ``mask_length`` (feature
-    frames), ``noise_mean``, ``noise_std``.
+    frames), ``noise_mean``, ``noise_std``, ``unmasked_weight`` (0 is BEST-RQ).
     """
 
     hparams_read = PretrainBrain.hparams_read | {
         "compute_features", "stack", "mask_ratio", "mask_length", "noise_mean", "noise_std",
+        "unmasked_weight",
     }  # fmt: skip
 
     def __init__(self, *args, **kwargs):
@@ -35,6 +39,7 @@ class BestRQBrain(PretrainBrain):
         self.quantiser.requires_grad_(False)  # targets do not move, whatever gives them
         self.hparams.compute_features.to(self.device)
         check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
+        check_weight(self.hparams.unmasked_weight)
         self.check_sizes()
 
     @property
@@ -110,7 +115,7 @@ class BestRQBrain(PretrainBrain):
         return (np.arange(num_frames) + 0.5) * self.hparams.stack * hop - hop / 2
 
     def compute_forward(self, batch, stage):
-        """Scores and codes of the masked stacks, and the counts that are logged."""
+        """Scores and codes of the masked and of the unmasked stacks, and what is logged."""
         wavs_BL, lengths_B = self.waveforms(batch)
         feats_BTF, frames_B = self.features(wavs_BL, lengths_B)
         codes_BSG = self.quantiser.encode(stack_frames(feats_BTF, self.hparams.stack))
@@ -122,15 +127,42 @@ class BestRQBrain(PretrainBrain):
         feats_BTF = torch.where(mask_BT[..., None], noise_BTF, feats_BTF)
 
         encoded_BSD = self.encode_features(feats_BTF, frames_B)
-        target_BS = stack_mask(mask_BT, self.hparams.stack)
-        logits_NV = self.modules.head(encoded_BSD[target_BS])
+        stacks = [stack_mask(mask_BT, self.hparams.stack)]
+        if self.hparams.unmasked_weight > 0:
+            seen_BT = lengths_to_mask(frames_B, mask_BT.shape[1]) & ~mask_BT
+            stacks.append(stack_mask(seen_BT, self.hparams.stack) & (not self.batch_is_empty))
+        places = [stacks_BS.flatten().nonzero()[:, 0] for stacks_BS in stacks]
+        logits_NV = self.modules.head(encoded_BSD.flatten(0, 1)[torch.cat(places)])
         logits_NGV = logits_NV.unflatten(1, (self.quantiser.num_codebooks, -1))
+        codes_NG = codes_BSG.flatten(0, 1)[torch.cat(places)]
+        sizes = [len(places_N) for places_N in places]
         seen = {"masked": mask_BT.sum(), "valid": frames_B.sum(), "samples": lengths_B.sum()}
-        return logits_NGV, codes_BSG[target_BS], seen
+        return list(zip(logits_NGV.split(sizes), codes_NG.split(sizes))), seen
 
     def compute_objectives(self, predictions, batch, stage):
-        """Cross-entropy per masked target, in nats."""
-        logits_NGV, codes_NG, seen = predictions
+        """Cross-entropy per masked target, in nats, and the weighted one per unmasked target."""
+        ((logits_NGV, codes_NG), *unmasked), seen = predictions
         loss, correct, targets = code_cross_entropy(logits_NGV, codes_NG)
+        objective = loss / targets.clamp(min=1)
+        for logits_NGV, unmasked_NG in unmasked:
+            loss_sum, _, num_targets = code_cross_entropy(logits_NGV, unmasked_NG)
+            weight = self.hparams.unmasked_weight
+            objective = objective + weight * loss_sum / num_targets.clamp(min=1)
+            seen = {**seen, "unmasked_loss": loss_sum, "unmasked_targets": num_targets}
         self.observe(stage, codes_NG, loss=loss, correct=correct, targets=targets, **seen)
-        return loss / targets.clamp(min=1)
+        return objective
+
+    def more_statistics(self, sums):
+        """The loss of unmasked targets, where they are predicted."""
+        if "unmasked_loss" not in sums:
+            return {}
+        return {"unmasked_loss": sums["unmasked_loss"] / max(sums["unmasked_targets"], 1)}
+
+
+def check_weight(unmasked_weight):
+    """Raises a ValueError where the weight is no number from 0 up."""
+    if not isinstance(unmasked_weight, (int, float)) or not 0 <= unmasked_weight < float("inf"):
+        raise ValueError(
+            f"unmasked_weight must be a number from 0 up, got {unmasked_weight!r}; set "
+            f"unmasked_weight: in your YAML, 0 for BEST-RQ's own objective"
+        )

@@ -68,7 +68,7 @@ class WatchedBrain(LoggedBrain):
         """
         # What is not finite would spoil the sums of all the others; its step is left out anyway.
         # The silence of an empty batch is not speech that was seen.
-        finite = torch.isfinite(sums["loss"]) & (not self.batch_is_empty)
+        finite = torch.isfinite(sum(sums.values())) & (not self.batch_is_empty)
         sums = {name: torch.where(finite, value, 0) for name, value in sums.items()}
         codes_NG = torch.where(finite, codes_NG, -1)
         (self.window if stage == Stage.TRAIN else self.valid_sums).add(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hyperpyyaml import load_hyperpyyaml
+from tiny_ctc import pretrain
 
 from brainquant.data.manifests import read_rows
 
@@ -27,7 +28,7 @@ def blocks(language):
 
 
 LINES = sorted({line for block in blocks("bash") for line in block.strip().splitlines()})
-RUNS = [line for line in LINES if "train.py" in line or line.startswith("brainquant ")]
+RUNS = [line for line in LINES if "recipes/" in line or line.startswith("brainquant ")]
 # All of them run with --debug: a line that another one begins with needs no run of its own.
 RUNS_ONCE = [line for line in RUNS if not any(o.startswith(f"{line} --debug") for o in RUNS)]
 INSTALLS = "python3 -m venv .venv|. .venv/bin/activate|pip install |pytest"
@@ -50,28 +51,61 @@ def test_commands_that_install_name_what_setup_cfg_has():
     assert all(f"\n{extra} =\n" in setup for extra in extras)
 
 
-@pytest.mark.parametrize("line", RUNS_ONCE)
-def test_a_line_runs(line, corpus, tmp_path):
-    """As it stands, seen from the root, but in --debug, shallow and in a folder of the test."""
+# Small enough for a few batches on a CPU. ToySpeech and TEMPLATE are given a corpus that is there.
+TOY = "--prepare null --evaluate null --num_layers 2 --data_folder"
+LIBRISPEECH = (
+    "--train_splits [train-clean-100] --valid_splits [dev-clean] --batch_seconds 8 --num_buckets 4 "
+    "--num_workers 0 --precision fp32"
+)
+SMALLER = {
+    "recipes/LibriSpeech/train.py": f"--num_layers 1 --d_model 16 {LIBRISPEECH}",
+    "recipes/LibriSpeech/finetune_ctc.py": f"--test_splits [test-clean] {LIBRISPEECH}",
+    "recipes/OwnSpeech/train.py": "--num_layers 1 --d_model 16 --batch_seconds 8 --num_workers 0",
+    "shards": "",
+}
+
+
+@pytest.fixture
+def root(corpus, librispeech, tmp_path):
+    """What a newcomer has at the root: recipes, data, and a run that is finished."""
     for name in ("recipes", "hparams"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "LibriSpeech").symlink_to(librispeech)
+    (tmp_path / "data" / "own_speech").symlink_to(librispeech)
+    run = tmp_path / "results/librispeech_best_rq_base/seed_1234"
+    run.mkdir(parents=True)
+    pretrain("best_rq", corpus, run)
+    (run / "manifests").mkdir()
+    rows = "".join(f"{p.stem},1.0,$data_root/{p.relative_to(librispeech)}\n"
+                   for p in librispeech.rglob("*.flac"))  # fmt: skip
+    (run / "manifests" / "train.csv").write_text(f"ID,duration,wav\n{rows}", "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", RUNS_ONCE)
+def test_a_line_runs(line, corpus, root):
+    """As it stands, seen from the root, but in --debug, shallow and in a folder of the test."""
     programs = {
         "python": [sys.executable],
         "torchrun": [sys.executable, "-m", "torch.distributed.run"],
         "brainquant": [Path(sys.executable).with_name("brainquant")],
     }
-    quick = "--debug --num_layers 2 --prepare null --evaluate null --data_folder".split()
     for program, *arguments in commands(line):
+        smaller = [SMALLER[a].split() for a in arguments if a in SMALLER]
+        quick = smaller[0] if smaller else [*TOY.split(), str(corpus)]
+        quick += ["--debug"] if "shards" not in arguments else []
         done = subprocess.run(
-            [*programs[program], *arguments, *quick, str(corpus)],
-            cwd=tmp_path,
+            [*programs[program], *arguments, *quick],
+            cwd=root,
             text=True,
             capture_output=True,
             timeout=300,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    assert "train.py" not in line or list(tmp_path.rglob("debug/report.png"))
+    assert "train.py" not in line or list(root.rglob("debug/report.png"))
+    assert "finetune" not in line or list(root.rglob("debug/error_rates.json"))
 
 
 @pytest.mark.parametrize("block", list(blocks("yaml")))

@@ -231,15 +231,40 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
     brain.step = 1
     predictions = brain.compute_forward(batch, Stage.VALID)
     if name == "best_rq":
-        logits, codes, seen = predictions
-        assert len(logits) == len(codes) == int(seen["masked"]) // 4
+        (masked, unmasked), seen = predictions
         valid = sum(n // 160 + 1 for n in lengths)
+        whole = sum((n // 160 + 1) // 4 for n in lengths)
+        assert [len(x) for x in masked] == [int(seen["masked"]) // 4] * 2
+        assert [len(x) for x in unmasked] == [whole - len(masked[0])] * 2
     else:
         seen, counts = predictions["seen"], predictions["counts_B"]
         assert predictions["context_BMD"].shape[:2] == (2, int(counts.max()))
         valid = sum(brain.count_frames(n) for n in lengths)
     assert int(seen["valid"]) == valid
     assert int(seen["masked"]) / valid == pytest.approx(hparams["mask_ratio"], abs=0.05)
+
+
+def test_the_weight_adds_the_loss_of_the_codes_that_are_seen(make_brain):
+    def objective(weight):
+        brain, _ = make_brain("best_rq", unmasked_weight=weight)
+        batch = noise(0, 48000, 16000)
+        brain.step = 1
+        predictions = brain.compute_forward(batch, Stage.VALID)
+        loss = brain.compute_objectives(predictions, batch, Stage.VALID)
+        return loss, *predictions[0], brain.log("valid", "epoch", brain.valid_sums, 1.0, 1)
+
+    plain, (logits, codes), record = objective(0)
+    masked = torch.nn.functional.cross_entropy(logits[:, 0], codes[:, 0])
+    torch.testing.assert_close(plain, masked)
+    assert "unmasked_loss" not in record
+
+    loss, _, (logits, codes), weighted = objective(0.25)
+    unmasked = torch.nn.functional.cross_entropy(logits[:, 0], codes[:, 0])
+    torch.testing.assert_close(loss, masked + 0.25 * unmasked)
+    assert weighted["unmasked_loss"] == pytest.approx(unmasked.item(), rel=1e-5)
+    # Loss, accuracy and codes that are logged are those of masked frames, whatever the weight.
+    same = {"loss", "accuracy", "code_perplexity_sum", "unigram_loss"}
+    assert all(weighted[key] == pytest.approx(record[key], rel=1e-5, nan_ok=True) for key in same)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +274,7 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
         ("best_rq", {"stack": 2}, "front_end and stack do not fit"),
         ("best_rq", {"head": {"n_neurons": 7}}, "7 scores for 1 x 32 codes"),
         ("best_rq", {"mask_ratio": 1.5}, "mask_ratio must be"),
+        ("best_rq", {"unmasked_weight": -1}, "unmasked_weight must be a number from 0 up, got -1"),
         ("best_rq", {"max_bad_audio": "0.1 %"}, "max_bad_audio must be a share from 0 to 1"),
         ("wav2vec2", {"quantiser": {"input_dim": 80}}, "gives 16 channels.*is 80"),
         ("wav2vec2", {"target_proj": {"in_features": 3}}, "vq_dim is 128, in_features.*3"),
