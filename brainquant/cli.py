@@ -9,7 +9,7 @@ from .brains.trained import find_hparams, load_trained
 from .data.batches import make_loaders
 from .data.shards import write_shards
 from .evaluation import format_table, probe
-from .fitting import fit_kmeans, fit_pca, load_weights
+from .fitting import fit_kmeans, load_weights
 from .training.errors import clear_errors
 from .training.hparams import load_hparams, parse_arguments
 
@@ -39,22 +39,22 @@ def main(argv=None):
         run(**options)
 
 
-def run_fit(fit, argv, output, **options):
-    """Fits tensors to the training audio of a recipe and writes them into a file.
+def run_kmeans(argv, output, **options):
+    """Fits centroids to the training audio of a recipe and writes them into a file.
 
     Arguments
     ---------
-    fit : callable
-        ``fit_kmeans`` or ``fit_pca``, which takes the ``options``.
     argv : list of str
         What the recipe's ``train.py`` takes: the YAML file, then options.
     output : str
         The .safetensors to write.
+    **options : int
+        Those of ``fit_kmeans``.
     """
     check_output("--output", output)
     brain, loader = open_recipe(argv)
-    load_weights(brain, options.get("layer", 0))
-    tensors, summary = fit(brain, loader, **options)
+    load_weights(brain, options["layer"])
+    tensors, summary = fit_kmeans(brain, loader, **options)
     save_file(tensors, output + ".part")
     os.replace(output + ".part", output)  # whole, or not at all
     print(f"{summary}; written to {output}")
@@ -99,30 +99,31 @@ def make_parser():
         added.set_defaults(run=run)
         return added
 
-    _add_fits(command)
+    _add_kmeans(command)
     _add_probe(command)
     _add_shards(command)
     return parser
 
 
-def _add_fits(command):
-    def fit_command(fit, name, text, frames):
-        added = command(run_fit, name, text, epilog=OVERRIDES)
-        added.set_defaults(fit=fit)
-        added.add_argument("recipe", help="YAML file of the recipe, before all options")
-        added.add_argument("--output", required=True, help="file to write, a .safetensors")
-        added.add_argument(
-            "--frames", dest="num_frames", metavar="N", type=int, default=500_000, help=frames
-        )
-        return added
-
-    kmeans = fit_command(
-        fit_kmeans,
+def _add_kmeans(command):
+    added = command(
+        run_kmeans,
         "kmeans",
         "Centroids of training frames, for brainquant.KMeansQuantizer.",
-        "frames to fit on, in as many passes over the corpus as that takes (%(default)s)",
+        epilog=OVERRIDES,
     )
-    kmeans.add_argument(
+    option = added.add_argument
+    option("recipe", help="YAML file of the recipe, before all options")
+    option("--output", required=True, help="file to write, a .safetensors")
+    option(
+        "--frames",
+        dest="num_frames",
+        metavar="N",
+        type=int,
+        default=500_000,
+        help="frames to fit on, in as many passes over the corpus as that takes (%(default)s)",
+    )
+    option(
         "--layer",
         metavar="K",
         type=int,
@@ -130,21 +131,8 @@ def _add_fits(command):
         help="0 (the default): what the quantiser sees; K: what encoder layer K gives, with the "
         "weights of the last checkpoint in the recipe's output_folder",
     )
-    kmeans.add_argument(
+    option(
         "--clusters", metavar="V", type=int, default=500, help="number of centroids (%(default)s)"
-    )
-    pca = fit_command(
-        fit_pca,
-        "pca",
-        "Whitening projection, for brainquant.RandomProjectionQuantizer.",
-        "frames to fit on at most, one pass over the corpus (%(default)s)",
-    )
-    pca.add_argument(
-        "--dim",
-        metavar="D",
-        type=int,
-        default=16,
-        help="components, the quantiser's cb_dim (%(default)s)",
     )
 
 

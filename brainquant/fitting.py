@@ -1,10 +1,10 @@
-"""Fits what a quantiser needs to know of the data: centroids, or a projection that whitens.
+"""Fits what a quantiser needs to know of the data: centroids.
 
 The frames are streamed from the training audio of a recipe: beside the model and a batch only one
 block of them is held at a time, whatever the size of the corpus.
 
-Shape suffixes: B batch, T frames of an utterance, N frames of all, I input dim, D code dim,
-V clusters.
+Shape suffixes: B batch, T frames of an utterance, N frames of all, I input dim, V
+clusters.
 """
 
 import itertools
@@ -12,17 +12,14 @@ import itertools
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import IncrementalPCA
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from .evaluation import layer_features
 from .monitors import CodeMonitor, code_statistics
-from .quantisers.fitted import whitening
 
 logger = get_logger(__name__)
 
-PCA_BLOCK = 10_000  # frames
 FRAMES_PER_CLUSTER = 10  # in a block
 
 
@@ -83,56 +80,6 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
     return {"centroids": torch.from_numpy(kmeans.cluster_centers_)}, summary
 
 
-def fit_pca(brain, loader, *, dim, num_frames):
-    """The projection of what the quantiser sees that whitens it, for RandomProjectionQuantizer.
-
-    ``x @ P + offset`` are the first principal components of x, each with zero mean and unit
-    variance on the frames that were seen. BEST-RQ asks for inputs of zero mean and unit variance
-    (https://arxiv.org/abs/2202.01855); a PCA in the place of its random projection is from
-    https://arxiv.org/abs/2606.30671.
-
-    Arguments
-    ---------
-    brain : PretrainBrain
-        Gives the frames.
-    loader : torch.utils.data.DataLoader
-        Of the training audio.
-    dim : int
-        Components to keep: the quantiser's ``cb_dim``.
-    num_frames : int
-        Frames to fit on at most; one pass over the corpus may have fewer.
-
-    Returns
-    -------
-    tensors : dict
-        ``P``, shape (input_dim, dim), and ``offset``, shape (dim,), float32.
-    summary : str
-        How much of the variance they keep.
-
-    Raises
-    ------
-    ValueError
-        Where dim is more than the directions in which the frames vary.
-    """
-    if not 0 < dim <= min(num_frames, brain.quantiser.input_dim):
-        raise ValueError(
-            f"--dim must be at least 1 and at most --frames and the quantiser's input_dim, got "
-            f"--dim {dim}, --frames {num_frames}, input_dim {brain.quantiser.input_dim}"
-        )
-    # All components are kept until the end: only so does a block more give the exact PCA.
-    pca = IncrementalPCA()
-    frames = stream_frames(brain, loader, 0, num_frames, at_least=dim, max_passes=1)
-    for x_NI in in_blocks(frames, PCA_BLOCK):
-        pca.partial_fit(x_NI.astype(np.float64))
-    seen, variance_I = int(pca.n_samples_seen_), pca.explained_variance_
-    P_ID, offset_D = whitening(pca, dim, seen, argument="--dim")
-    summary = (
-        f"{seen} frames, {dim} of {len(variance_I)} components, which hold "
-        f"{variance_I[:dim].sum() / variance_I.sum():.1%} of the variance"
-    )
-    return {"P": P_ID, "offset": offset_D}, summary
-
-
 def load_weights(brain, layer):
     """Loads the run's last checkpoint, where parameters stand before the layer.
 
@@ -161,7 +108,7 @@ def load_weights(brain, layer):
         )
 
 
-def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None):
+def stream_frames(brain, loader, layer, num_frames, *, at_least):
     """Valid frames of a layer, a batch at a time, as float32 arrays (frames, dim).
 
     Arguments
@@ -176,8 +123,6 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None
         Frames after which it ends.
     at_least : int
         Frames that the first pass must have.
-    max_passes : int or None
-        Passes after which it ends; None for no limit.
 
     Yields
     ------
@@ -191,7 +136,7 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None
     seen = 0
     hidden = brain.noprogressbar or None  # None: where nobody sees it
     with tqdm(total=num_frames, unit="frame", unit_scale=True, disable=hidden) as progress:
-        for epoch in itertools.islice(itertools.count(1), max_passes):
+        for epoch in itertools.count(1):
             loader.batch_sampler.set_epoch(epoch)
             for batch in loader:
                 for clip, reason in batch.skipped:
@@ -212,7 +157,7 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least, max_passes=None
             if seen < at_least:
                 raise ValueError(
                     f"the training audio has {seen} frames, too few for {at_least} "
-                    f"clusters or components; ask for fewer, or set train_csv: to more audio"
+                    f"clusters; ask for fewer, or set train_csv: to more audio"
                 )
 
 

@@ -3,13 +3,13 @@
 Shape suffixes: B batch, T time, N = B * T frames, G codebooks, D code dim, V codes, I input dim.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from ..functional.nearest import projected_codes
 from .base import Quantiser, check_frames, check_positive
-from .fitted import load_fitted, whitening
 
 FRAMES_TO_FIT = 25_000
 
@@ -37,21 +37,17 @@ class RandomProjectionQuantizer(Quantiser):
     seed : int or None
         Draws the tables from a generator of their own, so that they do not depend on what was
         built before. None draws from the global one, as SpeechBrain does.
-    projection : str or None
-        Path of the file that ``brainquant pca`` writes: principal components of the features,
-        of unit variance, take the place of the random projection of every codebook
-        (https://arxiv.org/abs/2606.30671). The ``state_dict`` then has ``shift`` too.
     whiten : bool
-        Whether ``fit`` puts such components there, from frames of the corpus: a Brain calls it
-        before the first step. Neighbouring bins and frames say nearly the same, and a random
-        projection of them has few directions and few codes; BEST-RQ asks for inputs of zero mean
-        and unit variance. The ``state_dict`` then has ``shift`` and ``fitted`` too.
+        Whether ``fit`` puts principal components of the corpus, of unit variance, in the place
+        of every random projection (https://arxiv.org/abs/2606.30671). A Brain of this package
+        calls it before the first step; under another one, call it yourself. Neighbouring bins
+        and frames say nearly the same, and random projections of them nearly all point one way.
+        The ``state_dict`` then has ``shift`` and ``fitted`` too.
 
     Raises
     ------
     ValueError
-        Where a size is not a positive integer, the file is missing or was fitted to other
-        sizes, both a file and ``whiten`` are given, or a frame has another size than input_dim.
+        Where a size is not a positive integer, or a frame has another size than input_dim.
 
     Example
     -------
@@ -64,17 +60,7 @@ class RandomProjectionQuantizer(Quantiser):
     True
     """
 
-    def __init__(
-        self,
-        input_dim,
-        cb_dim,
-        cb_vocab,
-        *,
-        num_codebooks=1,
-        seed=None,
-        projection=None,
-        whiten=False,
-    ):
+    def __init__(self, input_dim, cb_dim, cb_vocab, *, num_codebooks=1, seed=None, whiten=False):
         super().__init__()
         check_positive(
             input_dim=input_dim, cb_dim=cb_dim, cb_vocab=cb_vocab, num_codebooks=num_codebooks
@@ -86,18 +72,9 @@ class RandomProjectionQuantizer(Quantiser):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         tables = [draw_tables(input_dim, cb_dim, cb_vocab, generator) for _ in range(num_codebooks)]
         projections, codebooks = zip(*tables)
-        shift_D = torch.zeros(cb_dim) if whiten else None
-        if projection is not None:
-            if whiten:
-                raise ValueError(
-                    f"whiten: True would fit what projection: {projection} has fitted already; "
-                    f"keep one of them under the quantiser in your YAML"
-                )
-            P_ID, shift_D = load_projection(projection, input_dim, cb_dim)
-            projections = [P_ID] * num_codebooks
         self.register_buffer("P", stack(projections))
         self.register_buffer("CB", stack(codebooks))
-        self.register_buffer("shift", shift_D)
+        self.register_buffer("shift", torch.zeros(cb_dim) if whiten else None)
         self.register_buffer("fitted", torch.tensor(False) if whiten else None)
 
     @property
@@ -119,9 +96,16 @@ class RandomProjectionQuantizer(Quantiser):
             Where the frames vary in fewer than ``cb_dim`` directions.
         """
         pca = PCA(svd_solver="full").fit(x.double().cpu().numpy())
-        P_ID, shift_D = whitening(pca, self.cb_dim, len(x), argument="cb_dim")
-        self.P.copy_(P_ID)  # into every codebook
-        self.shift.copy_(shift_D)
+        variance_I = pca.explained_variance_
+        directions = int((variance_I > np.finfo(np.float32).eps * variance_I[0]).sum())
+        if self.cb_dim > directions:
+            raise ValueError(
+                f"{len(x)} frames vary in {directions} directions only, got cb_dim={self.cb_dim}; "
+                f"set cb_dim: under the quantiser in your YAML to fewer"
+            )
+        P_ID = pca.components_[: self.cb_dim].T / np.sqrt(variance_I[: self.cb_dim])
+        self.P.copy_(torch.from_numpy(P_ID))  # into every codebook
+        self.shift.copy_(torch.from_numpy(-pca.mean_ @ P_ID))
         self.fitted.fill_(True)
 
     def forward(self, x):
@@ -160,15 +144,3 @@ def draw_tables(input_dim, cb_dim, cb_vocab, generator):
 def stack(tables):
     """One table as it is, as in SpeechBrain's ``state_dict``; several with one more dimension."""
     return tables[0] if len(tables) == 1 else torch.stack(tables)
-
-
-def load_projection(path, input_dim, cb_dim):
-    """The projection and the shift that ``brainquant pca`` fitted, after a check of their sizes."""
-    command = f"brainquant pca <recipe's YAML> --dim {cb_dim} --output {path}"
-    P_ID, shift_D = load_fitted(path, ["P", "offset"], argument="projection", command=command)
-    if P_ID.shape != (input_dim, cb_dim):
-        raise ValueError(
-            f"projection: {path} was fitted from {len(P_ID)} to {len(shift_D)} values, but "
-            f"input_dim is {input_dim} and cb_dim {cb_dim}; fit it again with: {command}"
-        )
-    return P_ID, shift_D

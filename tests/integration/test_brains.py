@@ -11,7 +11,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import Checkpointer
 from tiny_run import build, fit
 
-from brainquant.data.batches import AudioBatch
+from brainquant.data.batches import AudioBatch, make_loaders
 from brainquant.training.errors import RunError
 
 
@@ -293,6 +293,35 @@ def test_sizes_that_do_not_fit_are_named_before_the_first_step(
 ):
     with pytest.raises(ValueError, match=message):
         make_brain(name, **overrides)
+
+
+def test_a_quantiser_is_fitted_to_the_corpus_once_before_the_first_step(make_brain, tmp_path):
+    brain, hparams = make_brain("best_rq", optimizer_step_limit=1)
+    before = brain.quantiser.CB.clone()
+    assert brain.quantiser.frames_to_fit
+    fit(brain, hparams)
+    loader, _ = make_loaders(hparams, min_samples=brain.min_samples)
+    brain.modules.eval()
+    frames = []
+    for clip in loader.dataset:
+        x_BTI, frames_B = brain.quantiser_inputs(*brain.waveforms(PaddedBatch([clip])))
+        frames.append(x_BTI[0, : frames_B[0]])
+    white = torch.cat(frames) @ brain.quantiser.P + brain.quantiser.shift
+    torch.testing.assert_close(white.mean(0), torch.zeros(8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.T.cov(), torch.eye(8), atol=1e-2, rtol=0)
+    assert torch.equal(brain.quantiser.CB, before)
+
+    again, hparams = make_brain("best_rq", optimizer_step_limit=2)
+    again.fit_quantiser = None  # what the checkpoint has is taken
+    fit(again, hparams)
+    assert torch.equal(again.quantiser.P, brain.quantiser.P)
+
+
+def test_a_corpus_that_a_quantiser_cannot_be_fitted_to_is_named(make_brain):
+    brain, hparams = make_brain("best_rq", make_quantiser={"cb_dim": 300}, noise_std=0.0)
+    brain.quantiser_inputs = lambda wavs, lengths: (torch.ones(1, 9, 320), torch.tensor([9]))
+    with pytest.raises(RunError, match="cannot be fitted to train_csv: .* vary in 0 directions"):
+        fit(brain, hparams)
 
 
 def test_a_checkpointer_that_a_kill_can_break_is_refused(make_brain, tmp_path):

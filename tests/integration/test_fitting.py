@@ -11,11 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 
-from brainquant import RandomProjectionQuantizer, fitting
+from brainquant import fitting
 from brainquant.cli import open_recipe
 from brainquant.evaluation import layer_features
 
@@ -98,37 +97,8 @@ def test_a_deeper_layer_needs_the_checkpoint_of_a_run(brainquant, run_recipe, tm
 
     done = brainquant("kmeans", *arguments, "--layer", 3, check=False)
     assert "error: there is no layer 3;" in done.stderr and "1 to 2" in done.stderr
-    done = brainquant("kmeans", *arguments, "--make_quantiser", "{cb_dim: 8}", check=False)
+    done = brainquant("kmeans", *arguments, "--make_quantiser", "{cb_dim: 9}", check=False)
     assert "error: the checkpoint in" in done.stderr and "of another model" in done.stderr
-
-
-def test_the_pca_of_the_command_whitens_the_training_frames(brainquant, recipe, tmp_path):
-    done = brainquant("pca", "--dim", 16, "--output", "pca.safetensors")
-    x = all_frames(*open_recipe(recipe("best_rq")))
-    assert f"{len(x)} frames, 16 of 320 components" in done.stdout
-    tensors = load_file(tmp_path / "pca.safetensors")
-    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
-    projected = x @ tensors["P"].numpy() + tensors["offset"].numpy()
-    np.testing.assert_allclose(projected.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(np.cov(projected.T), np.eye(16), atol=2e-3)
-    # The quantiser that it is made for takes it as it is.
-    quantiser = RandomProjectionQuantizer(
-        320, 16, 64, seed=0, projection=str(tmp_path / "pca.safetensors")
-    )
-    cosines = (projected / np.linalg.norm(projected, axis=1)[:, None]) @ quantiser.CB.numpy().T
-    assert (quantiser(torch.from_numpy(x)[None])[0].numpy() == cosines.argmax(1)).mean() > 0.99
-
-
-@pytest.mark.parametrize("block", [400, 10_000])
-def test_a_pca_in_blocks_is_that_of_all_frames(recipe, monkeypatch, block):
-    brain, loader = open_recipe(recipe("best_rq"))
-    monkeypatch.setattr(fitting, "PCA_BLOCK", block)
-    tensors, _ = fitting.fit_pca(brain, loader, dim=8, num_frames=10**6)
-    x = all_frames(brain, loader)
-    expected = PCA(8, whiten=True).fit_transform(x.astype(float))
-    projected = x @ tensors["P"].numpy() + tensors["offset"].numpy()
-    signs = np.sign((projected * expected).sum(0))
-    np.testing.assert_allclose(projected * signs, expected, atol=2e-3)
 
 
 def test_streamed_centroids_are_about_as_good_as_those_of_all_frames(recipe):
@@ -213,23 +183,18 @@ def test_an_extractor_that_was_not_trained_is_refused_and_plain_features_are_not
 
 
 @pytest.mark.parametrize(
-    "fit, arguments, message",
+    "arguments, message",
     [
-        ("kmeans", {"clusters": 0, "num_frames": 10}, "got --clusters 0, --frames 10"),
-        ("kmeans", {"clusters": 11, "num_frames": 10}, "got --clusters 11, --frames 10"),
-        ("kmeans", {"clusters": 9000, "num_frames": 9999}, r"has 1\d{3} frames, too few for 9000"),
-        ("kmeans", {"clusters": 2, "num_frames": 10, "layer": -1}, "no layer -1.*1 to 2"),
-        ("pca", {"dim": 321, "num_frames": 999}, "got --dim 321, --frames 999, input_dim 320"),
-        ("pca", {"dim": 0, "num_frames": 9}, "got --dim 0"),
-        ("pca", {"dim": 16, "num_frames": 16}, "16 frames vary in 15 directions only.*--dim 16"),
+        ({"clusters": 0, "num_frames": 10}, "got --clusters 0, --frames 10"),
+        ({"clusters": 11, "num_frames": 10}, "got --clusters 11, --frames 10"),
+        ({"clusters": 9000, "num_frames": 9999}, r"has 1\d{3} frames, too few for 9000"),
+        ({"clusters": 2, "num_frames": 10, "layer": -1}, "no layer -1.*1 to 2"),
     ],
 )
-def test_what_cannot_be_fitted_is_named(recipe, fit, arguments, message):
+def test_what_cannot_be_fitted_is_named(recipe, arguments, message):
     brain, loader = open_recipe(recipe("best_rq"))
-    if fit == "kmeans":
-        arguments = {"layer": 0, **arguments}
     with pytest.raises(ValueError, match=message):
-        getattr(fitting, f"fit_{fit}")(brain, loader, **arguments)
+        fitting.fit_kmeans(brain, loader, **{"layer": 0, **arguments})
 
 
 def test_broken_audio_is_named(recipe, monkeypatch):
@@ -239,15 +204,16 @@ def test_broken_audio_is_named(recipe, monkeypatch):
         brain, "quantiser_inputs", lambda *a: (inputs(*a)[0] * float("nan"), inputs(*a)[1])
     )
     with pytest.raises(ValueError, match="layer 0 is not finite for one of .*train_csv"):
-        fitting.fit_pca(brain, loader, dim=2, num_frames=100)
+        fitting.fit_kmeans(brain, loader, layer=0, clusters=2, num_frames=100)
 
 
 def test_a_clip_that_cannot_be_read_is_left_out_with_its_id(recipe, caplog):
     brain, loader = open_recipe(recipe("best_rq", "--batch_clips", 1))
     clip = loader.dataset.data_ids[0]
+    whole = all_frames(brain, loader)
     frames = brain.quantiser_inputs(*brain.waveforms(PaddedBatch([loader.dataset[0]])))[1].item()
-    before = fitting.fit_pca(brain, loader, dim=2, num_frames=10**6)[1]
     loader.dataset.data[clip]["wav"] = __file__
-    after = fitting.fit_pca(brain, loader, dim=2, num_frames=10**6)[1]
-    assert int(after.split()[0]) == int(before.split()[0]) - frames
+    wanted = len(whole) - frames  # of one pass
+    streamed = fitting.stream_frames(brain, loader, 0, wanted, at_least=wanted)
+    assert sum(map(len, streamed)) == wanted
     assert f"clip {clip!r} left out: " in caplog.text

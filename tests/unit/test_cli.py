@@ -7,9 +7,8 @@ import pytest
 from brainquant.cli import main, make_parser
 
 NAMED = {
-    "": "kmeans pca probe shards",
+    "": "kmeans probe shards",
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
-    "pca": "--dim --frames --output recipe --data_folder",
     "probe": "RUN_FOLDER --train --valid --test --label --alignments --data_folder --seeds "
     "--train_minutes --context --device --output",
     "shards": "MANIFEST --data_folder --output --shard_megabytes --num_workers",
@@ -41,12 +40,11 @@ def test_what_is_not_its_own_goes_to_the_recipe_in_order():
         (["nowhere.yaml", "--output", "{folder}/a/k"], "^error: --output .*give another path"),
     ],
 )
-@pytest.mark.parametrize("command", ["kmeans", "pca"])
-def test_a_wrong_path_ends_with_one_line(command, arguments, message, tmp_path):
+def test_a_wrong_path_ends_with_one_line(arguments, message, tmp_path):
     (tmp_path / "a").touch()  # a file where a folder is asked for
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
     with pytest.raises(SystemExit, match=message) as error:
-        main([command, *arguments])
+        main(["kmeans", *arguments])
     assert "\n" not in error.value.code
 
 

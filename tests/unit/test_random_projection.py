@@ -7,7 +7,6 @@ import pytest
 import speechbrain.nnet.quantisers as stock
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 import brainquant
 from brainquant import RandomProjectionQuantizer
@@ -166,42 +165,6 @@ def test_the_first_of_several_codebooks_is_the_only_one_of_one(x):
 
 
 @pytest.fixture
-def projection(tmp_path):
-    """A file as ``brainquant pca`` writes it."""
-    generator = torch.Generator().manual_seed(3)
-    tensors = {
-        "P": torch.randn(24, 6, generator=generator),
-        "offset": torch.randn(6, generator=generator),
-    }
-    save_file(tensors, tmp_path / "pca.safetensors")
-    return str(tmp_path / "pca.safetensors"), tensors
-
-
-@pytest.mark.parametrize("num_codebooks", [1, 2])
-def test_a_fitted_projection_takes_the_place_of_the_random_one(x, projection, num_codebooks):
-    path, tensors = projection
-    sizes = {"num_codebooks": num_codebooks, "seed": 0}
-    quantiser = RandomProjectionQuantizer(*SIZES, projection=path, **sizes)
-    codebooks = RandomProjectionQuantizer(*SIZES, **sizes).CB
-    assert torch.equal(quantiser.CB, codebooks)  # drawn as without it
-    projected = F.normalize(x.double() @ tensors["P"].double() + tensors["offset"], dim=-1)
-    expected = torch.einsum("btd,gvd->btgv", projected, codebooks.view(-1, 50, 6).double())
-    assert torch.equal(quantiser.encode(x), expected.argmax(-1))
-    assert list(quantiser.state_dict()) == ["P", "CB", "shift"]
-
-
-def test_a_projection_of_other_sizes_or_without_a_file_is_named(projection, tmp_path):
-    path, _ = projection
-    with pytest.raises(ValueError, match=r"from 24 to 6 values, but input_dim is 24 and cb_dim 4"):
-        RandomProjectionQuantizer(24, 4, 50, projection=path)
-    with pytest.raises(ValueError, match="no.safetensors does not exist.*brainquant pca"):
-        RandomProjectionQuantizer(*SIZES, projection=str(tmp_path / "no.safetensors"))
-    save_file({"centroids": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="other.safetensors has no tensor 'P'"):
-        RandomProjectionQuantizer(*SIZES, projection=str(tmp_path / "other.safetensors"))
-
-
-@pytest.fixture
 def frames():
     """Frames that vary in some directions much more than in others, around another point than 0."""
     generator = torch.Generator().manual_seed(4)
@@ -235,10 +198,8 @@ def test_whitening_makes_all_directions_of_the_corpus_alike(frames, num_codebook
     assert torch.equal(again.encode(frames[None]), quantiser.encode(frames[None]))
 
 
-def test_what_cannot_be_whitened_is_named(projection, frames):
-    with pytest.raises(ValueError, match="whiten: True would fit what projection: .*keep one"):
-        RandomProjectionQuantizer(*SIZES, projection=projection[0], whiten=True)
+def test_what_cannot_be_whitened_is_named(frames):
     quantiser = RandomProjectionQuantizer(*SIZES, whiten=True)
-    with pytest.raises(ValueError, match="2000 frames vary in 3 directions only, got cb_dim 6"):
+    with pytest.raises(ValueError, match="2000 frames vary in 3 directions only, got cb_dim=6"):
         quantiser.fit(frames[:, :3] @ torch.ones(3, 24).triu())
     assert quantiser.frames_to_fit > 0

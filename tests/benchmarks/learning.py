@@ -1,0 +1,255 @@
+"""What encoders learn: SpeechBrain's stock BEST-RQ and wav2vec 2.0 beside ours, on real speech.
+
+> python tests/benchmarks/learning.py best_rq --seed 0 --train_csv t.csv --valid_csv v.csv \
+    --data_folder <corpus> --seconds 12500 --probe digits a.csv b.csv c.csv digit --output results/x
+
+A seed trains the encoder of recipes/ToySpeech three times: with stock's code, with ours for the
+same seconds of speech in the same batches, and with ours for the time that stock took. Each is
+probed, and the table of all seeds whose files are in the output folder is printed. Seeds may run
+side by side, on one thread each (OMP_NUM_THREADS=1): time is that of the processor, so that it does
+not matter what else the machine does. What is finished is not done again.
+
+Stock's code is that of its two recipes in 1.1.2 (they are not in its package), on what the package
+has: collate functions, quantisers, sampling of negatives, loss; with the masks, the optimiser and
+the warm-up that they have, and the learning rate of the run.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from measure import machine, print_table
+from speechbrain.lobes.models.BESTRQ import brq_mask_collate_fn
+from speechbrain.lobes.models.wav2vec import (
+    W2VLatentExtractor,
+    W2VTargetQuantiser,
+    sample_negatives,
+    w2v_mask_collate_fn,
+)
+from speechbrain.nnet.linear import Linear
+from speechbrain.nnet.losses import ContrastiveLoss
+from speechbrain.nnet.quantisers import RandomProjectionQuantizer
+from speechbrain.nnet.schedulers import NoamScheduler
+from tqdm import tqdm
+
+from brainquant.data.batches import make_loaders
+from brainquant.evaluation import probe
+from brainquant.training.hparams import load_hparams, parse_arguments
+
+HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
+LR, WARMUP_STEPS, BATCH_SECONDS, BATCH_STEPS = 0.0008, 100, 24, {"best_rq": 1, "wav2vec2": 1}
+METHODS = ("stock", "same speech", "same time")
+
+
+class StockBestRQ(torch.nn.Module):
+    """The step of SpeechBrain's BEST-RQ recipe, on the encoder of a Brain."""
+
+    def __init__(self, brain):
+        super().__init__()
+        hparams = brain.hparams
+        self.compute_features = hparams.compute_features
+        self.normalize = brain.modules["normalize"]
+        self.front_end, self.encoder = brain.modules["front_end"], brain.modules["encoder"]
+        self.quantiser = RandomProjectionQuantizer(320, 16, 8192)
+        self.linear = Linear(input_size=hparams.d_model, n_neurons=8192)
+        self.noise = hparams.noise_mean, hparams.noise_std
+
+    def collate(self, clips):
+        return brq_mask_collate_fn(
+            clips, lambda samples: samples // 160 + 1, mask_prob=0.15, mask_length=4, n_mels=80
+        )
+
+    def forward(self, wavs, wav_lens, mask):
+        feats = self.normalize(self.compute_features(wavs), wav_lens)
+        feats = F.pad(feats, (0, 0, -feats.shape[1] % 4, 0))  # on the left, as it is there
+        batch, frames, size = feats.shape
+        stacks = mask[::4] // 4
+        targets = self.quantiser(feats.view(batch, frames // 4, -1)[:, stacks])
+        mean, std = self.noise
+        feats[:, mask] = torch.normal(mean, std, (batch, len(mask), size))
+        logits = self.linear(self.encoder(self.front_end(feats), wav_lens))[:, stacks]
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+class StockWav2Vec2(torch.nn.Module):
+    """The step of SpeechBrain's wav2vec 2.0 recipe, on extractor and encoder of a Brain."""
+
+    def __init__(self, brain):
+        super().__init__()
+        self.extractor, self.encoder = brain.modules["extractor"], brain.modules["encoder"]
+        dim = brain.hparams.vq_dim
+        self.quantiser = W2VTargetQuantiser(in_dim=brain.hparams.channels, out_dim=dim)
+        self.feat_proj = torch.nn.Linear(brain.hparams.d_model, dim)
+        self.loss = ContrastiveLoss(logit_temp=0.1)
+        self.steps = 0
+
+    def collate(self, clips):
+        clips = [{**clip, "sig": F.layer_norm(clip["sig"], clip["sig"].shape)} for clip in clips]
+        lengths = self.extractor.get_output_lengths
+        return w2v_mask_collate_fn(clips, lengths, mask_prob=0.65, mask_length=10)
+
+    def forward(self, wavs, wav_lens, mask):
+        batch = len(wavs)
+        latents = W2VLatentExtractor.forward(self.extractor, wavs, normalize_signal=False)
+        embeddings = self.encoder(latents, mask=mask, wav_lens=wav_lens)["embeddings"]
+        embeddings = self.feat_proj(embeddings[mask]).view(batch, -1, self.feat_proj.out_features)
+        targets, meta = self.quantiser(latents[mask].view(batch, -1, latents.shape[2]))
+        self.steps += 1
+        self.quantiser.quantiser.update_temp(self.steps)
+        loss, _ = self.loss(embeddings, targets, sample_negatives(targets, 100))
+        return loss + 0.1 * meta["diversity_loss"] * mask.sum()
+
+
+# Step, largest norm of gradients, and epsilon of AdamW, as in the recipes.
+STOCK = {"best_rq": (StockBestRQ, 10, 1e-9), "wav2vec2": (StockWav2Vec2, 100, 1e-6)}
+
+
+def train_stock(objective, brain, train_loader, steps):
+    """Trains the encoder of a Brain with stock's code, on the batches that ours would see."""
+    step_class, max_norm, eps = STOCK[objective]
+    model = step_class(brain).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, LR, betas=(0.9, 0.98), eps=eps, weight_decay=0.01)
+    schedule = NoamScheduler(LR, WARMUP_STEPS)
+    clips, batches = train_loader.dataset, train_loader.batch_sampler
+    progress, epoch = tqdm(total=steps, desc="stock"), 0
+    while True:
+        epoch += 1
+        batches.set_epoch(epoch)
+        for indices in batches:
+            schedule(optimizer)
+            loss = model(*model.collate([clips[index] for index in indices]))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            progress.update()
+            if progress.n == steps:
+                progress.close()
+                return
+
+
+def open_recipe(options, folder, steps):
+    """The Brain of the recipe, its loaders, its YAML and what is changed in it."""
+    argv = [
+        HPARAMS / f"{options.objective}.yaml", "--seed", options.seed, "--output_folder", folder,
+        "--train_csv", options.train_csv, "--valid_csv", options.valid_csv, "--data_folder",
+        options.data_folder, "--batch_seconds", BATCH_SECONDS, "--max_seconds", 20, "--prepare",
+        "null", "--evaluate", "null", "--number_of_epochs", 10**6, "--optimizer_step_limit", steps,
+        "--warmup_steps", WARMUP_STEPS, "--lr", LR, "--hang_minutes", 0,
+    ]  # fmt: skip
+    hparams_file, run_opts, overrides = parse_arguments([*map(str, argv), *options.change])
+    hparams = load_hparams(hparams_file, overrides)
+    os.makedirs(folder, exist_ok=True)
+    brain = hparams["brain_class"](
+        hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
+    )
+    loaders = make_loaders(hparams, min_samples=brain.min_samples)
+    return brain, loaders, hparams_file, overrides
+
+
+def count_steps(train_loader, seconds):
+    """Steps that see so many seconds of speech, over epochs."""
+    durations = [float(clip["duration"]) for clip in train_loader.dataset.data.values()]
+    steps_per_epoch = len(train_loader.batch_sampler)
+    return round(seconds / sum(durations) * steps_per_epoch)
+
+
+def train(options, method, folder):
+    """Trains and probes with one method; gives what is to be known of it."""
+    steps = options.steps[method] if method in options.steps else None
+    if steps is None:
+        _, (train_loader, _), *_ = open_recipe(options, folder, 1)
+        steps = count_steps(train_loader, options.seconds)
+    brain, loaders, hparams_file, overrides = open_recipe(options, folder, steps)
+    began = time.process_time()
+    if method == "stock":
+        train_stock(options.objective, brain, loaders[0], steps)
+    else:
+        brain.fit(brain.hparams.epoch_counter, *loaders)
+    taken = time.process_time() - began
+    result = {"method": method, "seed": options.seed, "steps": steps, "seconds": taken}
+    for name, train_csv, valid_csv, test_csv, of in options.probe:
+        labels = {"alignments": of} if os.path.isdir(of) else {"label": of}
+        table = probe(
+            brain, hparams_file, overrides, train=train_csv, valid=valid_csv, test=test_csv,
+            data_folder=options.data_folder, num_seeds=1, name=name, **labels,
+        )  # fmt: skip
+        result[name] = table["accuracies"]
+    return result
+
+
+def summarise(results, probes):
+    """A row for each method and probe: accuracy of the chosen layer, the last, and of each."""
+
+    def shown(values):
+        values = 100 * torch.tensor(values)
+        return f"{values.mean():.1f} +- {values.std(correction=0):.1f}"
+
+    rows = []
+    for name in probes:
+        sources = [("log-mel", "stock", "log-mel"), ("untrained", "stock", "untrained encoder")]
+        sources += [(method, method, "pretrained encoder") for method in METHODS]
+        for label, method, of in sources:
+            found = [r for r in results if r["method"] == method and name in r]
+            if not found:
+                continue
+            layers = torch.tensor([r[name][of]["layers"][0] for r in found])
+            rows.append({
+                "probe": name,
+                "encoder": label,
+                "steps": found[0]["steps"] if of == "pretrained encoder" else None,
+                "seconds": sum(r["seconds"] for r in found) / len(found)
+                if of == "pretrained encoder"
+                else None,
+                "chosen layer": shown([r[name][of]["mean"] for r in found]),
+                "last layer": shown(layers[:, -1].tolist()),
+                "by layer": " ".join(f"{100 * x:.1f}" for x in layers.mean(0)),
+                "seeds": len(found),
+            })  # fmt: skip
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("objective", choices=STOCK)
+    parser.add_argument("--seed", type=int, required=True)
+    for option in ("train_csv", "valid_csv", "data_folder", "output"):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--seconds", type=float, required=True, help="of speech, over epochs")
+    parser.add_argument(
+        "--probe",
+        action="append",
+        nargs=5,
+        metavar=("NAME", "TRAIN", "VALID", "TEST", "OF"),
+        help="OF is a column of the manifests, or a folder of phone alignments",
+    )
+    options, options.change = parser.parse_known_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
+    output, options.steps = Path(options.output), {}
+    for method in METHODS:
+        folder = output / f"{options.objective}_{method.replace(' ', '_')}_{options.seed}"
+        path = folder.with_suffix(".json")
+        if not path.exists():
+            result = train(options, method, folder)
+            path.write_text(json.dumps(result), "utf-8")
+        result = json.loads(path.read_text("utf-8"))
+        if method == "same speech":
+            stock = json.loads(Path(str(path).replace("same_speech", "stock")).read_text("utf-8"))
+            pace = stock["seconds"] / result["seconds"]
+            options.steps["same time"] = round(result["steps"] * pace)
+    print(machine())
+    results = [
+        json.loads(p.read_text()) for p in sorted(output.glob(f"{options.objective}_*.json"))
+    ]
+    print_table(f"{options.objective}: accuracy in %, mean and spread over seeds", summarise(
+        results, [name for name, *_ in options.probe]
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
