@@ -41,7 +41,8 @@ from brainquant.evaluation import probe
 from brainquant.training.hparams import load_hparams, parse_arguments
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
-LR, WARMUP_STEPS, BATCH_SECONDS, BATCH_STEPS = 0.0008, 100, 24, {"best_rq": 1, "wav2vec2": 1}
+LR, WARMUP_STEPS = 0.0008, 100
+BATCH_SECONDS = {"best_rq": 24, "wav2vec2": 12}
 METHODS = ("stock", "same speech", "same time")
 
 
@@ -138,7 +139,8 @@ def open_recipe(options, folder, steps):
     argv = [
         HPARAMS / f"{options.objective}.yaml", "--seed", options.seed, "--output_folder", folder,
         "--train_csv", options.train_csv, "--valid_csv", options.valid_csv, "--data_folder",
-        options.data_folder, "--batch_seconds", BATCH_SECONDS, "--max_seconds", 20, "--prepare",
+        options.data_folder, "--batch_seconds",
+        BATCH_SECONDS[options.objective], "--max_seconds", 20, "--prepare",
         "null", "--evaluate", "null", "--number_of_epochs", 10**6, "--optimizer_step_limit", steps,
         "--warmup_steps", WARMUP_STEPS, "--lr", LR, "--hang_minutes", 0,
     ]  # fmt: skip
@@ -161,7 +163,7 @@ def count_steps(train_loader, seconds):
 
 def train(options, method, folder):
     """Trains and probes with one method; gives what is to be known of it."""
-    steps = options.steps[method] if method in options.steps else None
+    steps = options.steps.get(method)
     if steps is None:
         _, (train_loader, _), *_ = open_recipe(options, folder, 1)
         steps = count_steps(train_loader, options.seconds)
