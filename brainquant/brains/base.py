@@ -1,5 +1,7 @@
 """The Brain that every pretraining shares: it fits and anneals quantisers and draws masks."""
 
+import copy
+
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
@@ -78,17 +80,24 @@ class PretrainBrain(WatchedBrain):
         quantiser = self.raw("quantiser")
         if quantiser.frames_to_fit:
             try:
-                quantiser.load_state_dict(on_main_process(self.fit_quantiser))
+                fitted = self.fit_quantiser()
             except ValueError as error:
                 raise RunError(f"the quantiser cannot be fitted to train_csv: {error}") from error
+            quantiser.load_state_dict(on_main_process(lambda: fitted))
 
     @torch.no_grad()
     def fit_quantiser(self):
-        """Fits the quantiser to clips that are drawn from the whole corpus; gives its state."""
+        """Fits the quantiser to clips that are drawn from the whole corpus; gives its state.
+
+        The same clips on every rank: a normalisation over the corpus adds up over ranks. A copy of
+        it follows these clips, for it knows none yet and has to see each clip once only.
+        """
         quantiser = self.raw("quantiser")
         wanted, seen, frames = quantiser.frames_to_fit, 0, []
         generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
         self.modules.eval()
+        kept = {n: m for n, m in self.modules.items() if n != "quantiser" and is_fixed(m)}
+        self.modules.update({name: copy.deepcopy(m).train() for name, m in kept.items()})
         for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
             clip = self.train_clips[index]
             if isinstance(clip, Skipped):  # told of where the training comes to it
@@ -101,6 +110,7 @@ class PretrainBrain(WatchedBrain):
                 seen += len(frames[-1])
             if seen == wanted:
                 break
+        self.modules.update(kept)
         if not frames:
             raise ValueError("none of its clips can be read")
         quantiser.fit(torch.cat(frames).to(self.device))
@@ -124,3 +134,8 @@ class PretrainBrain(WatchedBrain):
         """Anneals, since a run that was resumed here has trained on no batch yet; then logs."""
         self.anneal()
         super().on_stage_end(stage, stage_loss, epoch)
+
+
+def is_fixed(module):
+    """Whether a module has no parameters, as a normalisation."""
+    return not any(True for _ in module.parameters())
