@@ -57,10 +57,11 @@ LIBRISPEECH = (
     "--train_splits [train-clean-100] --valid_splits [dev-clean] --batch_seconds 8 --num_buckets 4 "
     "--num_workers 0 --precision fp32"
 )
+TEST = "results/librispeech_finetune_ctc/seed_1234/manifests/test-clean.csv"
 SMALLER = {
     "recipes/LibriSpeech/train.py": f"--num_layers 1 --d_model 16 {LIBRISPEECH}",
-    "recipes/LibriSpeech/finetune_ctc.py": "--test_splits [test-clean] "
-    f"--test_csv [results/librispeech_finetune_ctc/seed_1234/manifests/test-clean.csv] {LIBRISPEECH}",
+    "recipes/LibriSpeech/finetune_ctc.py": f"--test_splits [test-clean] --test_csv [{TEST}] "
+    f"{LIBRISPEECH}",
     "recipes/OwnSpeech/train.py": "--num_layers 1 --d_model 16 --batch_seconds 8 --num_workers 0",
     "shards": "",
 }
@@ -92,7 +93,7 @@ def marked(line):
     return pytest.param(line, marks=pytest.mark.slow if slow else ())
 
 
-@pytest.mark.parametrize("line", map(marked, RUNS_ONCE))
+@pytest.mark.parametrize("line", [marked(line) for line in RUNS_ONCE])
 def test_a_line_runs(line, corpus, root):
     """As it stands, seen from the root, but in --debug, shallow and in a folder of the test."""
     programs = {
@@ -114,7 +115,7 @@ def test_a_line_runs(line, corpus, root):
         )
         assert done.returncode == 0, done.stderr[-3000:]
     assert "train.py" not in line or list(root.rglob("debug/report.png"))
-    assert "finetune" not in line or list(root.rglob("debug/error_rates.json"))
+    assert "finetune" not in line or list(root.rglob("debug/wer_test-clean.txt"))
 
 
 @pytest.mark.parametrize("block", list(blocks("yaml")))
