@@ -5,7 +5,9 @@ Shape suffixes: B batch, L samples, T frames, F features, S stacks of frames, C 
 
 import torch
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
+from speechbrain.nnet.CNN import Conv1d
 
+from .functional.convolution import strided_convolution
 from .masking import lengths_to_mask
 
 
@@ -136,7 +138,7 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
             Mean square of the activations before it, over valid frames.
         """
         wavs_BL = normalise_waveforms(wavs_BL, lengths_B)
-        latents_BTC = self.extractor(wavs_BL[..., None])
+        latents_BTC = self.convolve(wavs_BL[..., None])
         if self.gradient_scale != 1.0:
             latents_BTC = ScaleGradient.apply(latents_BTC, self.gradient_scale)
         frames_B = self.get_output_lengths(lengths_B).clamp(min=0)
@@ -144,3 +146,13 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
         squares_BT = latents_BTC.float().square().mean(-1)
         penalty = (squares_BT * valid_BT).sum() / valid_BT.sum().clamp(min=1)
         return self.norm(latents_BTC), penalty
+
+    def convolve(self, x_BTC):
+        """What ``self.extractor`` gives, without transposing around each convolution."""
+        for block in self.extractor.children():
+            for layer in block.convs.children():
+                if isinstance(layer, Conv1d):
+                    x_BTC = strided_convolution(x_BTC, layer.conv.weight, layer.stride)
+                else:
+                    x_BTC = layer(x_BTC)
+        return x_BTC
