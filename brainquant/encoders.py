@@ -1,7 +1,74 @@
-"""Encoders that SpeechBrain has the parts of, and no module for pretraining."""
+"""Parts of encoders that SpeechBrain lacks, or has in a form that is slow to train.
 
+Shape suffixes: B batch, T frames, F features, C channels, O output channels.
+"""
+
+import torch
+import torch.nn.functional as F
 from speechbrain import Stage
 from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper
+from speechbrain.nnet.CNN import Conv2d, get_padding_elem
+
+
+class ChannelsLastConv2d(Conv2d):
+    """SpeechBrain's convolution over frames and features, without its transposing.
+
+    SpeechBrain 1.1.2 swaps frames and channels before each convolution and again after it, and
+    padding, layer norm and activation work on memory in that order. Here the frames stay as they
+    are, (batch, frames, features, channels), as a channels-last image. For ``conv_module`` of
+    ``ConvolutionFrontEnd``; arguments, outputs and ``state_dict`` are those of ``Conv2d``.
+
+    Arguments
+    ---------
+    *args, **kwargs : object
+        Arguments of ``speechbrain.nnet.CNN.Conv2d``.
+
+    Example
+    -------
+    >>> stock = Conv2d(8, 3, input_shape=(1, 20, 40, 4), stride=(2, 2))
+    >>> ours = ChannelsLastConv2d(8, 3, input_shape=(1, 20, 40, 4), stride=(2, 2))
+    >>> ours.load_state_dict(stock.state_dict())
+    <All keys matched successfully>
+    >>> x = torch.rand(1, 20, 40, 4)
+    >>> torch.allclose(ours(x), stock(x), atol=1e-6)
+    True
+    """
+
+    def forward(self, x):
+        """Convolves.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape (batch, frames, features, channels), or without channels for one of them.
+
+        Returns
+        -------
+        y : torch.Tensor
+            Contiguous, shape (batch, frames, features, output channels).
+        """
+        if self.swap or self.skip_transpose or self.max_norm or self.padding == "causal":
+            return super().forward(x)  # another order, or more than a convolution
+        x_BTFC = x[..., None] if self.unsqueeze else x
+        # Kernels, strides and dilations are SpeechBrain's: of features first, then of frames.
+        weight_OCTF, stride, dilation = self.conv.weight.mT, self.stride[::-1], self.dilation[::-1]
+        x_BCTF = x_BTFC.permute(0, 3, 1, 2)
+        if self.padding == "same":
+            padding = [
+                get_padding_elem(self.in_channels, *sizes)
+                for sizes in zip(self.stride, self.kernel_size, self.dilation)
+            ]
+            x_BCTF = F.pad(x_BCTF, sum(padding, []), mode=self.padding_mode)
+        if x_BCTF.shape[1] == 1 and dilation == (1, 1):
+            # A matrix product of all windows: convolutions of one channel are slow on CPUs.
+            windows_BTF = x_BCTF[:, 0].unfold(1, weight_OCTF.shape[2], stride[0])
+            windows_BTFK = windows_BTF.unfold(2, weight_OCTF.shape[3], stride[1]).flatten(3)
+            return F.linear(windows_BTFK, weight_OCTF.flatten(1), self.conv.bias)
+        kernel_OCTF = weight_OCTF.contiguous(memory_format=torch.channels_last)
+        y_BOTF = F.conv2d(
+            x_BCTF, kernel_OCTF, self.conv.bias, stride, 0, dilation, self.conv.groups
+        )
+        return y_BOTF.permute(0, 2, 3, 1)
 
 
 class DynamicChunkEncoder(EncoderWrapper):

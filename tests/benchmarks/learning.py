@@ -41,7 +41,8 @@ from brainquant.evaluation import probe
 from brainquant.training.hparams import load_hparams, parse_arguments
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
-LR, WARMUP_STEPS = 0.0008, 100
+WARMUP_STEPS = 100
+LR = {"best_rq": 0.0008, "wav2vec2": 0.0005}
 BATCH_SECONDS = {"best_rq": 24, "wav2vec2": 12}
 METHODS = ("stock", "same speech", "same time")
 
@@ -114,8 +115,9 @@ def train_stock(objective, brain, train_loader, steps):
     step_class, max_norm, eps = STOCK[objective]
     model = step_class(brain).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, LR, betas=(0.9, 0.98), eps=eps, weight_decay=0.01)
-    schedule = NoamScheduler(LR, WARMUP_STEPS)
+    lr = LR[objective]
+    optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.98), eps=eps, weight_decay=0.01)
+    schedule = NoamScheduler(lr, WARMUP_STEPS)
     clips, batches = train_loader.dataset, train_loader.batch_sampler
     progress, epoch = tqdm(total=steps, desc="stock"), 0
     while True:
@@ -142,7 +144,8 @@ def open_recipe(options, folder, steps):
         options.data_folder, "--batch_seconds",
         BATCH_SECONDS[options.objective], "--max_seconds", 20, "--prepare",
         "null", "--evaluate", "null", "--number_of_epochs", 10**6, "--optimizer_step_limit", steps,
-        "--warmup_steps", WARMUP_STEPS, "--lr", LR, "--hang_minutes", 0,
+        "--warmup_steps", WARMUP_STEPS, "--lr", LR[options.objective],
+        "--hang_minutes", 0,
     ]  # fmt: skip
     hparams_file, run_opts, overrides = parse_arguments([*map(str, argv), *options.change])
     hparams = load_hparams(hparams_file, overrides)

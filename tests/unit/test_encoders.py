@@ -1,13 +1,18 @@
-"""The encoder that learns to stream, beside SpeechBrain's."""
+"""The parts of encoders beside SpeechBrain's."""
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper, TransformerASR
+from speechbrain.nnet.CNN import Conv2d
 from speechbrain.utils.dynamic_chunk_training import (
     DynChunkTrainConfig,
     DynChunkTrainConfigRandomSampler,
 )
 
-from brainquant.encoders import DynamicChunkEncoder
+from brainquant.encoders import ChannelsLastConv2d, DynamicChunkEncoder
 
 CHUNKS = DynChunkTrainConfig(chunk_size=4, left_context_size=1)
 
@@ -58,3 +63,52 @@ def test_what_is_streamed_is_what_was_trained():
     with torch.no_grad():
         streamed = [encoder.forward_streaming(chunk, context) for chunk in x.split(4, dim=1)]
         torch.testing.assert_close(torch.cat(streamed, dim=1), encoder(x), atol=1e-5, rtol=1e-4)
+
+
+@given(
+    channels=st.sampled_from([None, 1, 4]),
+    groups=st.booleans(),
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from(["same", "valid"]),
+)
+def test_channels_last_convolution_is_speechbrains(
+    channels, groups, kernel, stride, dilation, padding
+):
+    torch.manual_seed(0)
+    size = (2, 30, 20, channels) if channels else (2, 30, 20)
+    arguments = dict(
+        out_channels=6, kernel_size=kernel, stride=stride, dilation=dilation, padding=padding,
+        input_shape=size, groups=2 if groups and channels == 4 else 1,
+    )  # fmt: skip
+    stock, ours = Conv2d(**arguments), ChannelsLastConv2d(**arguments)
+    ours.load_state_dict(stock.state_dict())
+    x = torch.randn(size, requires_grad=True)
+    results = []
+    for convolution in (stock, ours):
+        y = convolution(x)
+        pull = torch.linspace(-1, 2, y.numel()).view(y.shape)
+        results.append((y, *torch.autograd.grad(y, (x, *convolution.parameters()), pull)))
+    for slow, fast in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-3)
+    assert results[1][0].is_contiguous()
+
+
+@pytest.mark.parametrize("argument", [{"padding": "causal"}, {"max_norm": 0.1}, {"swap": True}])
+def test_channels_last_convolution_leaves_what_is_rare_to_speechbrain(argument):
+    stock = Conv2d(6, 3, input_shape=(2, 30, 20, 4), **argument)
+    ours = ChannelsLastConv2d(6, 3, input_shape=(2, 30, 20, 4), **argument)
+    ours.load_state_dict(stock.state_dict())
+    x = torch.randn(2, 30, 20, 4)
+    assert torch.equal(ours(x), stock(x))
+
+
+def test_channels_last_convolution_in_a_front_end_changes_no_output():
+    arguments = dict(input_shape=(2, 30, 20), num_blocks=2, num_layers_per_block=2, dropout=0.0)
+    arguments |= dict(out_channels=[8, 4], strides=[2, 2], residuals=[True, False])
+    stock = ConvolutionFrontEnd(**arguments)
+    ours = ConvolutionFrontEnd(**arguments, conv_module=ChannelsLastConv2d)
+    ours.load_state_dict(stock.state_dict())
+    x = torch.randn(2, 30, 20)
+    torch.testing.assert_close(ours(x), stock(x), rtol=1e-4, atol=1e-5)
