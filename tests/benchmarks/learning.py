@@ -9,9 +9,8 @@ probed, and the table of all seeds whose files are in the output folder is print
 side by side, on one thread each (OMP_NUM_THREADS=1): time is that of the processor, so that it does
 not matter what else the machine does. What is finished is not done again.
 
-Stock's code is that of its two recipes in 1.1.2 (they are not in its package), on what the package
-has: collate functions, quantisers, sampling of negatives, loss; with the masks, the optimiser and
-the warm-up that they have, and the learning rate of the run.
+Stock (stock.py) has the masks, the optimiser and the form of warm-up of its recipes, and the
+learning rate of the run.
 """
 
 import argparse
@@ -21,19 +20,8 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from measure import machine, print_table
-from speechbrain.lobes.models.BESTRQ import brq_mask_collate_fn
-from speechbrain.lobes.models.wav2vec import (
-    W2VLatentExtractor,
-    W2VTargetQuantiser,
-    sample_negatives,
-    w2v_mask_collate_fn,
-)
-from speechbrain.nnet.linear import Linear
-from speechbrain.nnet.losses import ContrastiveLoss
-from speechbrain.nnet.quantisers import RandomProjectionQuantizer
-from speechbrain.nnet.schedulers import NoamScheduler
+from stock import STOCK, StockTraining
 from tqdm import tqdm
 
 from brainquant.data.batches import make_loaders
@@ -47,89 +35,16 @@ BATCH_SECONDS = {"best_rq": 24, "wav2vec2": 12}
 METHODS = ("stock", "same speech", "same time")
 
 
-class StockBestRQ(torch.nn.Module):
-    """The step of SpeechBrain's BEST-RQ recipe, on the encoder of a Brain."""
-
-    def __init__(self, brain):
-        super().__init__()
-        hparams = brain.hparams
-        self.compute_features = hparams.compute_features
-        self.normalize = brain.modules["normalize"]
-        self.front_end, self.encoder = brain.modules["front_end"], brain.modules["encoder"]
-        self.quantiser = RandomProjectionQuantizer(320, 16, 8192)
-        self.linear = Linear(input_size=hparams.d_model, n_neurons=8192)
-        self.noise = hparams.noise_mean, hparams.noise_std
-
-    def collate(self, clips):
-        return brq_mask_collate_fn(
-            clips, lambda samples: samples // 160 + 1, mask_prob=0.15, mask_length=4, n_mels=80
-        )
-
-    def forward(self, wavs, wav_lens, mask):
-        feats = self.normalize(self.compute_features(wavs), wav_lens)
-        feats = F.pad(feats, (0, 0, -feats.shape[1] % 4, 0))  # on the left, as it is there
-        batch, frames, size = feats.shape
-        stacks = mask[::4] // 4
-        targets = self.quantiser(feats.view(batch, frames // 4, -1)[:, stacks])
-        mean, std = self.noise
-        feats[:, mask] = torch.normal(mean, std, (batch, len(mask), size))
-        logits = self.linear(self.encoder(self.front_end(feats), wav_lens))[:, stacks]
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-
-class StockWav2Vec2(torch.nn.Module):
-    """The step of SpeechBrain's wav2vec 2.0 recipe, on extractor and encoder of a Brain."""
-
-    def __init__(self, brain):
-        super().__init__()
-        self.extractor, self.encoder = brain.modules["extractor"], brain.modules["encoder"]
-        dim = brain.hparams.vq_dim
-        self.quantiser = W2VTargetQuantiser(in_dim=brain.hparams.channels, out_dim=dim)
-        self.feat_proj = torch.nn.Linear(brain.hparams.d_model, dim)
-        self.loss = ContrastiveLoss(logit_temp=0.1)
-        self.steps = 0
-
-    def collate(self, clips):
-        clips = [{**clip, "sig": F.layer_norm(clip["sig"], clip["sig"].shape)} for clip in clips]
-        lengths = self.extractor.get_output_lengths
-        return w2v_mask_collate_fn(clips, lengths, mask_prob=0.65, mask_length=10)
-
-    def forward(self, wavs, wav_lens, mask):
-        batch = len(wavs)
-        latents = W2VLatentExtractor.forward(self.extractor, wavs, normalize_signal=False)
-        embeddings = self.encoder(latents, mask=mask, wav_lens=wav_lens)["embeddings"]
-        embeddings = self.feat_proj(embeddings[mask]).view(batch, -1, self.feat_proj.out_features)
-        targets, meta = self.quantiser(latents[mask].view(batch, -1, latents.shape[2]))
-        self.steps += 1
-        self.quantiser.quantiser.update_temp(self.steps)
-        loss, _ = self.loss(embeddings, targets, sample_negatives(targets, 100))
-        return loss + 0.1 * meta["diversity_loss"] * mask.sum()
-
-
-# Step, largest norm of gradients, and epsilon of AdamW, as in the recipes.
-STOCK = {"best_rq": (StockBestRQ, 10, 1e-9), "wav2vec2": (StockWav2Vec2, 100, 1e-6)}
-
-
 def train_stock(objective, brain, train_loader, steps):
     """Trains the encoder of a Brain with stock's code, on the batches that ours would see."""
-    step_class, max_norm, eps = STOCK[objective]
-    model = step_class(brain).train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    lr = LR[objective]
-    optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.98), eps=eps, weight_decay=0.01)
-    schedule = NoamScheduler(lr, WARMUP_STEPS)
+    training = StockTraining(objective, brain, LR[objective], WARMUP_STEPS)
     clips, batches = train_loader.dataset, train_loader.batch_sampler
     progress, epoch = tqdm(total=steps, desc="stock"), 0
     while True:
         epoch += 1
         batches.set_epoch(epoch)
         for indices in batches:
-            schedule(optimizer)
-            loss = model(*model.collate([clips[index] for index in indices]))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            training.step([clips[index] for index in indices])
             progress.update()
             if progress.n == steps:
                 progress.close()

@@ -1,0 +1,270 @@
+"""The whole training step: SpeechBrain's stock BEST-RQ and wav2vec 2.0 beside ours.
+
+> python tests/benchmarks/steps.py --output steps.json
+
+The same encoder, batches and precision, on 8 clips of 5 s (of noise: nothing here depends on what
+is said). Ours is the recipe's whole `fit`; after each of its steps stock.py makes one on the same
+clips, so that what slows the machine slows both. Memory is from processes of their own. The parts
+are from a second run, since taking their time takes time. About 10 minutes on 2 cores;
+`--only best_rq` runs what has that in its name.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import soundfile
+import torch
+from measure import extra_mb, in_process, machine, print_table
+from stock import StockTraining
+
+from brainquant.data.batches import make_loaders
+from brainquant.training.hparams import load_hparams, parse_arguments
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+CLIPS, SECONDS = 8, 5.0
+SMALL_WAV2VEC2 = ["ToySpeech/hparams/wav2vec2.yaml", "--num_layers", 4]
+WIDE = ["--channels", 512, "--extractor", "{out_channels: [512, 512, 512, 512, 512, 512, 512]}"]
+MODELS = {
+    "best_rq small": ["ToySpeech/hparams/best_rq.yaml", "--front_end", "{out_channels: [128, 32]}"],
+    "wav2vec2 small": SMALL_WAV2VEC2,
+    "wav2vec2 small, 512 channels": [*SMALL_WAV2VEC2, *WIDE],
+    "best_rq base": ["LibriSpeech/hparams/best_rq_base.yaml"],
+    "wav2vec2 base": ["LibriSpeech/hparams/wav2vec2_base.yaml"],
+}
+LR, WARMUP_STEPS = 0.0005, 100
+PARTS = (
+    "reading", "features", "masks", "quantiser", "front end", "encoder", "head and loss",
+    "backward", "optimiser", "the rest",
+)  # fmt: skip
+
+
+class Clock:
+    """Seconds of each part, what it calls in other parts left out."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.running = []
+
+    @contextmanager
+    def part(self, name):
+        """Takes the time of what is within."""
+        self.turn()
+        self.running.append(name)
+        try:
+            yield
+        finally:
+            self.turn()
+            self.running.pop()
+
+    def turn(self):
+        """Books the time since the last turn."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.running:
+            self.seconds[self.running[-1]] += now - self.last
+        self.last = now
+
+    def wrap(self, owner, method, name):
+        """Takes the time of a method of an object."""
+        call = getattr(owner, method)
+
+        def timed(*args, **kwargs):
+            with self.part(name):
+                return call(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+
+@contextmanager
+def timed_backward(clock):
+    """Takes the time of the backward within."""
+    backward = torch.Tensor.backward
+
+    def timed(*args, **kwargs):
+        with clock.part("backward"):
+            backward(*args, **kwargs)
+
+    torch.Tensor.backward = timed
+    try:
+        yield
+    finally:
+        torch.Tensor.backward = backward
+
+
+def write_corpus(folder):
+    """Clips of noise and their manifest."""
+    lines = ["ID,duration,wav"]
+    for clip in range(4 * CLIPS):
+        noise = 0.1 * torch.randn(int(SECONDS * 16000))
+        soundfile.write(os.path.join(folder, f"{clip}.flac"), noise.numpy(), 16000)
+        lines.append(f"{clip},{SECONDS},$data_root/{clip}.flac")
+    Path(folder, "clips.csv").write_text("\n".join(lines), "utf-8")
+
+
+def open_recipe(name, steps, folder, change=()):
+    """The Brain of a model, and its loaders."""
+    hparams_file, *model = MODELS[name]
+    argv = [
+        RECIPES / hparams_file, *model, "--output_folder", f"{folder}/run", "--data_folder", folder,
+        "--train_csv", f"{folder}/clips.csv", "--valid_csv", f"{folder}/clips.csv", "--prepare",
+        "null", "--evaluate", "null", "--batch_clips", CLIPS, "--number_of_epochs", 10**6,
+        "--optimizer_step_limit", steps, "--warmup_steps", WARMUP_STEPS, "--lr", LR, "--seed",
+        0, "--log_interval", 50, "--hang_minutes", 0, "--noprogressbar",
+        "--grad_accumulation_factor", 1, "--num_workers", 0, "--max_seconds", 20, *change,
+    ]  # fmt: skip
+    hparams_file, run_opts, overrides = parse_arguments([*map(str, argv)])
+    hparams = load_hparams(hparams_file, overrides)
+    os.makedirs(hparams["output_folder"], exist_ok=True)
+    brain = hparams["brain_class"](
+        hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
+    )
+    return brain, make_loaders(hparams, min_samples=brain.min_samples)
+
+
+def open_stock(name, folder, change=()):
+    """Stock's training of the same encoder, and clips to train it on."""
+    brain, (loader, _) = open_recipe(name, 1, folder, change)
+    training = StockTraining(name.split()[0], brain, LR, WARMUP_STEPS)
+    return training, loader.dataset
+
+
+def watch_ours(brain, clock):
+    """Takes the time of the parts of our Brain."""
+    modules = brain.modules
+    for owner, method, part in (
+        (brain, "draw_mask", "masks"),
+        (brain.quantiser, "forward", "quantiser"),
+        (brain.quantiser, "encode", "quantiser"),
+        (modules["encoder"], "forward", "encoder"),
+        (brain, "compute_forward", "head and loss"),
+        (brain, "compute_objectives", "head and loss"),
+        (brain, "optimizers_step", "optimiser"),
+    ):
+        clock.wrap(owner, method, part)
+    if "extractor" in modules:
+        clock.wrap(modules["extractor"], "forward", "front end")
+    else:
+        clock.wrap(modules["front_end"], "forward", "front end")
+        clock.wrap(brain, "features", "features")
+
+
+def watch_stock(training, clock):
+    """Takes the time of the parts of stock's step."""
+    model = training.model
+    for owner, method, part in (
+        (model, "collate", "masks"),
+        (model.quantiser, "forward", "quantiser"),
+        (model.encoder, "forward", "encoder"),
+        (model, "forward", "head and loss"),
+        (training, "update", "optimiser"),
+    ):
+        clock.wrap(owner, method, part)
+    if hasattr(model, "extractor"):
+        clock.wrap(model.extractor.extractor, "forward", "front end")
+    else:
+        clock.wrap(model.front_end, "forward", "front end")
+        clock.wrap(model.compute_features, "forward", "features")
+        clock.wrap(model.normalize, "forward", "features")
+
+
+def run_both(name, steps, change=(), parts=False):
+    """Seconds of each step, and the shares of its parts, with stock's code and with ours."""
+    seconds, clocks = {"stock": [], "ours": []}, {"stock": Clock(), "ours": Clock()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(folder)
+        training, dataset = open_stock(name, folder, change)
+        brain, loaders = open_recipe(name, steps, folder, change)
+        if parts:
+            watch_stock(training, clocks["stock"])
+            watch_ours(brain, clocks["ours"])
+
+        def timed(method, call, *arguments):
+            clock = clocks[method]
+            with clock.part("the rest"), timed_backward(clock) if parts else nullcontext():
+                began = clock.last
+                result = call(*arguments)
+            seconds[method].append(clock.last - began)
+            return result
+
+        def both(batch, fit_batch=brain.fit_batch):
+            if seconds["ours"]:
+                clocks["ours"].seconds["reading"] += time.perf_counter() - clocks["stock"].last
+            loss = timed("ours", fit_batch, batch)
+            timed("stock", training.step, [dataset[clip] for clip in range(CLIPS)])
+            return loss
+
+        brain.fit_batch = both
+        brain.fit(brain.hparams.epoch_counter, *loaders)
+    shares = {}
+    for method, clock in clocks.items():
+        total = sum(clock.seconds.values())
+        shares[method] = {part: taken / total for part, taken in clock.seconds.items()}
+    return {m: statistics.median(values[2:]) for m, values in seconds.items()}, shares
+
+
+def memory_of(name, method, change):
+    """Megabytes that three steps add at their peak to what the model takes; in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(folder)
+        if method == "stock":
+            training, dataset = open_stock(name, folder, change)
+            clips = [dataset[i] for i in range(CLIPS)]
+
+            def run():
+                for _ in range(3):
+                    training.step(clips)
+        else:
+            brain, loaders = open_recipe(name, 3, folder, change)
+
+            def run():
+                brain.fit(brain.hparams.epoch_counter, *loaders)
+
+        return extra_mb(run)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", help="a JSON file")
+    parser.add_argument("--only", default="", help="models that have this in their name")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--memory", nargs=2, metavar=("MODEL", "METHOD"), help=argparse.SUPPRESS)
+    options, change = parser.parse_known_args()
+    if options.memory:
+        print(json.dumps(memory_of(*options.memory, change)))
+        return
+    print(machine())
+    rows, part_rows = [], []
+    for name in MODELS:
+        if options.only not in name:
+            continue
+        seconds, _ = run_both(name, options.steps, change)
+        _, shares = run_both(name, 6, change, parts=True)
+        memory = {m: in_process(__file__, "--memory", name, m, *change) for m in seconds}
+        for method in ("stock", "ours"):
+            rows.append({
+                "model": name,
+                "code": method,
+                "seconds per step": seconds[method],
+                "speech per second": CLIPS * SECONDS / seconds[method],
+                "stock's / ours": seconds["stock"] / seconds[method],
+                "peak MB": memory[method],
+                "ours / stock's": memory[method] / memory["stock"],
+            })  # fmt: skip
+            shown = {part: f"{100 * share:.1f}" for part, share in shares[method].items()}
+            part_rows.append({"model": name, "code": method, **shown})
+    print_table("Steps of 8 clips of 5 s: medians", rows)
+    print_table("Shares of the step in %", part_rows)
+    if options.output:
+        result = {"machine": machine(), "steps": rows, "parts": part_rows}
+        Path(options.output).write_text(json.dumps(result, indent=2), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
