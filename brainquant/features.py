@@ -3,11 +3,13 @@
 Shape suffixes: B batch, L samples, T frames, F features, S stacks of frames, C channels.
 """
 
+from itertools import pairwise
+
 import torch
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
-from speechbrain.nnet.CNN import Conv1d
+from torch.nn import Dropout
 
-from .functional.convolution import strided_convolution
+from .functional.convolution import convolution, norm_gelu_convolution
 from .masking import lengths_to_mask
 
 
@@ -149,10 +151,15 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
 
     def convolve(self, x_BTC):
         """What ``self.extractor`` gives, without transposing around each convolution."""
-        for block in self.extractor.children():
-            for layer in block.convs.children():
-                if isinstance(layer, Conv1d):
-                    x_BTC = strided_convolution(x_BTC, layer.conv.weight, layer.stride)
-                else:
-                    x_BTC = layer(x_BTC)
-        return x_BTC
+        if self.training and any(isinstance(m, Dropout) and m.p for m in self.extractor.modules()):
+            return self.extractor(x_BTC)
+        blocks = [list(block.convs.children())[:3] for block in self.extractor.children()]
+        first, *_ = blocks[0]
+        x_BTC = convolution(x_BTC, first.conv.weight, first.stride)
+        for (_, norm, _), (conv, *_) in pairwise(blocks):
+            norm = norm.norm
+            x_BTC = norm_gelu_convolution(
+                x_BTC, norm.weight, norm.bias, norm.eps, conv.conv.weight, conv.stride
+            )
+        _, norm, gelu = blocks[-1]
+        return gelu(norm(x_BTC))

@@ -1,4 +1,4 @@
-"""Convolution over time of frames that stay (batch, frames, channels).
+"""Convolutions over time of frames that stay (batch, frames, channels).
 
 Shape suffixes: B batch, T frames, S frames after the stride, C channels, O output channels,
 K taps of the kernel.
@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# Frames of the output in one call of the backward. With all at once, oneDNN (torch 2.9) takes up
-# to twice as long for the gradient of the weights.
-CHUNK = 1000
+# Output frames of one utterance that are worked on at once on a CPU: what lies between norm and
+# convolution stays in its cache. (The gradient of the weights of all frames at once takes oneDNN
+# up to twice as long as this, in torch 2.11.)
+CHUNK = 500
 
 
-def strided_convolution(x_BTC, weight_OCK, stride):
+def convolution(x_BTC, weight_OCK, stride):
     """``conv1d`` without padding or bias, from channels-last to channels-last.
 
     Around ``torch.nn.Conv1d`` SpeechBrain 1.1.2 transposes twice, and all that follows works on
@@ -37,61 +38,108 @@ def strided_convolution(x_BTC, weight_OCK, stride):
     Example
     -------
     >>> x, weight = torch.arange(5.0).view(1, 5, 1), torch.ones(1, 1, 3)
-    >>> strided_convolution(x, weight, 2).flatten()
+    >>> convolution(x, weight, 2).flatten()
     tensor([3., 9.])
     """
-    if x_BTC.shape[2] == 1:
+    if x_BTC.shape[2] == 1:  # convolutions of one channel are slow on CPUs
         windows_BSK = x_BTC[..., 0].unfold(1, weight_OCK.shape[2], stride)
         return F.linear(windows_BSK, weight_OCK[:, 0])
-    device = x_BTC.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x_BTC, weight_OCK = x_BTC.to(dtype), weight_OCK.to(dtype)
-    if device != "cpu":
-        return convolve(x_BTC, weight_OCK, stride)
-    return CPUConvolution.apply(x_BTC, weight_OCK, stride)
-
-
-def convolve(x_BTC, weight_OCK, stride):
-    """The convolution, of several channels."""
     y_BO1S = F.conv2d(as_image(x_BTC), as_kernel(weight_OCK), stride=(1, stride))
     return y_BO1S[:, :, 0].transpose(1, 2)
 
 
-class CPUConvolution(torch.autograd.Function):
-    """``convolve`` with a backward for oneDNN."""
+def norm_gelu_convolution(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
+    """Layer norm, GELU and ``convolution``, of which a CPU keeps nothing but the input.
+
+    Arguments
+    ---------
+    x_BTC : torch.Tensor
+        Frames, shape (batch, frames, channels), two channels at least.
+    norm_weight_C : torch.Tensor
+        Of the layer norm over the channels.
+    norm_bias_C : torch.Tensor
+        Its bias.
+    eps : float
+        Its epsilon.
+    weight_OCK : torch.Tensor
+        Of the convolution.
+    stride : int
+        Frames from one output to the next.
+
+    Returns
+    -------
+    y_BSO : torch.Tensor
+        As of ``convolution``.
+
+    Example
+    -------
+    >>> x, one, zero = torch.tensor([[[-1.0, 1.0]]]), torch.ones(2), torch.zeros(2)
+    >>> norm_gelu_convolution(x, one, zero, 1e-5, torch.ones(1, 2, 1), 1)  # gelu(-1) + gelu(1)
+    tensor([[[0.6827]]])
+    """
+    if x_BTC.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        return NormGeluConvolution.apply(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride)
+    normed_BTC = F.layer_norm(x_BTC, x_BTC.shape[2:], norm_weight_C, norm_bias_C, eps)
+    return convolution(F.gelu(normed_BTC), weight_OCK, stride)
+
+
+class NormGeluConvolution(torch.autograd.Function):
+    """``norm_gelu_convolution`` a few frames at a time, forward and backward."""
 
     @staticmethod
-    def forward(ctx, x_BTC, weight_OCK, stride):
-        """All frames at once."""
-        ctx.save_for_backward(x_BTC, weight_OCK)
-        ctx.stride = stride
-        return convolve(x_BTC, weight_OCK, stride)
+    def forward(ctx, x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
+        """Keeps the input only."""
+        ctx.save_for_backward(x_BTC, norm_weight_C, norm_bias_C, weight_OCK)
+        ctx.eps, ctx.stride = eps, stride
+        kernel_OC1K = as_kernel(weight_OCK)
+        taps, (batch, frames, channels) = weight_OCK.shape[2], x_BTC.shape
+        y_BSO = x_BTC.new_empty(batch, (frames - taps) // stride + 1, len(weight_OCK))
+        for utterance, made, seen in chunks(y_BSO.shape, taps, stride):
+            x_1TC = x_BTC[utterance, None, seen]
+            normed_1TC = F.layer_norm(x_1TC, (channels,), norm_weight_C, norm_bias_C, eps)
+            image = as_image(F.gelu(normed_1TC))
+            y_1O1S = F.conv2d(image, kernel_OC1K, stride=(1, stride))
+            y_BSO[utterance, made] = y_1O1S[0, :, 0].T
+        return y_BSO
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_BSO):
-        """A few frames of one utterance at a time."""
-        x_BTC, weight_OCK = ctx.saved_tensors
-        kernel_OC1K, taps = as_kernel(weight_OCK), weight_OCK.shape[2]
-        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[1], False
-        grad_x_BTC = torch.zeros_like(x_BTC) if wanted[0] else None
-        grad_kernel_OC1K = torch.zeros_like(kernel_OC1K) if wanted[1] else None
-        for utterance in range(len(x_BTC)):
-            for start in range(0, grad_BSO.shape[1], CHUNK):
-                grad_1SO = grad_BSO[utterance, None, start : start + CHUNK]
-                first = start * ctx.stride
-                seen = slice(first, first + (grad_1SO.shape[1] - 1) * ctx.stride + taps)
-                grad_image, grad_kernel, _ = torch.ops.aten.convolution_backward(
-                    as_image(grad_1SO), as_image(x_BTC[utterance, None, seen]), kernel_OC1K, None,
-                    (1, ctx.stride), (0, 0), (1, 1), False, (0, 0), 1, wanted,
-                )  # fmt: skip
-                if wanted[0]:  # windows overlap where one chunk meets the next
-                    grad_x_BTC[utterance, seen] += grad_image[0, :, 0].T
-                if wanted[1]:
-                    grad_kernel_OC1K += grad_kernel
-        grad_weight_OCK = grad_kernel_OC1K[:, :, 0] if wanted[1] else None
-        return grad_x_BTC, grad_weight_OCK, None
+        """Norm and GELU are computed again."""
+        x_BTC, norm_weight_C, norm_bias_C, weight_OCK = ctx.saved_tensors
+        kernel_OC1K, taps, shape = as_kernel(weight_OCK), weight_OCK.shape[2], x_BTC.shape[2:]
+        grad_x_BTC, grad_kernel_OC1K = torch.zeros_like(x_BTC), torch.zeros_like(kernel_OC1K)
+        grad_norm_weight_C = torch.zeros_like(norm_weight_C)
+        grad_norm_bias_C = torch.zeros_like(norm_bias_C)
+        for utterance, made, seen in chunks(grad_BSO.shape, taps, ctx.stride):
+            x_1TC = x_BTC[utterance, None, seen]
+            normed_1TC, mean, rstd = torch.native_layer_norm(
+                x_1TC, shape, norm_weight_C, norm_bias_C, ctx.eps
+            )
+            grad_image, grad_kernel, _ = torch.ops.aten.convolution_backward(
+                as_image(grad_BSO[utterance, None, made]), as_image(F.gelu(normed_1TC)),
+                kernel_OC1K, None, (1, ctx.stride), (0, 0), (1, 1), False, (0, 0), 1,
+                (True, True, False),
+            )  # fmt: skip
+            grad_1TC = grad_image[:, :, 0].transpose(1, 2)
+            grad_1TC = torch.ops.aten.gelu_backward(grad_1TC, normed_1TC)
+            grad_1TC, grad_weight_C, grad_bias_C = torch.ops.aten.native_layer_norm_backward(
+                grad_1TC, x_1TC, shape, mean, rstd, norm_weight_C, norm_bias_C, (True, True, True)
+            )
+            grad_x_BTC[utterance, seen] += grad_1TC[0]  # the next chunk sees the last frames too
+            grad_norm_weight_C += grad_weight_C
+            grad_norm_bias_C += grad_bias_C
+            grad_kernel_OC1K += grad_kernel
+        grad_weight_OCK = grad_kernel_OC1K[:, :, 0]
+        return grad_x_BTC, grad_norm_weight_C, grad_norm_bias_C, None, grad_weight_OCK, None
+
+
+def chunks(output_shape, taps, stride):
+    """Utterance, output frames and the input frames that they are made of, for each chunk."""
+    for utterance in range(output_shape[0]):
+        for start in range(0, output_shape[1], CHUNK):
+            stop = min(start + CHUNK, output_shape[1])
+            yield utterance, slice(start, stop), slice(start * stride, (stop - 1) * stride + taps)
 
 
 def as_image(x_BTC):

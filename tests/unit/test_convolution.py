@@ -1,4 +1,4 @@
-"""Convolution over time against torch.nn.functional.conv1d."""
+"""Convolutions over time against those of torch.nn.functional."""
 
 import pytest
 import torch
@@ -6,66 +6,79 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainquant.functional import convolution
-from brainquant.functional.convolution import strided_convolution
+from brainquant.functional import convolution as module
+from brainquant.functional.convolution import convolution, norm_gelu_convolution
+
+SIZES = {
+    "batch": st.integers(1, 3),
+    "more_frames": st.integers(0, 40),
+    "channels": st.integers(2, 5),
+    "outputs": st.integers(1, 5),
+    "taps": st.integers(1, 6),
+    "stride": st.integers(1, 5),
+}
 
 
-def reference(x_BTC, weight_OCK, stride):
+def slow_convolution(x_BTC, weight_OCK, stride):
     return F.conv1d(x_BTC.mT, weight_OCK, stride=stride).mT
 
 
-def output_and_gradients(function, x_BTC, weight_OCK, stride):
-    x_BTC, weight_OCK = x_BTC.clone().requires_grad_(), weight_OCK.clone().requires_grad_()
-    y_BSO = function(x_BTC, weight_OCK, stride)
+def slow_block(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
+    normed_BTC = F.layer_norm(x_BTC, x_BTC.shape[2:], norm_weight_C, norm_bias_C, eps)
+    return slow_convolution(F.gelu(normed_BTC), weight_OCK, stride)
+
+
+def output_and_gradients(function, *arguments):
+    arguments = [
+        a.clone().requires_grad_() if isinstance(a, torch.Tensor) else a for a in arguments
+    ]
+    y_BSO = function(*arguments)
     pull_BSO = torch.linspace(-1, 2, y_BSO.numel()).view(y_BSO.shape).to(y_BSO.dtype)
-    return y_BSO, *torch.autograd.grad(y_BSO, (x_BTC, weight_OCK), pull_BSO)
+    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+    return y_BSO, *torch.autograd.grad(y_BSO, tensors, pull_BSO)
+
+
+def assert_same(fast, slow, *arguments, **tolerances):
+    pairs = zip(
+        output_and_gradients(fast, *arguments), output_and_gradients(slow, *arguments), strict=True
+    )
+    for ours, theirs in pairs:
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs, **tolerances)
+
+
+def tensors(batch, frames, channels, outputs, taps):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (batch, frames, channels), (channels,), (channels,), (outputs, channels, taps)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def several_chunks():
     """Small chunks, so that a few frames make several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "CHUNK", 7)
+        patch.setattr(module, "CHUNK", 7)
         yield
 
 
-@given(
-    batch=st.integers(1, 3),
-    more_frames=st.integers(0, 40),
-    channels=st.integers(1, 5),
-    outputs=st.integers(1, 5),
-    taps=st.integers(1, 6),
-    stride=st.integers(1, 5),
-)
+@given(**{**SIZES, "channels": st.integers(1, 5)})
 def test_it_is_conv1d_with_its_gradients(batch, more_frames, channels, outputs, taps, stride):
-    generator = torch.Generator().manual_seed(0)
-    x_BTC = torch.randn(batch, taps + more_frames, channels, generator=generator)
-    weight_OCK = torch.randn(outputs, channels, taps, generator=generator)
-    got = output_and_gradients(strided_convolution, x_BTC, weight_OCK, stride)
-    wanted = output_and_gradients(reference, x_BTC, weight_OCK, stride)
-    for ours, slow in zip(got, wanted, strict=True):
-        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
+    x_BTC, _, _, weight_OCK = tensors(batch, taps + more_frames, channels, outputs, taps)
+    tolerances = {"rtol": 1e-4, "atol": 1e-4}
+    assert_same(convolution, slow_convolution, x_BTC, weight_OCK, stride, **tolerances)
+    assert convolution(x_BTC, weight_OCK, stride).is_contiguous()
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-def test_autocast_gives_the_dtype_that_it_gives_conv1d(channels):
-    x_BTC, weight_OCK = torch.rand(2, 40, channels), torch.rand(3, channels, 3)
+@given(**SIZES)
+def test_a_block_is_its_parts(batch, more_frames, channels, outputs, taps, stride):
+    x_BTC, scale_C, bias_C, weight_OCK = tensors(batch, taps + more_frames, channels, outputs, taps)
+    arguments = x_BTC, scale_C, bias_C, 1e-3, weight_OCK, stride
+    assert_same(norm_gelu_convolution, slow_block, *arguments, rtol=1e-3, atol=1e-3)
+    assert norm_gelu_convolution(*arguments).is_contiguous()
+
+
+def test_a_block_under_autocast_is_its_parts():
+    x_BTC, scale_C, bias_C, weight_OCK = tensors(2, 40, 4, 3, 3)
+    arguments = x_BTC, scale_C, bias_C, 1e-5, weight_OCK, 2
     with torch.autocast("cpu", torch.bfloat16):
-        got = output_and_gradients(strided_convolution, x_BTC, weight_OCK, 2)
-        wanted = output_and_gradients(reference, x_BTC, weight_OCK, 2)
-    for ours, slow in zip(got, wanted, strict=True):
-        assert ours.dtype == slow.dtype
-        torch.testing.assert_close(ours, slow, rtol=0.05, atol=0.05)
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_the_output_is_contiguous(channels):
-    assert strided_convolution(
-        torch.rand(2, 40, channels), torch.rand(3, channels, 3), 2
-    ).is_contiguous()
-
-
-def test_a_frozen_kernel_still_passes_the_gradient_on():
-    x_BTC = torch.rand(2, 40, 4, requires_grad=True)
-    strided_convolution(x_BTC, torch.rand(3, 4, 3), 2).sum().backward()
-    assert (x_BTC.grad[:, :39] != 0).all()
+        assert_same(norm_gelu_convolution, slow_block, *arguments, rtol=0.05, atol=0.2)
