@@ -9,6 +9,8 @@ from speechbrain import Stage
 from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper
 from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 
+from .functional.convolution import WindowsTimesKernel
+
 
 class ChannelsLastConv2d(Conv2d):
     """SpeechBrain's convolution over frames and features, without its transposing.
@@ -62,8 +64,8 @@ class ChannelsLastConv2d(Conv2d):
         if x_BCTF.shape[1] == 1 and dilation == (1, 1):
             # A matrix product of all windows: convolutions of one channel are slow on CPUs.
             windows_BTF = x_BCTF[:, 0].unfold(1, weight_OCTF.shape[2], stride[0])
-            windows_BTFK = windows_BTF.unfold(2, weight_OCTF.shape[3], stride[1]).flatten(3)
-            return F.linear(windows_BTFK, weight_OCTF.flatten(1), self.conv.bias)
+            windows_BTFTF = windows_BTF.unfold(2, weight_OCTF.shape[3], stride[1])
+            return WindowsTimesKernel.apply(windows_BTFTF, weight_OCTF[:, 0], self.conv.bias)
         kernel_OCTF = weight_OCTF.contiguous(memory_format=torch.channels_last)
         y_BOTF = F.conv2d(
             x_BCTF, kernel_OCTF, self.conv.bias, stride, 0, dilation, self.conv.groups

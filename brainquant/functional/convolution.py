@@ -43,9 +43,40 @@ def convolution(x_BTC, weight_OCK, stride):
     """
     if x_BTC.shape[2] == 1:  # convolutions of one channel are slow on CPUs
         windows_BSK = x_BTC[..., 0].unfold(1, weight_OCK.shape[2], stride)
-        return F.linear(windows_BSK, weight_OCK[:, 0])
+        return WindowsTimesKernel.apply(windows_BSK, weight_OCK[:, 0], None)
     y_BO1S = F.conv2d(as_image(x_BTC), as_kernel(weight_OCK), stride=(1, stride))
     return y_BO1S[:, :, 0].transpose(1, 2)
+
+
+class WindowsTimesKernel(torch.autograd.Function):
+    """A convolution of one channel: the product of its windows, of which only views are kept.
+
+    Windows have the shape (..., taps) or (..., taps, taps), and the kernel (output channels, ...).
+    """
+
+    @staticmethod
+    def forward(ctx, windows, kernel, bias):
+        """Copies the windows for this product only."""
+        ctx.save_for_backward(windows, kernel)
+        ctx.has_bias = bias is not None
+        return F.linear(windows.flatten(1 - kernel.dim()), kernel.flatten(1), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        """Copies those of one utterance at a time where the kernel wants its gradient."""
+        windows, kernel = ctx.saved_tensors
+        wants_windows, wants_kernel, _ = ctx.needs_input_grad
+        grad_windows = grad_kernel = None
+        if wants_windows:
+            grad_windows = (grad @ kernel.flatten(1).to(grad.dtype)).view(windows.shape)
+        if wants_kernel:
+            grad_kernel = torch.zeros_like(kernel.flatten(1))
+            for grad_NO, windows_NK in zip(grad.flatten(1, -2), windows, strict=True):
+                windows_NK = windows_NK.flatten(1 - kernel.dim()).flatten(0, -2).to(grad.dtype)
+                grad_kernel += grad_NO.T @ windows_NK
+            grad_kernel = grad_kernel.view(kernel.shape)
+        return grad_windows, grad_kernel, grad.flatten(0, -2).sum(0) if ctx.has_bias else None
 
 
 def norm_gelu_convolution(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
