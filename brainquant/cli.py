@@ -233,3 +233,7 @@ def open_recipe(argv):
     )
     train_loader, _ = make_loaders(hparams, min_samples=brain.min_samples)
     return brain, train_loader
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from ..masking import span_mask
 from ..ranks import on_main_process
 from ..training.errors import RunError
 from ..training.randomness import derived_generator
+from .logged import has_parameters
 from .watched import WatchedBrain
 
 logger = get_logger(__name__)
@@ -93,11 +94,23 @@ class PretrainBrain(WatchedBrain):
         it follows these clips, for it knows none yet and has to see each clip once only.
         """
         quantiser = self.raw("quantiser")
-        wanted, seen, frames = quantiser.frames_to_fit, 0, []
-        generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
         self.modules.eval()
-        kept = {n: m for n, m in self.modules.items() if n != "quantiser" and is_fixed(m)}
+        kept = {n: m for n, m in self.modules.items() if not has_parameters(m) and n != "quantiser"}
         self.modules.update({name: copy.deepcopy(m).train() for name, m in kept.items()})
+        try:
+            frames = self.frames_of_the_corpus(quantiser.frames_to_fit)
+        finally:
+            self.modules.update(kept)
+        if not frames:
+            raise ValueError("none of its clips can be read")
+        quantiser.fit(torch.cat(frames).to(self.device))
+        logger.info(f"The quantiser is fitted to {sum(map(len, frames))} frames of the corpus")
+        return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
+
+    def frames_of_the_corpus(self, wanted):
+        """What the quantiser sees of clips drawn at random, so many frames at most."""
+        seen, frames = 0, []
+        generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
         for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
             clip = self.train_clips[index]
             if isinstance(clip, Skipped):  # told of where the training comes to it
@@ -110,12 +123,7 @@ class PretrainBrain(WatchedBrain):
                 seen += len(frames[-1])
             if seen == wanted:
                 break
-        self.modules.update(kept)
-        if not frames:
-            raise ValueError("none of its clips can be read")
-        quantiser.fit(torch.cat(frames).to(self.device))
-        logger.info(f"The quantiser is fitted to {seen} frames of {len(frames)} clips")
-        return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
+        return frames
 
     # ---- annealing -------------------------------------------------------------------------
 
@@ -134,8 +142,3 @@ class PretrainBrain(WatchedBrain):
         """Anneals, since a run that was resumed here has trained on no batch yet; then logs."""
         self.anneal()
         super().on_stage_end(stage, stage_loss, epoch)
-
-
-def is_fixed(module):
-    """Whether a module has no parameters, as a normalisation."""
-    return not any(True for _ in module.parameters())

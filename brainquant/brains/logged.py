@@ -76,3 +76,8 @@ class LoggedBrain(LongRunBrain):
             {"kind": "clip", "step": self.optimizer_step, "id": clip, "reason": reason}
         )
         logger.warning(f"clip {clip!r} left out: {reason}")
+
+
+def has_parameters(module):
+    """Whether there is something to train in a module."""
+    return any(True for _ in module.parameters())

@@ -9,6 +9,7 @@ import os
 import torch
 from speechbrain.processing.features import InputNormalization
 
+from .logged import has_parameters
 from .stock import StockBestRQ, is_stock
 from .trained import find_hparams, load_trained, open_run, without_seeding
 
@@ -49,11 +50,6 @@ def load_encoder(folder, *, from_scratch=False):
             if has_parameters(module):
                 brain.modules[name] = module
     return SpeechEncoder(brain)
-
-
-def has_parameters(module):
-    """Whether there is something to train in a module."""
-    return any(True for _ in module.parameters())
 
 
 class SpeechEncoder(torch.nn.Module):

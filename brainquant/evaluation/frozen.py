@@ -12,6 +12,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.lobes.features import Fbank
 from speechbrain.utils import seed_everything
 
+from ..brains.logged import has_parameters
 from ..brains.trained import without_seeding
 from ..training.hparams import load_hparams
 
@@ -98,7 +99,7 @@ def untrained(brain, hparams_file, overrides, seed):
     fresh = torch.nn.ModuleDict(hparams["modules"]).to(brain.device)
     without_training = copy.copy(brain)
     without_training.modules = torch.nn.ModuleDict({
-        name: module if any(True for _ in module.parameters()) else brain.modules[name]
+        name: module if has_parameters(module) else brain.modules[name]
         for name, module in fresh.items()
     })  # fmt: skip
     return without_training
