@@ -49,6 +49,7 @@ MODELS = {
     "wav2vec2 base": ["LibriSpeech/hparams/wav2vec2_base.yaml", *WAV2VEC2],
 }  # fmt: skip
 LR, WARMUP_STEPS = 0.0005, 100
+WARMUP = 2  # steps that are not counted
 PARTS = (
     "reading", "features", "masks", "quantiser", "front end", "encoder", "head and loss",
     "backward", "optimiser", "the rest",
@@ -109,28 +110,37 @@ def timed_backward(clock):
         torch.Tensor.backward = backward
 
 
-def write_corpus(folder):
+def write_corpus(folder, clips=4 * CLIPS, seconds=SECONDS):
     """Clips of noise and their manifest."""
     lines = ["ID,duration,wav"]
-    for clip in range(4 * CLIPS):
-        noise = 0.1 * torch.randn(int(SECONDS * 16000))
+    for clip in range(clips):
+        noise = 0.1 * torch.randn(int(seconds * 16000))
         soundfile.write(os.path.join(folder, f"{clip}.flac"), noise.numpy(), 16000)
-        lines.append(f"{clip},{SECONDS},$data_root/{clip}.flac")
+        lines.append(f"{clip},{seconds},$data_root/{clip}.flac")
     Path(folder, "clips.csv").write_text("\n".join(lines), "utf-8")
+
+
+def recipe_arguments(name, steps, folder, change=()):
+    """The command line of a model's recipe, on the clips of a folder."""
+    hparams_file, *model = MODELS[name]
+    options = {
+        "output_folder": f"{folder}/run", "data_folder": folder, "seed": 0, "lr": LR,
+        "train_csv": f"{folder}/clips.csv", "valid_csv": f"{folder}/clips.csv",
+        "prepare": "null", "evaluate": "null", "batch_clips": CLIPS, "number_of_epochs": 10**6,
+        "optimizer_step_limit": steps, "warmup_steps": WARMUP_STEPS, "log_interval": 50,
+        "hang_minutes": 0, "grad_accumulation_factor": 1, "num_workers": 0, "max_seconds": 30,
+    }  # fmt: skip
+    changed = [*model, *change]
+    options |= {key[2:]: value for key, value in zip(changed[::2], changed[1::2])}
+    pairs = [[f"--{key}", str(value)] for key, value in options.items()]
+    return [str(RECIPES / hparams_file), *sum(pairs, []), "--noprogressbar"]
 
 
 def open_recipe(name, steps, folder, change=()):
     """The Brain of a model, and its loaders."""
-    hparams_file, *model = MODELS[name]
-    argv = [
-        RECIPES / hparams_file, *model, "--output_folder", f"{folder}/run", "--data_folder", folder,
-        "--train_csv", f"{folder}/clips.csv", "--valid_csv", f"{folder}/clips.csv", "--prepare",
-        "null", "--evaluate", "null", "--batch_clips", CLIPS, "--number_of_epochs", 10**6,
-        "--optimizer_step_limit", steps, "--warmup_steps", WARMUP_STEPS, "--lr", LR, "--seed",
-        0, "--log_interval", 50, "--hang_minutes", 0, "--noprogressbar",
-        "--grad_accumulation_factor", 1, "--num_workers", 2, "--max_seconds", 20, *change,
-    ]  # fmt: skip
-    hparams_file, run_opts, overrides = parse_arguments([*map(str, argv)])
+    hparams_file, run_opts, overrides = parse_arguments(
+        recipe_arguments(name, steps, folder, change)
+    )
     hparams = load_hparams(hparams_file, overrides)
     os.makedirs(hparams["output_folder"], exist_ok=True)
     brain = hparams["brain_class"](
@@ -189,7 +199,7 @@ def run_both(name, steps, change=(), parts=False):
     """Seconds of each step, and the shares of its parts, with stock's code and with ours."""
     seconds, clocks = {"stock": [], "ours": []}, {"stock": Clock(), "ours": Clock()}
     with tempfile.TemporaryDirectory() as folder:
-        write_corpus(folder)
+        write_corpus(folder, CLIPS * (steps + 1))  # one epoch
         training, dataset = open_stock(name, folder, change)
         brain, loaders = open_recipe(name, steps, folder, change)
         if parts:
@@ -205,7 +215,10 @@ def run_both(name, steps, change=(), parts=False):
             return result
 
         def both(batch, fit_batch=brain.fit_batch):
-            if seconds["ours"]:
+            if len(seconds["ours"]) == WARMUP:
+                for clock in clocks.values():
+                    clock.seconds = dict.fromkeys(PARTS, 0.0)
+            elif seconds["ours"]:
                 clocks["ours"].seconds["reading"] += time.perf_counter() - clocks["stock"].last
             loss = timed("ours", fit_batch, batch)
             timed("stock", training.step, [dataset[clip] for clip in range(CLIPS)])
@@ -217,7 +230,7 @@ def run_both(name, steps, change=(), parts=False):
     for method, clock in clocks.items():
         total = sum(clock.seconds.values())
         shares[method] = {part: taken / total for part, taken in clock.seconds.items()}
-    return {m: statistics.median(values[2:]) for m, values in seconds.items()}, shares
+    return {m: statistics.median(values[WARMUP:]) for m, values in seconds.items()}, shares
 
 
 class Enough(Exception):
@@ -263,7 +276,7 @@ def main():
         if options.only not in name:
             continue
         seconds, _ = run_both(name, options.steps, change)
-        _, shares = run_both(name, 6, change, parts=True)
+        _, shares = run_both(name, WARMUP + 5, change, parts=True)
         memory = {m: in_process(__file__, "--memory", name, m, *change) for m in seconds}
         for method in ("stock", "ours"):
             rows.append({
