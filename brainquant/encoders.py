@@ -10,6 +10,7 @@ from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper
 from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 
 from .functional.convolution import WindowsTimesKernel
+from .functional.dropout import dropout
 
 
 class ChannelsLastConv2d(Conv2d):
@@ -71,6 +72,31 @@ class ChannelsLastConv2d(Conv2d):
             x_BCTF, kernel_OCTF, self.conv.bias, stride, 0, dilation, self.conv.groups
         )
         return y_BOTF.permute(0, 2, 3, 1)
+
+
+class QuickDropout(torch.nn.Dropout):
+    """Dropout whose masks a CPU draws quickly, see ``brainquant.functional.dropout``."""
+
+    def forward(self, x):
+        """Drops out in training."""
+        if self.training and 0 < self.p < 1 and x.device.type == "cpu" and not self.inplace:
+            return dropout(x, self.p)
+        return super().forward(x)
+
+
+def quicken_dropout(module):
+    """Makes every ``torch.nn.Dropout`` in a module a ``QuickDropout``.
+
+    Example
+    -------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.1))
+    >>> quicken_dropout(model)
+    >>> model[1]
+    QuickDropout(p=0.1, inplace=False)
+    """
+    for part in module.modules():
+        if type(part) is torch.nn.Dropout:
+            part.__class__ = QuickDropout
 
 
 class DynamicChunkEncoder(EncoderWrapper):

@@ -8,6 +8,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 
 from ..data.batches import Skipped
+from ..encoders import quicken_dropout
 from ..masking import span_mask
 from ..ranks import on_main_process
 from ..training.errors import RunError
@@ -37,6 +38,10 @@ class PretrainBrain(WatchedBrain):
     checkpointer : brainquant.training.checkpoints.Checkpointer or None
         Saves modules, optimiser, sums and code counts.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        quicken_dropout(self.modules)
 
     @property
     def min_samples(self):
