@@ -29,9 +29,6 @@ class StockBestRQ(torch.nn.Module):
         self.compute_features = hparams.compute_features
         self.normalize = brain.modules["normalize"]
         self.front_end, self.encoder = brain.modules["front_end"], brain.modules["encoder"]
-        for convolution in self.front_end.modules():
-            if isinstance(convolution, Conv2d):
-                convolution.__class__ = Conv2d
         self.quantiser = RandomProjectionQuantizer(320, 16, 8192)
         self.linear = Linear(input_size=hparams.d_model, n_neurons=8192)
         self.noise = hparams.noise_mean, hparams.noise_std
@@ -103,6 +100,10 @@ class StockTraining:
 
     def __init__(self, objective, brain, lr, warmup_steps):
         step_class, self.max_norm, eps = STOCK[objective]
+        for part in brain.modules.modules():  # without what ours has of its own
+            for stock in (Conv2d, torch.nn.Dropout):
+                if isinstance(part, stock):
+                    part.__class__ = stock
         self.device, self.training_ctx = brain.device, brain.training_ctx
         self.model = step_class(brain).to(self.device).train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
