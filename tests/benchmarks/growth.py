@@ -156,6 +156,7 @@ def draw(rows, path):
                     sizes = [r["size"] for r in found]
                     axis.loglog(sizes, [r[key] for r in found], "o-", base=2, label=name)
                 axis.set_xticks(sizes, sizes) if found else None
+                axis.yaxis.set_major_formatter("{x:g}")
         axes[1, column].set_xlabel(kind)
     axes[0, 0].set_ylabel("seconds per step")
     axes[1, 0].set_ylabel("MB at the peak")
