@@ -117,6 +117,17 @@ def test_extractor_is_speechbrains_for_clips_without_padding(extractor):
     torch.testing.assert_close(latents, stock(wav[None]), rtol=1e-3, atol=1e-3)
 
 
+def test_extractor_with_dropout_is_speechbrains():
+    extractor = Wav2Vec2Extractor(**SMALL, dropout=0.5)
+    wavs, lengths = batched(list(clips(900)))
+    torch.manual_seed(1)
+    latents, _ = extractor(wavs, lengths)
+    torch.manual_seed(1)
+    before = extractor.extractor(normalise_waveforms(wavs, lengths)[..., None])
+    assert torch.equal(latents, extractor.norm(before))
+    assert not torch.equal(latents, extractor(wavs, lengths)[0])
+
+
 def test_latents_and_penalty_ignore_padding(extractor):
     wavs = list(clips(900, 400))
     latents_BTC, penalty = extractor(*batched(wavs))
