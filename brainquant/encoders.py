@@ -1,16 +1,18 @@
 """Parts of encoders that SpeechBrain lacks, or has in a form that is slow to train.
 
-Shape suffixes: B batch, T frames, F features, C channels, O output channels.
+Shape suffixes: B batch, T frames, F features, C channels, O output channels, D dim.
 """
 
 import torch
 import torch.nn.functional as F
 from speechbrain import Stage
+from speechbrain.lobes.models import wav2vec
 from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper
 from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 
 from .functional.convolution import WindowsTimesKernel
 from .functional.dropout import dropout
+from .masking import lengths_to_mask
 
 
 class ChannelsLastConv2d(Conv2d):
@@ -97,6 +99,64 @@ def quicken_dropout(module):
     for part in module.modules():
         if type(part) is torch.nn.Dropout:
             part.__class__ = QuickDropout
+
+
+class MaskingEncoder(wav2vec.EncoderWrapper):
+    """SpeechBrain's encoder of wav2vec 2.0, which puts a vector where frames are masked.
+
+    SpeechBrain 1.1.2 waits for the device twice in each forward, to find the masked frames and the
+    longest utterance. Arguments, outputs and ``state_dict`` are those of its ``EncoderWrapper``.
+
+    Arguments
+    ---------
+    *args, **kwargs : object
+        Arguments of ``speechbrain.lobes.models.wav2vec.EncoderWrapper``.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
+    >>> conformer = ConformerEncoder(1, 8, 16, 2)
+    >>> encoder = MaskingEncoder(4, 8, conformer).eval()
+    >>> latents_BTC = torch.rand(2, 5, 4)
+    >>> mask_BT = torch.tensor([[False, True, True, False, False], [False] * 5])
+    >>> stock = wav2vec.EncoderWrapper.forward(encoder, latents_BTC, torch.ones(2), mask=mask_BT)
+    >>> ours = encoder(latents_BTC, torch.ones(2), mask=mask_BT)
+    >>> torch.equal(ours["embeddings"], stock["embeddings"])
+    True
+    """
+
+    def forward(self, latents, wav_lens=None, padding_mask=None, mask=None):
+        """Encodes.
+
+        Arguments
+        ---------
+        latents : torch.Tensor
+            Latents, shape (batch, frames, channels).
+        wav_lens : torch.Tensor or None
+            Lengths as shares of the frames, shape (batch,); in the place of
+        padding_mask : torch.Tensor or None
+            BoolTensor of shape (batch, frames), True after the end of an utterance.
+        mask : torch.Tensor or None
+            BoolTensor of shape (batch, frames), True where the encoder has to guess.
+
+        Returns
+        -------
+        results : dict
+            ``embeddings``, shape (batch, frames, dim); with a mask, ``num_masked`` and
+            ``ratio_masked``.
+        """
+        results = {}
+        x_BTD = self.dropout_encoder_input(self.input_projector(latents))
+        if mask is not None:
+            x_BTD = torch.where(mask[..., None], self.mask_emb.to(x_BTD.dtype), x_BTD)
+            results["num_masked"] = mask.sum()
+            results["ratio_masked"] = results["num_masked"] / mask.numel()
+        if wav_lens is not None:
+            frames = x_BTD.shape[1]
+            padding_mask = ~lengths_to_mask(torch.round(wav_lens * frames), frames)
+        x_BTD = x_BTD + self.positional_encoding(x_BTD)
+        results["embeddings"], _ = self.latent_encoder(x_BTD, src_key_padding_mask=padding_mask)
+        return results
 
 
 class DynamicChunkEncoder(EncoderWrapper):

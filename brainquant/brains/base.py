@@ -48,22 +48,27 @@ class PretrainBrain(WatchedBrain):
         """The shortest clip in which something can be masked."""
         raise NotImplementedError
 
-    def generator(self, stage):
-        """Draws the masks, noise and negatives of this micro-batch.
+    def generators(self, stage):
+        """What draws a batch's masks, on the host, and its noise or negatives, on the device.
 
-        Derived from the seed and the number of the batch in the epoch, counted over ranks: each
-        rank draws other masks, a resumed run the same, and so do several ranks and one rank that
-        accumulates the same batches. Validation draws the same in every epoch.
+        One and the same where the device is the host. Derived from the seed and the number of the
+        batch in the epoch, counted over ranks: each rank draws other masks, a resumed run the
+        same, and so do several ranks and one rank that accumulates the same batches. Validation
+        draws the same in every epoch.
         """
         place = (0, self.step)
         if stage == Stage.TRAIN:
             place = (self.hparams.epoch_counter.current, self.batch_number)
-        return derived_generator(self.device, self.hparams.seed, stage.name, *place)
+        of_masks = derived_generator("cpu", self.hparams.seed, stage.name, *place)
+        if torch.device(self.device).type == "cpu":
+            return of_masks, of_masks
+        return of_masks, derived_generator(self.device, self.hparams.seed, stage.name, *place)
 
     def draw_mask(self, lengths_B, num_frames, generator, *, align=1):
         """Spans of ``mask_length`` frames as ``brainquant.masking.span_mask`` draws them.
 
-        A batch without a clip is a placeholder for its rank, of which nothing is predicted.
+        On the host: how many frames are masked is known there without waiting for the device. A
+        batch without a clip is a placeholder for its rank, of which nothing is predicted.
         """
         ratio, length = self.hparams.mask_ratio, self.hparams.mask_length
         mask_BT = span_mask(lengths_B, num_frames, ratio, length, align=align, generator=generator)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..features import pad_to_stacks, relative_lengths, stack_frames
+from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
 from ..masking import check_mask, lengths_to_mask, stack_mask
 from .base import PretrainBrain
@@ -85,9 +86,9 @@ class BestRQBrain(PretrainBrain):
         feats_BTF = self.hparams.compute_features(wavs_BL)
         hop = self.hparams.compute_features.compute_STFT.hop_length
         frames_B = (lengths_B // hop + 1).clamp(max=feats_BTF.shape[1])
-        relative_B = relative_lengths(frames_B, feats_BTF.shape[1])
-        feats_BTF = self.modules.normalize(feats_BTF, relative_B)
-        return pad_to_stacks(feats_BTF, frames_B, self.hparams.stack), frames_B
+        valid_B = to_device(frames_B, feats_BTF.device)
+        feats_BTF = self.modules.normalize(feats_BTF, relative_lengths(valid_B, feats_BTF.shape[1]))
+        return pad_to_stacks(feats_BTF, valid_B, self.hparams.stack), frames_B
 
     def quantiser_inputs(self, wavs_BL, lengths_B):
         """What the quantiser sees, (batch, stacks, input_dim), and the whole stacks of each."""
@@ -98,7 +99,9 @@ class BestRQBrain(PretrainBrain):
         """The encoder's outputs, one per stack, shape (batch, stacks, dim)."""
         hidden_BSD = self.modules.front_end(feats_BTF).flatten(2)
         steps_B = (frames_B + self.hparams.stack - 1) // self.hparams.stack
-        return self.modules.encoder(hidden_BSD, steps_B / hidden_BSD.shape[1])
+        return self.modules.encoder(
+            hidden_BSD, to_device(steps_B / hidden_BSD.shape[1], hidden_BSD.device)
+        )
 
     def encode(self, wavs_BL, lengths_B):
         """The encoder's outputs for unmasked audio."""
@@ -120,23 +123,26 @@ class BestRQBrain(PretrainBrain):
         feats_BTF, frames_B = self.features(wavs_BL, lengths_B)
         codes_BSG = self.quantiser.encode(stack_frames(feats_BTF, self.hparams.stack))
 
-        generator = self.generator(stage)
-        mask_BT = self.draw_mask(frames_B, feats_BTF.shape[1], generator, align=self.hparams.stack)
-        noise_BTF = torch.randn(feats_BTF.shape, generator=generator, device=feats_BTF.device)
+        of_masks, of_noise = self.generators(stage)
+        stack, num_frames, device = self.hparams.stack, feats_BTF.shape[1], feats_BTF.device
+        masked_BT = self.draw_mask(frames_B, num_frames, of_masks, align=stack)
+        noise_BTF = torch.randn(feats_BTF.shape, generator=of_noise, device=device)
         noise_BTF = noise_BTF * self.hparams.noise_std + self.hparams.noise_mean
-        feats_BTF = torch.where(mask_BT[..., None], noise_BTF, feats_BTF)
+        feats_BTF = torch.where(to_device(masked_BT, device)[..., None], noise_BTF, feats_BTF)
 
         encoded_BSD = self.encode_features(feats_BTF, frames_B)
-        stacks = [stack_mask(mask_BT, self.hparams.stack)]
+        stacks = [stack_mask(masked_BT, stack)]
         if self.hparams.unmasked_weight > 0:
-            seen_BT = lengths_to_mask(frames_B, mask_BT.shape[1]) & ~mask_BT
-            stacks.append(stack_mask(seen_BT, self.hparams.stack) & (not self.batch_is_empty))
+            seen_BT = lengths_to_mask(frames_B, num_frames) & ~masked_BT
+            stacks.append(stack_mask(seen_BT, stack) & (not self.batch_is_empty))
         places = [stacks_BS.flatten().nonzero()[:, 0] for stacks_BS in stacks]
-        logits_NV = self.modules.head(encoded_BSD.flatten(0, 1)[torch.cat(places)])
-        logits_NGV = logits_NV.unflatten(1, (self.quantiser.num_codebooks, -1))
-        codes_NG = codes_BSG.flatten(0, 1)[torch.cat(places)]
         sizes = [len(places_N) for places_N in places]
-        seen = {"masked": mask_BT.sum(), "valid": frames_B.sum(), "samples": lengths_B.sum()}
+        places_N = to_device(torch.cat(places), device)
+        logits_NV = self.modules.head(encoded_BSD.flatten(0, 1).index_select(0, places_N))
+        logits_NGV = logits_NV.unflatten(1, (self.quantiser.num_codebooks, -1))
+        codes_NG = codes_BSG.flatten(0, 1).index_select(0, places_N)
+        seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
+        seen = {name: int(counted.sum()) for name, counted in seen.items()}
         return list(zip(logits_NGV.split(sizes), codes_NG.split(sizes))), seen
 
     def compute_objectives(self, predictions, batch, stage):

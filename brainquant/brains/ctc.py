@@ -17,6 +17,7 @@ from speechbrain.nnet.losses import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.batches import make_loaders
+from ..functional.transfer import to_device
 from ..masking import check_mask, span_mask
 from ..ranks import on_main_process
 from ..training.randomness import derived_generator
@@ -125,14 +126,14 @@ class CTCBrain(ErrorRateBrain):
         with torch.no_grad() if frozen else contextlib.nullcontext():
             hidden_BTD, frames_B = self.modules.encoder(wavs_BL, lengths_B)
         logits_BTV = self.modules.head(hidden_BTD)
-        return logits_BTV.float().log_softmax(-1), frames_B, lengths_B
+        return logits_BTV.float().log_softmax(-1), frames_B, to_device(lengths_B, wavs_BL.device)
 
     def mask(self, wavs_BL, lengths_B):
         """Silences spans of the waveforms, drawn anew for each batch of each epoch."""
         unit = self.hparams.sample_rate // 100
         epoch = self.hparams.epoch_counter.current
         mask_BT = span_mask(
-            lengths_B // unit,
+            to_device(lengths_B // unit, wavs_BL.device),
             wavs_BL.shape[1] // unit,
             self.hparams.mask_ratio,
             self.hparams.mask_length,

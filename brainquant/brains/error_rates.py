@@ -122,6 +122,7 @@ class ErrorRateBrain(LoggedBrain):
 
     def log_interval(self):
         """Logs the steps since the last log point; every rank calls it."""
+        self.read_steps()
         window = ddp_all_reduce(self.window.clone(), torch.distributed.ReduceOp.SUM)
         self.window.zero_()
         sums = dict(zip(SUMS, window.tolist()))
@@ -142,6 +143,7 @@ class ErrorRateBrain(LoggedBrain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs a validation or a test, and saves after the former."""
         if stage == Stage.TRAIN:
+            self.read_steps()
             return
         # Every rank has read the same batches: there is nothing to add up.
         record = {

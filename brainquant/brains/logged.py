@@ -36,10 +36,14 @@ class LoggedBrain(LongRunBrain):
         return RunLog(folder, [] if trial else self.hparams.train_loggers, **options)
 
     def waveforms(self, batch):
-        """Waveforms (batch, samples) and the number of samples of each, on the device."""
+        """Waveforms (batch, samples) on the device, and the samples of each on the host.
+
+        What depends on lengths is known there without waiting for the device.
+        """
         self.batch_is_empty = is_empty(batch)
-        wavs, relative = batch.to(self.device).sig
-        return wavs, (relative * wavs.shape[1]).round().long()
+        wavs_BL, relative_B = batch.sig
+        lengths_B = (relative_B.cpu() * wavs_BL.shape[1]).round().long()
+        return batch.to(self.device, non_blocking=True).sig.data, lengths_B
 
     def raw(self, name):
         """A module without the wrapper of DistributedDataParallel."""
@@ -62,12 +66,12 @@ class LoggedBrain(LongRunBrain):
         super().load_run_state(state, same_epoch)
         self.log_positions = state["log_positions"]
 
-    def on_step_left_out(self, what, ids):
+    def on_step_left_out(self, number, what, ids):
         """Writes the batches of the step into ``left_out.jsonl``."""
-        step, epoch = self.optimizer_step + 1, self.hparams.epoch_counter.current
+        epoch = self.hparams.epoch_counter.current
         reason = f"{what} is not finite"
         self.run_log.leave_out(
-            {"kind": "step", "step": step, "epoch": epoch, "reason": reason, "ids": ids}
+            {"kind": "step", "step": number, "epoch": epoch, "reason": reason, "ids": ids}
         )
 
     def on_clip_left_out(self, clip, reason):

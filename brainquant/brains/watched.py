@@ -209,6 +209,7 @@ class WatchedBrain(LoggedBrain):
 
     def read_window(self):
         """Adds what all ranks saw since the last call to the interval, the epoch and the run."""
+        self.read_steps()
         window = self.window.reduced()
         self.window.clear()
         self.interval_sums.merge(window)

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 
+from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
 from ..masking import check_mask, lengths_to_mask
 from .base import PretrainBrain
@@ -61,15 +62,19 @@ class Wav2Vec2Brain(PretrainBrain):
 
     def quantiser_inputs(self, wavs_BL, lengths_B):
         """What the quantiser sees, (batch, frames, channels), and the frames of each."""
-        latents_BTC, _ = self.modules.extractor(wavs_BL, lengths_B)
+        latents_BTC, _ = self.extract(wavs_BL, lengths_B)
         return latents_BTC, self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
+
+    def extract(self, wavs_BL, lengths_B):
+        """The extractor's latents and their penalty."""
+        return self.modules.extractor(wavs_BL, to_device(lengths_B, wavs_BL.device))
 
     def encode(self, wavs_BL, lengths_B, latents_BTC=None, mask_BT=None):
         """The encoder's outputs, shape (batch, frames, dim)."""
         if latents_BTC is None:
-            latents_BTC, _ = self.modules.extractor(wavs_BL, lengths_B)
+            latents_BTC, _ = self.extract(wavs_BL, lengths_B)
         frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=1)
-        relative_B = frames_B / latents_BTC.shape[1]
+        relative_B = to_device(frames_B / latents_BTC.shape[1], latents_BTC.device)
         return self.modules.encoder(latents_BTC, wav_lens=relative_B, mask=mask_BT)["embeddings"]
 
     def count_frames(self, num_samples):
@@ -98,34 +103,45 @@ class Wav2Vec2Brain(PretrainBrain):
     def compute_forward(self, batch, stage):
         """What the loss compares, and the counts that are logged."""
         wavs_BL, lengths_B = self.waveforms(batch)
-        latents_BTC, penalty = self.modules.extractor(wavs_BL, lengths_B)
+        latents_BTC, penalty = self.extract(wavs_BL, lengths_B)
         frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
-        generator = self.generator(stage)
-        mask_BT = self.draw_mask(frames_B, latents_BTC.shape[1], generator)
-        encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, mask_BT)
-        context_ND = self.modules.context_proj(encoded_BTD[mask_BT])
-        quantised = self.modules.quantiser(
-            latents_BTC[mask_BT][None], generator=generator, return_codes=True
-        )
-        counts_B = mask_BT.sum(1)
+        of_masks, of_negatives = self.generators(stage)
+        masked_BT = self.draw_mask(frames_B, latents_BTC.shape[1], of_masks)
+        counts_B = masked_BT.sum(1)
         packed_BM = lengths_to_mask(counts_B, int(counts_B.max()))
+        seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
+        seen = {name: int(counted.sum()) for name, counted in seen.items()}
+        # Where the masked frames are, and where they go: known here, nothing waits for the device.
+        places_N, packed_N, masked_BT, counts_B = (
+            to_device(tensor, latents_BTC.device)
+            for tensor in (places(masked_BT), places(packed_BM), masked_BT, counts_B)
+        )
+
+        def pack(rows_NX):
+            """Rows of all utterances, one utterance per line, with zeros after its last."""
+            packed_RX = rows_NX.new_zeros(packed_BM.numel(), rows_NX.shape[1])
+            return packed_RX.index_copy(0, packed_N, rows_NX).unflatten(0, packed_BM.shape)
+
+        encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, masked_BT)
+        context_ND = self.modules.context_proj(encoded_BTD.flatten(0, 1).index_select(0, places_N))
+        quantised = self.modules.quantiser(
+            latents_BTC.flatten(0, 1).index_select(0, places_N)[None],
+            generator=of_negatives,
+            return_codes=True,
+        )
         return {
-            "context_BMD": pack(context_ND, packed_BM),
-            "targets_BMD": pack(self.modules.target_proj(quantised["x"][0]), packed_BM),
-            "chosen_BMG": pack(quantised["chosen_codes"][0], packed_BM),
+            "context_BMD": pack(context_ND),
+            "targets_BMD": pack(self.modules.target_proj(quantised["x"][0])),
+            "chosen_BMG": pack(quantised["chosen_codes"][0]),
             "codes_NG": quantised["codes"][0],
             "counts_B": counts_B,
             "negatives_BMK": sample_negatives(
-                counts_B, packed_BM.shape[1], self.hparams.num_negatives, generator=generator
+                counts_B, packed_BM.shape[1], self.hparams.num_negatives, generator=of_negatives
             ),
             "aux_loss": quantised["aux_loss"],
             "prob_perplexity": quantised.get("prob_perplex"),
             "penalty": penalty,
-            "seen": {
-                "masked": counts_B.sum(),
-                "valid": frames_B.sum(),
-                "samples": lengths_B.sum(),
-            },
+            "seen": seen,
         }
 
     def compute_objectives(self, predictions, batch, stage):
@@ -172,15 +188,12 @@ class Wav2Vec2Brain(PretrainBrain):
         return means
 
 
-def pack(rows_NX, packed_BM):
-    """Rows of all utterances, one utterance per line, with zeros after its last.
+def places(mask_BT):
+    """Where a mask is True, in the order of its frames.
 
     Example
     -------
-    >>> pack(torch.tensor([[1], [2], [3]]), torch.tensor([[True, False], [True, True]])).squeeze(-1)
-    tensor([[1, 0],
-            [2, 3]])
+    >>> places(torch.tensor([[True, False], [True, True]]))
+    tensor([0, 2, 3])
     """
-    packed_BMX = rows_NX.new_zeros(*packed_BM.shape, rows_NX.shape[1])
-    packed_BMX[packed_BM] = rows_NX
-    return packed_BMX
+    return mask_BT.flatten().nonzero()[:, 0]

@@ -211,6 +211,7 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
                 AudioBatch, placeholder_samples=max(sample_rate, min_samples), columns=columns
             ),
             num_workers=num_workers,
+            pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_main,
             # Each iterator draws a seed for its workers: not from what dropout draws from.

@@ -16,11 +16,16 @@ logger = get_logger(__name__)
 class FiniteStepsBrain(sb.Brain):
     """A Brain whose steps are means over their batches, clipped, and left out if not finite.
 
+    Nothing of a step is read while the device works on it: what became of the steps is read by
+    ``read_steps``, before a log point, a validation or a checkpoint. (SpeechBrain 1.1.2 waits for
+    each loss.) Gradient scaling, for fp16, and optimisers that cannot skip a step on the device
+    (``fused: True`` can) wait for each step.
+
     Reads ``hparams.lr_schedule``, called with the optimiser and the number of the step, from 1.
     The sampler of ``fit`` is a ``brainquant.data.batches.RankBatchSampler``.
     """
 
-    grad_norm = float("nan")  # of the last step, before clipping
+    grad_norm = float("nan")  # of the last step that was read, before clipping
     nonfinite_in_a_row = 0
     turns = math.inf  # batches of this rank in what is left of the epoch
     should_step = False
@@ -36,7 +41,8 @@ class FiniteStepsBrain(sb.Brain):
     def start_steps(self):
         """Forgets what belongs to no step yet; called when an epoch starts."""
         self.step_batches = []  # the IDs of each micro-batch of this step
-        self.losses_finite = True
+        self.losses_finite = torch.ones((), dtype=torch.bool, device=self.device)
+        self.unread_steps = []  # number, step_batches, and (norm, losses_finite) on the device
         self.buffers = BufferCopies(self.modules)
 
     def share_of_step(self, batch):
@@ -83,53 +89,97 @@ class FiniteStepsBrain(sb.Brain):
         SpeechBrain 1.1.2 clips the first parameter group only, clips to zero with
         ``max_grad_norm: 0``, climbs the gradient with -1, steps on NaN gradients, and stops the
         one rank that sees a loss that is not finite while the others wait. Here 0 and below mean
-        no clipping, and a step that is not finite leaves nothing behind: neither parameters nor
-        optimiser, schedule or buffers (moving averages of a quantiser or a normalisation) change.
+        no clipping, and a step that is not finite leaves nothing behind but its number: neither
+        parameters nor optimiser or buffers (moving averages of a quantiser or a normalisation)
+        change.
         """
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
-        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if math.isfinite(self.grad_norm):
-            self.set_learning_rates()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self.set_learning_rates()
+        # What GradScaler does with such optimisers.
+        on_device = getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        on_device = on_device and not self.scaler.is_enabled()
+        if on_device:
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~norm.isfinite()).float()
+            self.optimizer.step()
+            del self.optimizer.grad_scale, self.optimizer.found_inf
+        elif norm.isfinite():
             self.scaler.step(self.optimizer)
-            self.optimizer_step += 1
-            self.nonfinite_in_a_row = 0
-            self.buffers.keep()
-        else:
-            self.buffers.restore()
-            self.leave_out_step()
+        self.buffers.keep_if(norm.isfinite())
+        self.optimizer_step += 1
+        outcome = torch.stack([norm.float(), self.losses_finite.to(norm.device).float()])
+        self.unread_steps.append((self.optimizer_step, self.step_batches, outcome))
+        if not on_device:
+            self.read_steps()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step_batches, self.losses_finite = [], True
+        self.step_batches, self.losses_finite = [], torch.ones_like(self.losses_finite)
 
     def set_learning_rates(self):
         """Sets those of the step that is about to be made."""
         self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
 
-    def leave_out_step(self):
+    def read_steps(self):
+        """Reads what became of the steps; all ranks call it after the same ones.
+
+        Raises
+        ------
+        RunError
+            Where more than ``nonfinite_patience`` of them in a row were left out.
+        """
+        steps, self.unread_steps = self.unread_steps, []
+        if not steps:
+            return
+        outcomes = torch.stack([outcome for *_, outcome in steps]).tolist()
+        for (number, batches, _), (self.grad_norm, losses_finite) in zip(steps, outcomes):
+            if math.isfinite(self.grad_norm):
+                self.nonfinite_in_a_row = 0
+            else:
+                self.tell_of_left_out(number, batches, bool(losses_finite))
+
+    def tell_of_left_out(self, number, batches, losses_finite):
         """Writes down a step that was left out; ends the run after nonfinite_patience in a row."""
         # Gradients are the same on all ranks: each of them comes here.
-        ranks = gather_over_ranks((self.step_batches, bool(self.losses_finite)))
+        ranks = gather_over_ranks((batches, losses_finite))
         losses_finite = all(finite for _, finite in ranks)
         if losses_finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
             return  # fp16 finds its scale by trying: that is no fault of the run
         self.nonfinite_in_a_row += 1
         what = "a gradient" if losses_finite else "the loss"
-        self.on_step_left_out(what, [ids for batches, _ in ranks for ids in batches])
+        self.on_step_left_out(number, what, [ids for batches, _ in ranks for ids in batches])
         text = (
-            f"step {self.optimizer_step + 1} left out: {what} is not finite "
+            f"step {number} left out: {what} is not finite "
             f"({self.nonfinite_in_a_row} in a row, nonfinite_patience {self.nonfinite_patience})"
         )
         if self.nonfinite_in_a_row > self.nonfinite_patience:
             raise RunError(
-                f"{text}; parameters and checkpoints are as before it. Try a lower lr:, a longer "
-                f"warmup_steps:, precision: fp32, and listen to the clips in left_out.jsonl"
+                f"{text}; it has changed neither parameters nor checkpoints. Try a lower lr:, a "
+                f"longer warmup_steps:, precision: fp32, and listen to the clips in left_out.jsonl"
             )
         logger.warning(text)
 
-    def on_step_left_out(self, what, ids):
-        """Called on every rank with what was not finite and the IDs of each micro-batch."""
+    def on_step_left_out(self, number, what, ids):
+        """Called on every rank with the step, what was not finite, and each micro-batch's IDs."""
+
+    def update_average(self, loss, avg_loss):
+        """The mean loss of an epoch's batches, in training after the last of them only.
+
+        SpeechBrain 1.1.2 waits for each loss here, to show it in the progress bar.
+        """
+        if not self.modules.training:
+            return super().update_average(loss, avg_loss)
+        if self.step == 1:
+            self.finite_losses = torch.zeros(2, dtype=torch.double, device=loss.device)
+        finite = torch.isfinite(loss)
+        self.finite_losses += torch.stack(
+            [torch.where(finite, loss, 0.0).double(), finite.double()]
+        )
+        if self.step < self.turns and not self._optimizer_step_limit_exceeded:
+            return avg_loss
+        total, batches = self.finite_losses.tolist()
+        return total / max(batches, 1)
 
     def check_finite(self):
         """Raises a RunError where something that a checkpoint would keep is not finite.
@@ -169,7 +219,7 @@ class BufferCopies:
     >>> norm = torch.nn.BatchNorm1d(1)
     >>> copies = BufferCopies(norm)
     >>> _ = norm(torch.tensor([[1.0], [float("nan")]]))
-    >>> copies.restore()
+    >>> copies.keep_if(torch.tensor(False))
     >>> norm.running_mean, norm.num_batches_tracked
     (tensor([0.]), tensor(0))
     """
@@ -179,10 +229,14 @@ class BufferCopies:
         self.buffers = list(modules.buffers())
         self.copies = [buffer.clone() for buffer in self.buffers]
 
-    def keep(self):
-        """Remembers the buffers."""
-        torch._foreach_copy_(self.copies, self.buffers)
+    def keep_if(self, good):
+        """Remembers the buffers, or gives them the values of the last good step.
 
-    def restore(self):
-        """Gives the buffers the values of the last ``keep``."""
-        torch._foreach_copy_(self.buffers, self.copies)
+        Arguments
+        ---------
+        good : torch.Tensor
+            Whether this step was good; nothing waits for it.
+        """
+        for buffer, copy in zip(self.buffers, self.copies):
+            copy.copy_(torch.where(good, buffer, copy))
+            buffer.copy_(copy)

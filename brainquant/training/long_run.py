@@ -239,6 +239,7 @@ class LongRunBrain(FiniteStepsBrain):
         checkpoint : speechbrain.utils.checkpoints.Checkpoint or None
             None where there was no room for it.
         """
+        self.read_steps()
         self.check_finite()
         self.rank_states = gather_over_ranks(self.rank_state())
         self.tick("saving a checkpoint")

@@ -1,13 +1,16 @@
 """What encoders learn: SpeechBrain's stock BEST-RQ and wav2vec 2.0 beside ours, on real speech.
 
 > python tests/benchmarks/learning.py best_rq --seed 0 --train_csv t.csv --valid_csv v.csv \
-    --data_folder <corpus> --seconds 12500 --probe digits a.csv b.csv c.csv digit --output results/x
+    --data_folder <corpus> --seconds 12500 --probe digits digits.csv digit --output results/x
 
 A seed trains the encoder of recipes/ToySpeech three times: with stock's code, with ours for the
 same seconds of speech in the same batches, and with ours for the time that stock took. Each is
-probed, and the table of all seeds whose files are in the output folder is printed. Seeds may run
-side by side, on one thread each (OMP_NUM_THREADS=1): time is that of the processor, so that it does
-not matter what else the machine does. What is finished is not done again.
+probed (speakers.py), and the table of all seeds whose files are in the output folder is printed.
+Seeds may run side by side, on one thread each (OMP_NUM_THREADS=1): time is that of the processor,
+so that it does not matter what else the machine does. What is finished is not done again.
+
+To choose among settings of ours, give each a folder, `--methods "same speech"`, and speakers to
+choose by with --tuning_speakers: the rest are for what is chosen.
 
 Stock (stock.py) has the masks, the optimiser and the form of warm-up of its recipes, and the
 learning rate of the run.
@@ -19,13 +22,15 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from measure import machine, print_table
+from speakers import SpeakersProbe
 from stock import STOCK, StockTraining
 from tqdm import tqdm
 
 from brainquant.data.batches import make_loaders
-from brainquant.evaluation import probe
+from brainquant.evaluation.frozen import untrained
 from brainquant.training.hparams import load_hparams, parse_arguments
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
@@ -33,11 +38,12 @@ WARMUP_STEPS = 100
 LR = {"best_rq": 0.0008, "wav2vec2": 0.0005}
 BATCH_SECONDS = {"best_rq": 24, "wav2vec2": 12}
 METHODS = ("stock", "same speech", "same time")
+REFERENCES = ("log-mel", "untrained")
 
 
-def train_stock(objective, brain, train_loader, steps):
+def train_stock(objective, brain, train_loader, steps, lr):
     """Trains the encoder of a Brain with stock's code, on the batches that ours would see."""
-    training = StockTraining(objective, brain, LR[objective], WARMUP_STEPS)
+    training = StockTraining(objective, brain, lr, WARMUP_STEPS)
     clips, batches = train_loader.dataset, train_loader.batch_sampler
     progress, epoch = tqdm(total=steps, desc="stock"), 0
     while True:
@@ -59,7 +65,7 @@ def open_recipe(options, folder, steps):
         options.data_folder, "--batch_seconds",
         BATCH_SECONDS[options.objective], "--max_seconds", 20, "--prepare",
         "null", "--evaluate", "null", "--number_of_epochs", 10**6, "--optimizer_step_limit", steps,
-        "--warmup_steps", WARMUP_STEPS, "--lr", LR[options.objective],
+        "--warmup_steps", WARMUP_STEPS, "--lr", options.lr,
         "--hang_minutes", 0,
     ]  # fmt: skip
     hparams_file, run_opts, overrides = parse_arguments([*map(str, argv), *options.change])
@@ -88,49 +94,75 @@ def train(options, method, folder):
     brain, loaders, hparams_file, overrides = open_recipe(options, folder, steps)
     began = time.process_time()
     if method == "stock":
-        train_stock(options.objective, brain, loaders[0], steps)
+        train_stock(options.objective, brain, loaders[0], steps, options.lr)
     else:
         brain.fit(brain.hparams.epoch_counter, *loaders)
     taken = time.process_time() - began
     result = {"method": method, "seed": options.seed, "steps": steps, "seconds": taken}
-    for name, train_csv, valid_csv, test_csv, of in options.probe:
-        labels = {"alignments": of} if os.path.isdir(of) else {"label": of}
-        table = probe(
-            brain, hparams_file, overrides, train=train_csv, valid=valid_csv, test=test_csv,
-            data_folder=options.data_folder, num_seeds=1, name=name, **labels,
-        )  # fmt: skip
-        result[name] = table["accuracies"]
+    result["probes"] = {n: probe.of_encoder(brain) for n, probe in probes(options, brain).items()}
     return result
 
 
-def summarise(results, probes):
-    """A row for each method and probe: accuracy of the chosen layer, the last, and of each."""
+def probes(options, brain):
+    """The probes of a run, by name."""
+    return {
+        name: SpeakersProbe(brain, manifest, of, options.data_folder, options.seed)
+        for name, manifest, of in options.probe
+    }
 
-    def shown(values):
-        values = 100 * torch.tensor(values)
-        return f"{values.mean():.1f} +- {values.std(correction=0):.1f}"
+
+def probe_references(options, folder):
+    """Accuracies of log-mel and of encoders as they are before training, by name and probe."""
+    brain, _, hparams_file, overrides = open_recipe(options, folder, 1)
+    found = {name: {} for name in REFERENCES}
+    for name, probe in probes(options, brain).items():
+        found["log-mel"][name] = [probe.of_log_mel()]
+        found["untrained"][name] = [
+            probe.of_encoder(untrained(brain, hparams_file, overrides, seed)) for seed in range(3)
+        ]
+    return found
+
+
+def accuracies(by_speaker, layer=None):
+    """Test accuracy of each speaker: of a layer, or else of the one that another speaker chose."""
+    layers = {speaker: np.array(pairs) for speaker, pairs in by_speaker.items()}
+    return {s: x[x[:, 0].argmax() if layer is None else layer, 1] for s, x in layers.items()}
+
+
+def summarise(results, references, tuning_speakers):
+    """A row for each encoder and probe: means over speakers, and their spread over seeds."""
+
+    def shown(by_seed, tuning):
+        means = [
+            np.mean(
+                [x for s, x in by_speaker.items() if (s in tuning_speakers) == tuning] or [np.nan]
+            )
+            for by_speaker in by_seed
+        ]
+        return f"{100 * np.mean(means):.1f} +- {100 * np.std(means):.1f}"
+
+    def row(probe, encoder, by_seed, **columns):
+        chosen = [accuracies(x) for x in by_seed]
+        num_layers = len(next(iter(by_seed[0].values())))
+        by_layer = [[accuracies(x, layer) for x in by_seed] for layer in range(num_layers)]
+        return {
+            "probe": probe,
+            "encoder": encoder,
+            "tuning speakers": shown(chosen, True),
+            "chosen layer": shown(chosen, False),
+            "last layer": shown(by_layer[-1], False),
+            "by layer": " ".join(shown(x, False).split()[0] for x in by_layer),
+            "seeds": len(by_seed),
+            **columns,
+        }
 
     rows = []
-    for name in probes:
-        sources = [("log-mel", "stock", "log-mel"), ("untrained", "stock", "untrained encoder")]
-        sources += [(method, method, "pretrained encoder") for method in METHODS]
-        for label, method, of in sources:
-            found = [r for r in results if r["method"] == method and name in r]
-            if not found:
-                continue
-            layers = torch.tensor([r[name][of]["layers"][0] for r in found])
-            rows.append({
-                "probe": name,
-                "encoder": label,
-                "steps": found[0]["steps"] if of == "pretrained encoder" else None,
-                "seconds": sum(r["seconds"] for r in found) / len(found)
-                if of == "pretrained encoder"
-                else None,
-                "chosen layer": shown([r[name][of]["mean"] for r in found]),
-                "last layer": shown(layers[:, -1].tolist()),
-                "by layer": " ".join(f"{100 * x:.1f}" for x in layers.mean(0)),
-                "seeds": len(found),
-            })  # fmt: skip
+    for probe in references["log-mel"]:
+        rows += [row(probe, name, references[name][probe]) for name in REFERENCES]
+        for method in METHODS:
+            if found := [r for r in results if r["method"] == method]:
+                columns = {key: np.mean([r[key] for r in found]) for key in ("steps", "seconds")}
+                rows.append(row(probe, method, [r["probes"][probe] for r in found], **columns))
     return rows
 
 
@@ -144,31 +176,45 @@ def main():
     parser.add_argument(
         "--probe",
         action="append",
-        nargs=5,
-        metavar=("NAME", "TRAIN", "VALID", "TEST", "OF"),
-        help="OF is a column of the manifests, or a folder of phone alignments",
+        nargs=3,
+        metavar=("NAME", "CSV", "OF"),
+        help="OF is a column of the manifest, or a folder of phone alignments",
+    )
+    parser.add_argument("--tuning_speakers", nargs="+", default=[])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument(
+        "--lr", type=float, help="of all methods; by default as in docs/learning.md"
     )
     options, options.change = parser.parse_known_args()
+    if "same time" in options.methods and set(options.methods) != set(METHODS):
+        parser.error(
+            f'the pace of "same time" is that of the others; give --methods all of {METHODS}'
+        )
+    options.lr = options.lr or LR[options.objective]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
-    output, options.steps = Path(options.output), {}
-    for method in METHODS:
+    output, options.steps, done = Path(options.output), {}, {}
+    for method in options.methods:
         folder = output / f"{options.objective}_{method.replace(' ', '_')}_{options.seed}"
         path = folder.with_suffix(".json")
         if not path.exists():
             result = train(options, method, folder)
             path.write_text(json.dumps(result), "utf-8")
-        result = json.loads(path.read_text("utf-8"))
-        if method == "same speech":
-            stock = json.loads(Path(str(path).replace("same_speech", "stock")).read_text("utf-8"))
-            pace = stock["seconds"] / result["seconds"]
-            options.steps["same time"] = round(result["steps"] * pace)
+        done[method] = json.loads(path.read_text("utf-8"))
+        if {"stock", "same speech"} <= done.keys():
+            pace = done["stock"]["seconds"] / done["same speech"]["seconds"]
+            options.steps["same time"] = round(done["same speech"]["steps"] * pace)
+    path = output / f"{options.objective}.references"
+    if not path.exists():
+        path.write_text(json.dumps(probe_references(options, output / "references")), "utf-8")
+    references = json.loads(path.read_text("utf-8"))
     print(machine())
     results = [
         json.loads(p.read_text()) for p in sorted(output.glob(f"{options.objective}_*.json"))
     ]
-    print_table(f"{options.objective}: accuracy in %, mean and spread over seeds", summarise(
-        results, [name for name, *_ in options.probe]
-    ))  # fmt: skip
+    print_table(
+        f"{options.objective}: accuracy in %, mean over speakers, spread over seeds",
+        summarise(results, references, options.tuning_speakers),
+    )
 
 
 if __name__ == "__main__":

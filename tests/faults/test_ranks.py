@@ -23,19 +23,20 @@ def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_all(
         ],
     )
     steps = [rank[1]["log"][-1]["step"] for rank in (*whole, *once)]
-    assert steps[0] == steps[1] and steps[2] == steps[3] == steps[0] - 2
+    assert len(set(steps)) == 1  # a step that is left out has a number, too
     assert_equal_runs(once[0][1], once[1][1])
     tensors = once[0][1]["tensors"].values()
     assert all(tensor.isfinite().all() for tensor in tensors)
     left_out = [json.loads(line) for line in open(tmp_path / "once" / "left_out.jsonl")]
     second, fourth = ([list(trace[i][2]) for trace, _ in once] for i in (1, 3))
     assert [record["ids"] for record in left_out] == [second, fourth]
+    assert [record["step"] for record in left_out] == [2, 4]
     for error, _ in often:
-        assert "step 2 left out: the loss is not finite (2 in a row" in str(error)
+        assert "step 3 left out: the loss is not finite (2 in a row" in str(error)
     fault(
         injected=f"NaN loss on rank 1 of 2 in batches 2 and 4 ({precision})",
         expected="both ranks leave both steps out and write down their clips",
-        seen=f"{steps[2]} of {steps[0]} steps on both, parameters equal and finite",
+        seen=f"{len(left_out)} of {steps[0]} steps left out on both, parameters equal and finite",
     )
     fault(
         injected=f"NaN loss on rank 1 of 2 in batches 2 and 3, nonfinite_patience 1 ({precision})",

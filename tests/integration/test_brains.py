@@ -97,6 +97,7 @@ def test_all_parameter_groups_are_clipped_and_no_limit_means_none(make_brain):
         brain.start_steps()
         first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4.0])
         brain.optimizers_step()
+        brain.read_steps()
         assert brain.grad_norm == pytest.approx(5.0)
         moved = torch.cat([first, second]).detach()
         torch.testing.assert_close(moved.norm().item(), expected, rtol=1e-4, atol=0)
@@ -122,10 +123,12 @@ def test_what_is_not_finite_never_reaches_parameters_or_buffers(make_brain, tmp_
     brain.compute_objectives = breaking
     with pytest.raises(RunError, match=f"{what} is not finite.*nonfinite_patience 2.*Try a lower"):
         fit(brain, hparams)
-    assert brain.optimizer_step == 1 and brain.nonfinite_in_a_row == 3
+    assert brain.nonfinite_in_a_row == 3
     assert all(torch.isfinite(t).all() for t in brain.modules.state_dict().values())
     lines = (tmp_path / "left_out.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["ids"] for line in lines] == [[ids] for ids in clips]
+    # They are told of when they are read; the third ends the run, whatever came after it.
+    assert [json.loads(line)["ids"] for line in lines] == [[ids] for ids in clips[:3]]
+    assert [json.loads(line)["step"] for line in lines] == [2, 3, 4]
     assert {json.loads(line)["reason"] for line in lines} == {f"{what} is not finite"}
 
 
@@ -174,11 +177,13 @@ def test_a_batch_without_clips_and_silence_leave_everything_finite(make_brain, n
     before = [p.clone() for p in brain.modules.parameters()]
     brain.optimizer.param_groups[0]["weight_decay"] = 0.0
     assert torch.isfinite(brain.fit_batch(nothing))
+    brain.read_steps()
     assert brain.grad_norm == 0.0 and brain.optimizer_step == 1
     assert all(map(torch.equal, before, brain.modules.parameters()))
     assert all(float(v) == 0 for v in brain.window.values.values())
     silence = AudioBatch([{"id": "s", "sig": torch.zeros(48000)}], placeholder_samples=1)
     assert torch.isfinite(brain.fit_batch(silence))
+    brain.read_steps()
     assert math.isfinite(brain.grad_norm) and brain.optimizer_step == 2
     assert all(p.isfinite().all() for p in brain.modules.parameters())
 
@@ -199,14 +204,14 @@ def test_masks_differ_by_batch_and_epoch_and_are_drawn_again_alike(make_brain):
         hparams["epoch_counter"].current, brain.step = epoch, step
         brain.train_sampler = SimpleNamespace(start=0)
         draws.setdefault((epoch, step), []).append(
-            torch.rand(4, generator=brain.generator(Stage.TRAIN)).tolist()
+            torch.rand(4, generator=brain.generators(Stage.TRAIN)[0]).tolist()
         )
     assert draws[1, 1][0] == draws[1, 1][1]
     assert len({tuple(values[0]) for values in draws.values()}) == 3
     # Validation draws the same in each epoch.
-    valid = torch.rand(4, generator=brain.generator(Stage.VALID))
+    valid = torch.rand(4, generator=brain.generators(Stage.VALID)[0])
     hparams["epoch_counter"].current = 7
-    assert torch.equal(valid, torch.rand(4, generator=brain.generator(Stage.VALID)))
+    assert torch.equal(valid, torch.rand(4, generator=brain.generators(Stage.VALID)[0]))
 
 
 def test_codes_of_a_clip_do_not_depend_on_the_clips_beside_it(make_brain):

@@ -1,0 +1,89 @@
+"""How well labels of speakers who are new are read from encoders: each speaker is new in turn."""
+
+import csv
+import os
+
+import numpy as np
+
+from brainquant.data.alignments import find_alignments
+from brainquant.evaluation import probe_layers
+from brainquant.evaluation.frozen import encode, log_mel_frames, log_mel_windows
+from brainquant.evaluation.utterances import load_utterances
+
+CONTEXT = 1  # frames on both sides, for phones
+
+
+class SpeakersProbe:
+    """A manifest whose speakers take turns: one tests, the next chooses the layer, the rest train.
+
+    Arguments
+    ---------
+    brain : PretrainBrain
+        Tells the frames of the encoders.
+    manifest : str
+        CSV file with a column ``spk_id``.
+    of : str
+        A column of it, read from means over time, or a folder of phone alignments, frame by frame.
+    data_folder : str
+        What ``$data_root`` in the manifest stands for.
+    seed : int
+        Draws two thirds of the training utterances.
+    """
+
+    def __init__(self, brain, manifest, of, data_folder, seed):
+        self.phones = os.path.isdir(of)
+        labels = {"alignments": find_alignments(of)} if self.phones else {"label": of}
+        self.utterances, _ = load_utterances(manifest, data_folder, brain, **labels)
+        with open(manifest, encoding="utf-8", newline="") as file:
+            speaker_of = {row["ID"]: row["spk_id"] for row in csv.DictReader(file)}
+        self.speakers = np.array([speaker_of[utterance.id] for utterance in self.utterances])
+        self.brain, self.seed = brain, seed
+
+    def accuracies(self, represent, context=0):
+        """By speaker, by layer: accuracy on the speaker who chooses the layer, and on this one.
+
+        Arguments
+        ---------
+        represent : callable
+            Makes of an utterance a list of layers, arrays (frames, dim).
+        context : int
+            Frames on both sides that the classifier of phones sees.
+        """
+        layers = [list(layer) for layer in zip(*map(represent, self.utterances))]
+        if not self.phones:
+            layers = [[x_TD.mean(0, keepdims=True) for x_TD in layer] for layer in layers]
+        names, by_speaker = sorted(set(self.speakers)), {}
+        for name, choosing in zip(names, names[1:] + names[:1]):
+            test, valid = self.speakers == name, self.speakers == choosing
+            splits = {"train": ~test & ~valid, "valid": valid, "test": test}
+            splits = {split: np.flatnonzero(chosen) for split, chosen in splits.items()}
+            by_speaker[name] = probe_layers(
+                {
+                    s: [[layer[i] for i in chosen] for layer in layers]
+                    for s, chosen in splits.items()
+                },
+                {s: [self.utterances[i].labels for i in chosen] for s, chosen in splits.items()},
+                seed=self.seed,
+                context=context if self.phones else 0,
+            )
+        return by_speaker
+
+    def of_encoder(self, brain):
+        """Accuracies of all layers of an encoder."""
+
+        def frames(utterance):
+            return [layer[: utterance.num_frames] for layer in encode(brain, utterance.sig)]
+
+        return self.accuracies(frames, CONTEXT)
+
+    def of_log_mel(self):
+        """Accuracies of log-mel over the same stretches of time."""
+        rate = self.brain.hparams.sample_rate
+
+        def frames(utterance):
+            if not self.phones:
+                return [log_mel_frames(utterance.sig, rate)]
+            times = self.brain.frame_times(utterance.num_frames)
+            return [log_mel_windows(utterance.sig, rate, times, CONTEXT)]
+
+        return self.accuracies(frames)
