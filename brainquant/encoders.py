@@ -54,6 +54,10 @@ class ChannelsLastConv2d(Conv2d):
         """
         if self.swap or self.skip_transpose or self.max_norm or self.padding == "causal":
             return super().forward(x)  # another order, or more than a convolution
+        if max(self.kernel_size) == 1:
+            # On CPUs without AVX-512, the backward of a channels-last 1 x 1 convolution with
+            # strides writes beyond its memory (torch 2.11).
+            return super().forward(x).contiguous()
         x_BTFC = x[..., None] if self.unsqueeze else x
         # Kernels, strides and dilations are SpeechBrain's: of features first, then of frames.
         weight_OCTF, stride, dilation = self.conv.weight.mT, self.stride[::-1], self.dilation[::-1]
@@ -115,7 +119,7 @@ class MaskingEncoder(wav2vec.EncoderWrapper):
     Example
     -------
     >>> from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
-    >>> conformer = ConformerEncoder(1, 8, 16, 2)
+    >>> conformer = ConformerEncoder(1, 8, 16, 2, attention_type="regularMHA")
     >>> encoder = MaskingEncoder(4, 8, conformer).eval()
     >>> latents_BTC = torch.rand(2, 5, 4)
     >>> mask_BT = torch.tensor([[False, True, True, False, False], [False] * 5])

@@ -17,6 +17,7 @@ def to_device(tensor, device):
 
     Example
     -------
+    >>> import torch
     >>> to_device(torch.tensor([3]), torch.device("cpu"))
     tensor([3])
     """
