@@ -132,12 +132,10 @@ def accuracies(by_speaker, layer=None):
 def summarise(results, references, tuning_speakers):
     """A row for each encoder and probe: means over speakers, and their spread over seeds."""
 
-    def shown(by_seed, tuning):
+    def shown(by_seed, tuning=False):
         means = [
-            np.mean(
-                [x for s, x in by_speaker.items() if (s in tuning_speakers) == tuning] or [np.nan]
-            )
-            for by_speaker in by_seed
+            np.mean([x for speaker, x in of.items() if (speaker in tuning_speakers) == tuning])
+            for of in by_seed
         ]
         return f"{100 * np.mean(means):.1f} +- {100 * np.std(means):.1f}"
 
@@ -148,10 +146,10 @@ def summarise(results, references, tuning_speakers):
         return {
             "probe": probe,
             "encoder": encoder,
-            "tuning speakers": shown(chosen, True),
-            "chosen layer": shown(chosen, False),
-            "last layer": shown(by_layer[-1], False),
-            "by layer": " ".join(shown(x, False).split()[0] for x in by_layer),
+            **({"tuning speakers": shown(chosen, tuning=True)} if tuning_speakers else {}),
+            "chosen layer": shown(chosen),
+            "last layer": shown(by_layer[-1]),
+            "by layer": " ".join(shown(x).split()[0] for x in by_layer),
             "seeds": len(by_seed),
             **columns,
         }
@@ -193,7 +191,7 @@ def main():
     options.lr = options.lr or LR[options.objective]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
     output, options.steps, done = Path(options.output), {}, {}
-    for method in options.methods:
+    for method in [m for m in METHODS if m in options.methods]:
         folder = output / f"{options.objective}_{method.replace(' ', '_')}_{options.seed}"
         path = folder.with_suffix(".json")
         if not path.exists():
@@ -203,7 +201,7 @@ def main():
         if {"stock", "same speech"} <= done.keys():
             pace = done["stock"]["seconds"] / done["same speech"]["seconds"]
             options.steps["same time"] = round(done["same speech"]["steps"] * pace)
-    path = output / f"{options.objective}.references"
+    path = output / f"references_{options.objective}.json"
     if not path.exists():
         path.write_text(json.dumps(probe_references(options, output / "references")), "utf-8")
     references = json.loads(path.read_text("utf-8"))
