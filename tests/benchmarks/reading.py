@@ -79,6 +79,7 @@ def main():
     parser.add_argument("--train_csv", required=True)
     parser.add_argument("--data_folder", required=True)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--only", default="", help="models that have this in their name")
     parser.add_argument("--output", help="a JSON file")
     options = parser.parse_args()
     print(machine())
@@ -90,7 +91,7 @@ def main():
             "files": {"train_csv": options.train_csv, "data_folder": options.data_folder},
             "shards": {"train_csv": shards, "data_folder": folder},
         }
-        for model in MODELS:
+        for model in [model for model in MODELS if options.only in model]:
             for name, source in sources.items():
                 for num_workers in (0, 2):
                     share = waiting(model, source, num_workers, options.steps)

@@ -293,11 +293,11 @@ def main():
             })  # fmt: skip
             shown = {part: f"{100 * share:.1f}" for part, share in shares[method].items()}
             part_rows.append({"model": name, "code": method, **shown})
+        if options.output:
+            result = {"machine": machine(), "steps": rows, "parts": part_rows}
+            Path(options.output).write_text(json.dumps(result, indent=2), "utf-8")
     print_table("Steps of 8 clips of 5 s: medians", rows)
     print_table("Shares of the step in %", part_rows)
-    if options.output:
-        result = {"machine": machine(), "steps": rows, "parts": part_rows}
-        Path(options.output).write_text(json.dumps(result, indent=2), "utf-8")
 
 
 if __name__ == "__main__":
