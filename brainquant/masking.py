@@ -105,6 +105,17 @@ def stack_mask(mask_BT, stack):
     return mask_BT.unflatten(1, (-1, stack)).all(-1)
 
 
+def places(mask_BT):
+    """Where a mask is True, in the order of its frames.
+
+    Example
+    -------
+    >>> places(torch.tensor([[True, False], [True, True]]))
+    tensor([0, 2, 3])
+    """
+    return mask_BT.flatten().nonzero()[:, 0]
+
+
 def check_mask(mask_ratio, mask_length):
     """Raises a ValueError where no mask can be drawn with these hyperparameters."""
     if not isinstance(mask_ratio, (int, float)) or not 0 < mask_ratio < 1:

@@ -10,7 +10,7 @@ import torch
 from ..features import pad_to_stacks, relative_lengths, stack_frames
 from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
-from ..masking import check_mask, lengths_to_mask, stack_mask
+from ..masking import check_mask, lengths_to_mask, places, stack_mask
 from .base import PretrainBrain
 
 
@@ -135,9 +135,8 @@ class BestRQBrain(PretrainBrain):
         if self.hparams.unmasked_weight > 0:
             seen_BT = lengths_to_mask(frames_B, num_frames) & ~masked_BT
             stacks.append(stack_mask(seen_BT, stack) & (not self.batch_is_empty))
-        places = [stacks_BS.flatten().nonzero()[:, 0] for stacks_BS in stacks]
-        sizes = [len(places_N) for places_N in places]
-        places_N = to_device(torch.cat(places), device)
+        sizes = [int(stacks_BS.sum()) for stacks_BS in stacks]
+        places_N = to_device(torch.cat([places(stacks_BS) for stacks_BS in stacks]), device)
         logits_NV = self.modules.head(encoded_BSD.flatten(0, 1).index_select(0, places_N))
         logits_NGV = logits_NV.unflatten(1, (self.quantiser.num_codebooks, -1))
         codes_NG = codes_BSG.flatten(0, 1).index_select(0, places_N)

@@ -11,7 +11,7 @@ import torch
 
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
-from ..masking import check_mask, lengths_to_mask
+from ..masking import check_mask, lengths_to_mask, places
 from .base import PretrainBrain
 
 
@@ -186,14 +186,3 @@ class Wav2Vec2Brain(PretrainBrain):
         if self.quantiser.curr_temp is not None:
             means["temp"] = self.quantiser.curr_temp
         return means
-
-
-def places(mask_BT):
-    """Where a mask is True, in the order of its frames.
-
-    Example
-    -------
-    >>> places(torch.tensor([[True, False], [True, True]]))
-    tensor([0, 2, 3])
-    """
-    return mask_BT.flatten().nonzero()[:, 0]

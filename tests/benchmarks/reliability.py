@@ -163,7 +163,7 @@ def time_parts(brain, hparams):
         "is the loss finite": (lambda: torch.where(torch.isfinite(loss), 1.0, float("nan")), 1),
         "sums, checked": (lambda: brain.observe(sb.Stage.TRAIN, codes, **sums), 1),
         "sums, bare": (lambda: bare_observe(sb.Stage.TRAIN, codes, **sums), 1),
-        "BufferCopies.keep": (buffers.keep, 1),
+        "BufferCopies.keep_if": (lambda: buffers.keep_if(torch.tensor(True)), 1),
         "meet": (brain.meet, 1),
         "reading a clip, checked": (lambda: [reader(*clip) for clip in clips], len(clips)),
         "reading a clip, bare": (lambda: [read_audio(path) for path, _ in clips], len(clips)),

@@ -132,6 +132,30 @@ def test_what_is_not_finite_never_reaches_parameters_or_buffers(make_brain, tmp_
     assert {json.loads(line)["reason"] for line in lines} == {f"{what} is not finite"}
 
 
+def test_the_end_of_an_epoch_is_given_the_mean_loss_of_its_batches(make_brain, monkeypatch):
+    brain, hparams = make_brain("best_rq", number_of_epochs=2, batch_seconds=8)
+    losses, given, fit_batch = [[]], [], brain.fit_batch
+    on_stage_end = brain.on_stage_end
+
+    def kept(batch):
+        loss = fit_batch(batch)
+        losses[-1].append(loss.item())
+        return loss if len(losses[-1]) != 2 else loss * math.nan  # which counts for nothing
+
+    def ended(stage, stage_loss, epoch=None):
+        if stage == Stage.TRAIN:
+            given.append(stage_loss)
+            losses.append([])
+        on_stage_end(stage, stage_loss, epoch)
+
+    monkeypatch.setattr(brain, "fit_batch", kept)
+    monkeypatch.setattr(brain, "on_stage_end", ended)
+    fit(brain, hparams)
+    finite = [[loss for i, loss in enumerate(of_epoch) if i != 1] for of_epoch in losses[:-1]]
+    assert len(given) == 2 and all(map(len, finite))
+    assert given == pytest.approx([sum(of_epoch) / len(of_epoch) for of_epoch in finite])
+
+
 def test_only_steps_in_a_row_that_are_not_finite_end_a_run(make_brain):
     brain, hparams = make_brain("best_rq", optimizer_step_limit=6, nonfinite_patience=1)
     objectives, count = brain.compute_objectives, 0
