@@ -229,6 +229,7 @@ class BufferCopies:
         self.buffers = list(modules.buffers())
         self.copies = [buffer.clone() for buffer in self.buffers]
 
+    @torch.no_grad()  # a library's quantiser may have buffers with gradients
     def keep_if(self, good):
         """Remembers the buffers, or gives them the values of the last good step.
 
