@@ -97,17 +97,18 @@ class FiniteStepsBrain(sb.Brain):
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        good = norm.isfinite()
         self.set_learning_rates()
         # What GradScaler does with such optimisers.
         on_device = getattr(self.optimizer, "_step_supports_amp_scaling", False)
         on_device = on_device and not self.scaler.is_enabled()
         if on_device:
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~norm.isfinite()).float()
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~good).float()
             self.optimizer.step()
             del self.optimizer.grad_scale, self.optimizer.found_inf
-        elif norm.isfinite():
+        elif good:
             self.scaler.step(self.optimizer)
-        self.buffers.keep_if(norm.isfinite())
+        self.buffers.keep_if(good)
         self.optimizer_step += 1
         outcome = torch.stack([norm.float(), self.losses_finite.to(norm.device).float()])
         self.unread_steps.append((self.optimizer_step, self.step_batches, outcome))
