@@ -64,20 +64,24 @@ def stack_frames(feats_BTF, stack):
     return feats_BTF.unflatten(1, (-1, stack)).flatten(2)
 
 
-def normalise_waveforms(wavs_BL, lengths_B, eps=1e-5):
-    """Zero mean and unit variance of each utterance over its own samples; zeros after them.
+def normalise_utterances(x_BLX, lengths_B, eps=1e-5):
+    """Zero mean and unit variance of each utterance over its own length; zeros after it.
+
+    Samples of waveforms, (batch, samples), or each channel of frames, (batch, frames, channels).
+    What varies by less than ``eps`` is not blown up to variance one.
 
     Example
     -------
-    >>> wavs = normalise_waveforms(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([2]))
+    >>> wavs = normalise_utterances(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([2]))
     >>> wavs.round(decimals=2)
     tensor([[-1.,  1.,  0.]])
     """
-    valid_BL = lengths_to_mask(lengths_B, wavs_BL.shape[1])
-    count_B1 = lengths_B[:, None].clamp(min=1)
-    centred_BL = (wavs_BL - (wavs_BL * valid_BL).sum(1, keepdim=True) / count_B1) * valid_BL
-    variance_B1 = centred_BL.square().sum(1, keepdim=True) / count_B1
-    return centred_BL / (variance_B1 + eps**2).sqrt()
+    others = (1,) * (x_BLX.dim() - 2)
+    valid_BLX = lengths_to_mask(lengths_B, x_BLX.shape[1]).unflatten(1, (-1, *others))
+    count_BLX = lengths_B.clamp(min=1).view(-1, 1, *others)
+    centred_BLX = (x_BLX - (x_BLX * valid_BLX).sum(1, keepdim=True) / count_BLX) * valid_BLX
+    variance_BLX = centred_BLX.square().sum(1, keepdim=True) / count_BLX
+    return centred_BLX / (variance_BLX + eps**2).sqrt()
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -139,7 +143,7 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
         penalty : torch.Tensor
             Mean square of the activations before it, over valid frames.
         """
-        wavs_BL = normalise_waveforms(wavs_BL, lengths_B)
+        wavs_BL = normalise_utterances(wavs_BL, lengths_B)
         latents_BTC = self.convolve(wavs_BL[..., None])
         if self.gradient_scale != 1.0:
             latents_BTC = ScaleGradient.apply(latents_BTC, self.gradient_scale)

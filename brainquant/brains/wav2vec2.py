@@ -9,10 +9,14 @@ import math
 import numpy as np
 import torch
 
+from ..features import normalise_utterances
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
 from ..masking import check_mask, lengths_to_mask, places
 from .base import PretrainBrain
+
+# Channels of latents that vary by less over an utterance say nothing about its frames.
+LEAST_DEVIATION = 3e-3
 
 
 class Wav2Vec2Brain(PretrainBrain):
@@ -23,15 +27,21 @@ class Wav2Vec2Brain(PretrainBrain):
     square of the extractor's activations. The logged loss is the contrastive part, whose chance
     is ln(negatives + 1).
 
+    With ``normalise_targets`` the quantiser sees latents whose channels have mean zero and
+    variance one over each utterance, as the features of BEST-RQ are normalised. The negatives are
+    of the same utterance: what all of its frames share tells none from another, and grows, early
+    in training, until it is most of what is quantised. The paper does without.
+
     Modules: ``extractor`` (``brainquant.features.Wav2Vec2Extractor``), ``encoder`` (SpeechBrain's
     wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors), ``target_proj``,
     ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
-    ``logit_temp``, ``aux_weight``, ``penalty_weight``.
+    ``logit_temp``, ``aux_weight``, ``penalty_weight``, ``normalise_targets``.
     """
 
     hparams_read = PretrainBrain.hparams_read | {
         "mask_ratio", "mask_length", "num_negatives", "logit_temp", "aux_weight", "penalty_weight",
+        "normalise_targets",
     }  # fmt: skip
 
     def __init__(self, *args, **kwargs):
@@ -63,7 +73,15 @@ class Wav2Vec2Brain(PretrainBrain):
     def quantiser_inputs(self, wavs_BL, lengths_B):
         """What the quantiser sees, (batch, frames, channels), and the frames of each."""
         latents_BTC, _ = self.extract(wavs_BL, lengths_B)
-        return latents_BTC, self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
+        frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
+        return self.to_be_quantised(latents_BTC, frames_B), frames_B
+
+    def to_be_quantised(self, latents_BTC, frames_B):
+        """The latents, or their normalised copy."""
+        if not self.hparams.normalise_targets:
+            return latents_BTC
+        frames_B = to_device(frames_B, latents_BTC.device)
+        return normalise_utterances(latents_BTC.float(), frames_B, LEAST_DEVIATION)
 
     def extract(self, wavs_BL, lengths_B):
         """The extractor's latents and their penalty."""
@@ -124,8 +142,9 @@ class Wav2Vec2Brain(PretrainBrain):
 
         encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, masked_BT)
         context_ND = self.modules.context_proj(encoded_BTD.flatten(0, 1).index_select(0, places_N))
+        to_quantise_BTC = self.to_be_quantised(latents_BTC, frames_B)
         quantised = self.modules.quantiser(
-            latents_BTC.flatten(0, 1).index_select(0, places_N)[None],
+            to_quantise_BTC.flatten(0, 1).index_select(0, places_N)[None],
             generator=of_negatives,
             return_codes=True,
         )

@@ -53,6 +53,24 @@ def test_a_brain_trains_with_any_fragment_by_one_word(make_brain, name, fragment
         assert all(math.isfinite(record["aux_loss"]) for record in records)
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+def test_targets_are_normalised_over_each_utterance_where_asked(make_brain, normalise):
+    brain, _ = make_brain("wav2vec2", normalise_targets=normalise)
+    brain.modules.eval()
+    batch, seen = noise(0, 16000, 12000), []
+    x_BTC, frames_B = brain.quantiser_inputs(*brain.waveforms(batch))
+    assert frames_B[1] < frames_B[0]
+    for x_TC, frames in zip(x_BTC, frames_B):
+        mean_C, std_C = x_TC[:frames].mean(0), x_TC[:frames].std(0, unbiased=False)
+        zero, one = torch.zeros_like(mean_C), torch.ones_like(std_C)
+        assert torch.allclose(mean_C, zero, atol=1e-4) == normalise
+        assert torch.allclose(std_C, one, atol=0.01) == normalise
+    brain.modules["quantiser"].register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    brain.compute_forward(batch, Stage.VALID)
+    distances_NM = torch.cdist(seen[0].double(), x_BTC.flatten(0, 1).double())
+    assert len(seen[0]) and distances_NM.min(1).values.max() < 1e-3  # in training the same
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_temperature_follows_optimiser_steps_only(make_brain, accumulation):
     brain, hparams = make_brain(

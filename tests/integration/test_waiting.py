@@ -69,9 +69,10 @@ def make_brain(corpus, tmp_path):
 
     def make(name, fragment, *more):
         swap = f"--make_quantiser=!include:../../../hparams/quantisers/{fragment}.yaml"
+        more = {"wav2vec2": ["--normalise_targets=True"]}.get(name, []) + list(more)
         return build(
-            name, corpus, tmp_path, swap, *more, optimizer_step_limit=4, log_interval=100,
-            grad_accumulation_factor=2, batch_seconds=4,
+            name, corpus, tmp_path, " ".join([swap, *more]), optimizer_step_limit=4,
+            log_interval=100, grad_accumulation_factor=2, batch_seconds=4,
         )  # fmt: skip
 
     return make

@@ -13,7 +13,7 @@ from brainquant import RandomProjectionQuantizer
 from brainquant.features import (
     ScaleGradient,
     Wav2Vec2Extractor,
-    normalise_waveforms,
+    normalise_utterances,
     pad_to_stacks,
     relative_lengths,
     stack_frames,
@@ -84,15 +84,27 @@ def test_a_stack_is_its_frames_side_by_side():
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=4))
 def test_each_waveform_is_normalised_over_its_own_samples(lengths):
     wavs = list(clips(*lengths))
-    normalised_BL = normalise_waveforms(*batched(wavs))
+    normalised_BL = normalise_utterances(*batched(wavs))
     for wav, row in zip(wavs, normalised_BL, strict=True):
         expected = F.layer_norm(wav, wav.shape, eps=1e-10)
         torch.testing.assert_close(row[: len(wav)], expected, rtol=1e-4, atol=1e-4)
         assert not row[len(wav) :].any()
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_each_channel_is_normalised_over_the_frames_of_its_utterance(lengths):
+    x_BTC = 3 + torch.randn(len(lengths), 9, 4)
+    normalised_BTC = normalise_utterances(x_BTC, torch.tensor(lengths))
+    for x_TC, seen_TC, length in zip(x_BTC, normalised_BTC, lengths, strict=True):
+        for c in range(4):
+            expected_TC = normalise_utterances(x_TC[None, :length, c], torch.tensor([length]))[0]
+            torch.testing.assert_close(seen_TC[:length, c], expected_TC)
+        assert not seen_TC[length:].any()
+
+
 def test_silence_stays_finite():
-    assert not normalise_waveforms(torch.zeros(2, 9), torch.tensor([9, 0])).any()
+    assert not normalise_utterances(torch.zeros(2, 9), torch.tensor([9, 0])).any()
+    assert not normalise_utterances(torch.ones(2, 9, 3), torch.tensor([9, 0])).any()
 
 
 def test_scaled_gradient():
@@ -123,7 +135,7 @@ def test_extractor_with_dropout_is_speechbrains():
     torch.manual_seed(1)
     latents, _ = extractor(wavs, lengths)
     torch.manual_seed(1)
-    before = extractor.extractor(normalise_waveforms(wavs, lengths)[..., None])
+    before = extractor.extractor(normalise_utterances(wavs, lengths)[..., None])
     assert torch.equal(latents, extractor.norm(before))
     assert not torch.equal(latents, extractor(wavs, lengths)[0])
 
@@ -142,7 +154,7 @@ def test_latents_and_penalty_ignore_padding(extractor):
 
 def test_penalty_is_the_mean_square_before_the_norm(extractor):
     wavs, lengths = batched(list(clips(900)))
-    before = extractor.extractor(normalise_waveforms(wavs, lengths)[..., None])
+    before = extractor.extractor(normalise_utterances(wavs, lengths)[..., None])
     assert extractor(wavs, lengths)[1].item() == pytest.approx(before.square().mean().item())
 
 
