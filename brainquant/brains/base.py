@@ -8,7 +8,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 
 from ..data.batches import Skipped
-from ..encoders import quicken_dropout
+from ..encoders import quicken
 from ..masking import span_mask
 from ..ranks import on_main_process
 from ..training.errors import RunError
@@ -41,7 +41,7 @@ class PretrainBrain(WatchedBrain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        quicken_dropout(self.modules)
+        quicken(self.modules)
 
     @property
     def min_samples(self):

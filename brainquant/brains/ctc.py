@@ -17,6 +17,7 @@ from speechbrain.nnet.losses import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.batches import make_loaders
+from ..encoders import quicken
 from ..functional.transfer import to_device
 from ..masking import check_mask, span_mask
 from ..ranks import on_main_process
@@ -50,6 +51,7 @@ class CTCBrain(ErrorRateBrain):
         self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
     ):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        quicken(self.modules)
         self.check_hparams()
 
     def check_hparams(self):

@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 CHUNK = 500
 
 
-def convolution(x_BTC, weight_OCK, stride):
-    """``conv1d`` without padding or bias, from channels-last to channels-last.
+def convolution(x_BTC, weight_OCK, stride, bias_O=None, padding=0, dilation=1, groups=1):
+    """``conv1d`` from channels-last to channels-last.
 
     Around ``torch.nn.Conv1d`` SpeechBrain 1.1.2 transposes twice, and all that follows works on
     transposed memory: layer norm copies it, GELU's backward takes several times as long. Here
@@ -29,11 +29,20 @@ def convolution(x_BTC, weight_OCK, stride):
         As in ``torch.nn.Conv1d``, shape (output channels, channels, taps).
     stride : int
         Frames from one output to the next.
+    bias_O : torch.Tensor or None
+        Bias of the output channels.
+    padding : int
+        Zeros before the first frame and after the last.
+    dilation : int
+        Frames from one tap to the next.
+    groups : int
+        Groups of channels; as many as channels make it depthwise.
 
     Returns
     -------
     y_BSO : torch.Tensor
-        Contiguous, shape (batch, (frames - taps) // stride + 1, output channels).
+        Contiguous, shape (batch, (frames - taps) // stride + 1, output channels) without padding
+        and dilation.
 
     Example
     -------
@@ -41,10 +50,15 @@ def convolution(x_BTC, weight_OCK, stride):
     >>> convolution(x, weight, 2).flatten()
     tensor([3., 9.])
     """
-    if x_BTC.shape[2] == 1:  # convolutions of one channel are slow on CPUs
-        windows_BSK = x_BTC[..., 0].unfold(1, weight_OCK.shape[2], stride)
-        return WindowsTimesKernel.apply(windows_BSK, weight_OCK[:, 0], None)
-    y_BO1S = F.conv2d(as_image(x_BTC), as_kernel(weight_OCK), stride=(1, stride))
+    if x_BTC.shape[2] == 1 and dilation == 1:  # convolutions of one channel are slow on CPUs
+        windows_BSK = F.pad(x_BTC[..., 0], (padding, padding)).unfold(
+            1, weight_OCK.shape[2], stride
+        )
+        return WindowsTimesKernel.apply(windows_BSK, weight_OCK[:, 0], bias_O)
+    y_BO1S = F.conv2d(
+        as_image(x_BTC), as_kernel(weight_OCK), bias_O, (1, stride), (0, padding), (1, dilation),
+        groups,
+    )  # fmt: skip
     return y_BO1S[:, :, 0].transpose(1, 2)
 
 

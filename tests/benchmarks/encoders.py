@@ -1,10 +1,11 @@
-"""What was tried to make SpeechBrain's encoders faster: other attention, torch.compile.
+"""SpeechBrain's encoders, the same with our quick parts, and what else was tried.
 
 > python tests/benchmarks/encoders.py
 
-Forward and backward of the conformers of steps.py on 8 utterances of 5 s, alternating. `SDPA` is
-scaled_dot_product_attention in the place of SpeechBrain's products and softmax. About 3 minutes on
-2 cores with `--methods SpeechBrain SDPA`; compiling takes far longer.
+Forward and backward in training of the conformers of steps.py on 8 utterances of 5 s, alternating.
+`ours` is what a Brain makes of them, `brainquant.encoders.quicken`; `SDPA` has in RelPosMHAXL, too,
+scaled_dot_product_attention in the place of products and softmax; `torch.compile` compiles ours.
+About 10 minutes on 2 cores, most of which is compiling.
 """
 
 import argparse
@@ -14,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from measure import alternate, machine, print_table
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
-from speechbrain.nnet.attention import MultiheadAttention, RelPosEncXL, RelPosMHAXL
+from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
+
+from brainquant.encoders import quicken
 
 # Width, layers, heads, feed-forward, attention, frames: of the small and the base models.
 ENCODERS = {
@@ -23,13 +26,7 @@ ENCODERS = {
     "BEST-RQ base, 2 layers": (576, 2, 8, 2048, "RelPosMHAXL", 125),
     "wav2vec 2.0 base, 2 layers": (768, 2, 8, 3072, "regularMHA", 250),
 }
-METHODS = ("SpeechBrain", "SDPA", "torch.compile")
-
-
-def without_weights(attention, *args, **kwargs):
-    """Torch's attention where it need not return its weights: it then takes SDPA."""
-    kwargs["return_attn_weights"] = False
-    return MultiheadAttention.forward(attention, *args, **kwargs), None
+METHODS = ("SpeechBrain", "ours", "SDPA", "torch.compile")
 
 
 def relative(attention, query, key, value, pos_embs, key_padding_mask=None, attn_mask=None, **_):
@@ -61,11 +58,12 @@ def make_step(name, method):
     )
     x_BTD, padding_BT = torch.randn(8, frames, dim), torch.zeros(8, frames, dtype=torch.bool)
     positions = RelPosEncXL(dim)(x_BTD) if kind == "RelPosMHAXL" else None
+    if method != "SpeechBrain":
+        quicken(encoder)
     if method == "SDPA":
         for module in encoder.modules():
-            if isinstance(module, (MultiheadAttention, RelPosMHAXL)):
-                call = relative if isinstance(module, RelPosMHAXL) else without_weights
-                module.forward = functools.partial(call, module)
+            if isinstance(module, RelPosMHAXL):
+                module.forward = functools.partial(relative, module)
     called = torch.compile(encoder) if method == "torch.compile" else encoder
 
     def step():

@@ -19,8 +19,8 @@ SIZES = {
 }
 
 
-def slow_convolution(x_BTC, weight_OCK, stride):
-    return F.conv1d(x_BTC.mT, weight_OCK, stride=stride).mT
+def slow_convolution(x_BTC, weight_OCK, stride, bias_O=None, *more):
+    return F.conv1d(x_BTC.mT, weight_OCK, bias_O, stride, *more).mT
 
 
 def slow_block(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
@@ -67,6 +67,25 @@ def test_it_is_conv1d_with_its_gradients(batch, more_frames, channels, outputs, 
     tolerances = {"rtol": 1e-4, "atol": 1e-4}
     assert_same(convolution, slow_convolution, x_BTC, weight_OCK, stride, **tolerances)
     assert convolution(x_BTC, weight_OCK, stride).is_contiguous()
+
+
+@given(
+    **{**SIZES, "channels": st.integers(1, 5)}, padding=st.integers(0, 4), depthwise=st.booleans()
+)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_with_a_bias_padding_dilation_and_groups(
+    batch, more_frames, channels, outputs, taps, stride, padding, dilation, depthwise
+):
+    frames = dilation * (taps - 1) + 1 + more_frames
+    if depthwise:
+        outputs, groups, inputs = channels, channels, 1
+    else:
+        groups, inputs = 1, channels
+    x_BTC, *_ = tensors(batch, frames, channels, 1, 1)
+    *_, weight_OCK = tensors(1, 1, inputs, outputs, taps)
+    bias_O = torch.linspace(-1, 1, outputs)
+    more = stride, bias_O, padding, dilation, groups
+    assert_same(convolution, slow_convolution, x_BTC, weight_OCK, *more, rtol=1e-4, atol=1e-4)
 
 
 @given(**SIZES)

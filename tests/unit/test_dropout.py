@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brainquant.encoders import QuickDropout, quicken_dropout
+from brainquant.encoders import QuickDropout, quicken
 from brainquant.functional.dropout import dropout
 
 
@@ -42,7 +42,7 @@ def test_masks_follow_torchs_seed_and_differ_from_call_to_call():
 
 def test_a_model_is_changed_in_training_only():
     model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.0), torch.nn.Identity())
-    quicken_dropout(model)
+    quicken(model)
     assert [type(part) for part in model] == [QuickDropout, QuickDropout, torch.nn.Identity]
     x = torch.ones(30, 30)
     assert not torch.equal(model(x), x)
