@@ -19,6 +19,8 @@ from speechbrain.nnet.losses import ContrastiveLoss
 from speechbrain.nnet.quantisers import RandomProjectionQuantizer
 from speechbrain.nnet.schedulers import NoamScheduler
 
+from brainquant.encoders import QUICK
+
 
 class StockBestRQ(torch.nn.Module):
     """The step of SpeechBrain's BEST-RQ recipe, on the encoder of a Brain."""
@@ -101,7 +103,7 @@ class StockTraining:
     def __init__(self, objective, brain, lr, warmup_steps):
         step_class, self.max_norm, eps = STOCK[objective]
         for part in brain.modules.modules():  # without what ours has of its own
-            for stock in (Conv2d, torch.nn.Dropout):
+            for stock in (Conv2d, *QUICK):
                 if isinstance(part, stock):
                     part.__class__ = stock
         self.device, self.training_ctx = brain.device, brain.training_ctx
