@@ -8,8 +8,8 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 
 from ..data.batches import Skipped
-from ..encoders import quicken
 from ..masking import span_mask
+from ..quick_layers import quicken
 from ..ranks import on_main_process
 from ..training.errors import RunError
 from ..training.randomness import derived_generator

@@ -17,9 +17,9 @@ from speechbrain.nnet.losses import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data.batches import make_loaders
-from ..encoders import quicken
 from ..functional.transfer import to_device
 from ..masking import check_mask, span_mask
+from ..quick_layers import quicken
 from ..ranks import on_main_process
 from ..training.randomness import derived_generator
 from .error_rates import ErrorRateBrain

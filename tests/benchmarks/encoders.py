@@ -3,9 +3,9 @@
 > python tests/benchmarks/encoders.py
 
 Forward and backward in training of the conformers of steps.py on 8 utterances of 5 s, alternating.
-`ours` is what a Brain makes of them, `brainquant.encoders.quicken`; `SDPA` has in RelPosMHAXL, too,
+`ours` is what a Brain makes of them (brainquant.quick_layers); `SDPA` has in RelPosMHAXL, too,
 scaled_dot_product_attention in the place of products and softmax; `torch.compile` compiles ours.
-About 10 minutes on 2 cores, most of which is compiling.
+About 5 minutes on 2 cores, most of which is compiling.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from measure import alternate, machine, print_table
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
 from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 
-from brainquant.encoders import quicken
+from brainquant.quick_layers import quicken
 
 # Width, layers, heads, feed-forward, attention, frames: of the small and the base models.
 ENCODERS = {

@@ -19,7 +19,7 @@ from speechbrain.nnet.losses import ContrastiveLoss
 from speechbrain.nnet.quantisers import RandomProjectionQuantizer
 from speechbrain.nnet.schedulers import NoamScheduler
 
-from brainquant.encoders import QUICK
+from brainquant.quick_layers import QUICK
 
 
 class StockBestRQ(torch.nn.Module):

@@ -19,7 +19,7 @@ ROOMS = [
     {"functional"},
     {"quantisers"},
     {"ranks"},
-    {"monitors", "masking", "losses", "features", "encoders", "data", "plots"},
+    {"monitors", "masking", "losses", "features", "encoders", "quick_layers", "data", "plots"},
     {"training"},
     {"brains"},
     {"evaluation", "fitting", "testing"},

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from brainquant.encoders import QuickDropout, quicken
 from brainquant.functional.dropout import dropout
+from brainquant.quick_layers import QuickDropout, quicken
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
