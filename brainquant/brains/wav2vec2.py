@@ -29,8 +29,8 @@ class Wav2Vec2Brain(PretrainBrain):
 
     With ``normalise_targets`` the quantiser sees latents whose channels have mean zero and
     variance one over each utterance, as the features of BEST-RQ are normalised. The negatives are
-    of the same utterance: what all of its frames share tells none from another, and grows, early
-    in training, until it is most of what is quantised. The paper does without.
+    of the same utterance: what all of its frames share tells none from another. With it, codes of
+    an hour of speech hardly tell frames apart for long (docs/learning.md); the paper keeps it.
 
     Modules: ``extractor`` (``brainquant.features.Wav2Vec2Extractor``), ``encoder`` (SpeechBrain's
     wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors), ``target_proj``,
