@@ -1,10 +1,12 @@
 """Vector quantiser whose codebooks follow the means of the frames that choose them.
 
-Shape suffixes: B batch, T time, N = B * T frames, M finite frames, K drawn frames, G groups,
-V codes of a group, D dim of a code, E = D + 1: a sum of frames and, last, their number.
+Nothing here waits for the device but the start: how many frames are finite, and which codes are
+dead, is known there only.
+
+Shape suffixes: B batch, T time, N = B * T frames, K drawn frames, R ranks, G groups, V codes of a
+group, D dim of a code, E = D + 1: a sum of frames and, last, their number, X dims of a frame.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import distributed
@@ -15,6 +17,7 @@ from .base import Quantiser, as_float, check_divides, check_positive
 
 FRAMES_PER_CODE = 64  # what k-means starts from, at most
 SMOOTHING = 1e-5  # Laplace smoothing of the counts, against a division by none
+HIGHEST_KEY = 2**63 - 1
 
 
 class VectorQuantizer(Quantiser):
@@ -89,6 +92,7 @@ class VectorQuantizer(Quantiser):
         self.register_buffer("sums", torch.zeros(shape))
         self.register_buffer("counts", torch.zeros(shape[:2]))
         self.register_buffer("updates", torch.tensor(0))
+        self.started = False  # as far as the host knows: ``updates`` tells
 
     def forward(self, x, *, generator=None, return_codes=False):
         """Quantised vectors; in training, the codebooks then move towards the frames.
@@ -112,21 +116,22 @@ class VectorQuantizer(Quantiser):
         """
         B, T = x.shape[:2]
         projected_NGD, finite_N = self._project(x)
-        frames_MGD = projected_NGD.float()[finite_N]
-        if self.training and self.updates == 0:
-            self._start(frames_MGD.detach())
+        invalid_N11 = ~finite_N[:, None, None]
+        frames_NGD = projected_NGD.float().masked_fill(invalid_N11, 0.0)
+        if self.training and not self._has_started():
+            self._start(frames_NGD.detach(), finite_N)
         codes_NG = self._nearest(projected_NGD, finite_N)
-        rows_MGD = gather_rows(self.codebook.float(), codes_NG[finite_N])
+        rows_NGD = gather_rows(self.codebook.float(), codes_NG.clamp(min=0))
         if self.training:
-            self._follow(frames_MGD.detach(), codes_NG[finite_N])
+            self._follow(frames_NGD.detach(), codes_NG)
 
         # The value is the row to the last bit; the difference has only a gradient.
-        vectors_NGD = torch.full_like(projected_NGD, torch.nan, dtype=torch.float32)
-        vectors_NGD[finite_N] = rows_MGD + (frames_MGD - frames_MGD.detach())
+        vectors_NGD = rows_NGD + (frames_NGD - frames_NGD.detach())
+        vectors_NGD = vectors_NGD.masked_fill(invalid_N11, torch.nan)
         result = {"x": vectors_NGD.view(B, T, self.vq_dim)}
         if return_codes:
-            square_MGD = (frames_MGD - rows_MGD).square()
-            result["aux_loss"] = square_MGD.sum() / max(square_MGD.numel(), 1)
+            square_NGD = (frames_NGD - rows_NGD).square().masked_fill(invalid_N11, 0.0)
+            result["aux_loss"] = square_NGD.sum() / (finite_N.sum() * self.vq_dim).clamp(min=1)
             result["codes"] = result["chosen_codes"] = codes_NG.view(B, T, self.num_codebooks)
         return result
 
@@ -152,49 +157,62 @@ class VectorQuantizer(Quantiser):
         codes_NG = torch.stack(list(map(nearest_code, projected_GND, self.codebook.float())), -1)
         return codes_NG.masked_fill(~finite_N[:, None], -1)
 
-    def _start(self, frames_MGD):
+    def _has_started(self):
+        """Whether codes are averages already; the device is asked until they are."""
+        self.started = self.started or bool(self.updates)
+        return self.started
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        """Loads; the codebooks may be those of before the start."""
+        super()._load_from_state_dict(*args, **kwargs)
+        self.started = False
+
+    def _start(self, frames_NGD, finite_N):
         """Codes from k-means of frames, as many as there are frames at most."""
-        frames_KGD = draw_frames(frames_MGD, FRAMES_PER_CODE * self.codebook_size, self._draw())
+        most = FRAMES_PER_CODE * self.codebook_size
+        frames_KGD, drawn_K = draw_frames(frames_NGD, finite_N, most, self.seed, self.updates)
         if place_among_ranks()[0] == 0:
-            for codebook_VD, frames_KD in zip(self.codebook, frames_KGD.unbind(1)):
+            for codebook_VD, frames_KD in zip(self.codebook, frames_KGD[drawn_K].unbind(1)):
                 means_VD = k_means(frames_KD, self.codebook_size, self.seed)
                 codebook_VD[: len(means_VD)] = means_VD
         if distributed.is_initialized():
             distributed.broadcast(self.codebook, 0)
 
-    def _follow(self, frames_MGD, codes_MG):
+    def _follow(self, frames_NGD, codes_NG):
         """Moves the averages by the frames of all ranks, and the codes to the averages."""
         G, V, D = self.codebook.shape
-        rows_MG = codes_MG + torch.arange(G, device=codes_MG.device) * V
-        counted_MGE = F.pad(frames_MGD, (0, 1), value=1.0)
-        batch_XE = frames_MGD.new_zeros(G * V, D + 1)
-        batch_XE.index_add_(0, rows_MG.flatten(), counted_MGE.flatten(0, 1))
+        finite_N = codes_NG[:, 0] >= 0
+        rows_NG = codes_NG.clamp(min=0) + torch.arange(G, device=codes_NG.device) * V
+        counted_NGE = F.pad(frames_NGD, (0, 1), value=1.0) * finite_N[:, None, None]
+        batch_XE = frames_NGD.new_zeros(G * V, D + 1)
+        batch_XE.index_add_(0, rows_NG.flatten(), counted_NGE.flatten(0, 1))
         batch_GVE = sum_over_ranks(batch_XE).view(G, V, D + 1)
-        if not batch_GVE[..., D].any():
-            return  # no frames on any rank
-        self.updates += 1
-        self.sums.lerp_(batch_GVE[..., :D], 1 - self.decay)
-        self.counts.lerp_(batch_GVE[..., D], 1 - self.decay)
+        any_frames = batch_GVE[..., D].any()  # without frames on any rank, all stays as it is
+        self.updates += any_frames
+        weight = (1 - self.decay) * any_frames
+        self.sums.lerp_(batch_GVE[..., :D], weight)
+        self.counts.lerp_(batch_GVE[..., D], weight)
         total_G1 = self.counts.sum(1, keepdim=True)
         smooth_GV = total_G1 * (self.counts + SMOOTHING) / (total_G1 + V * SMOOTHING)
-        self.codebook.copy_(self.sums / smooth_GV[..., None])
-        self._revive(frames_MGD)
+        averages_GVD = self.sums / smooth_GV[..., None]
+        self.codebook.copy_(torch.where(any_frames, averages_GVD, self.codebook))
+        if self.revive_below:
+            self._revive(frames_NGD, finite_N)
 
-    def _revive(self, frames_MGD):
+    def _revive(self, frames_NGD, finite_N):
         """Dead codes become frames, and count as if they had always been used evenly."""
-        even_G = self.counts.mean(1)
-        dead_GV = self.counts < self.revive_below * even_G[:, None]
-        if most := int(dead_GV.sum(1).max()):
-            frames_KGD = draw_frames(frames_MGD, most, self._draw())
-            for g, dead_V in enumerate(dead_GV):
-                dead_K = dead_V.nonzero().flatten()[: len(frames_KGD)]
-                self.codebook[g, dead_K] = frames_KGD[: len(dead_K), g]
-                self.counts[g, dead_K] = even_G[g]
-                self.sums[g, dead_K] = even_G[g] * self.codebook[g, dead_K]
-
-    def _draw(self):
-        """A generator that is the same on every rank, and after a resume."""
-        return np.random.default_rng([self.seed, int(self.updates)])
+        frames_VGD, drawn_V = draw_frames(
+            frames_NGD, finite_N, self.codebook_size, self.seed, self.updates
+        )
+        even_G1 = self.counts.mean(1, keepdim=True)
+        dead_GV = self.counts < self.revive_below * even_G1
+        frame_GV = (dead_GV.cumsum(1) - 1).clamp(min=0)  # the first dead code becomes the first
+        dead_GV &= drawn_V[frame_GV]
+        revived_GVD = gather_rows(frames_VGD.transpose(0, 1), frame_GV.T).transpose(0, 1)
+        dead_GV1 = dead_GV[..., None]
+        self.codebook.copy_(torch.where(dead_GV1, revived_GVD, self.codebook))
+        self.counts.copy_(torch.where(dead_GV, even_G1, self.counts))
+        self.sums.copy_(torch.where(dead_GV1, even_G1[..., None] * revived_GVD, self.sums))
 
 
 def k_means(frames_KD, num_codes, seed):
@@ -208,38 +226,63 @@ def k_means(frames_KD, num_codes, seed):
     return torch.from_numpy(fitted.cluster_centers_)
 
 
-def draw_frames(frames_MX, most, draw):
+def draw_frames(frames_NX, valid_N, most, seed, step):
     """Frames of all ranks, drawn without replacement, the same on every rank.
+
+    The valid ones with the highest keys, which are hashes of frame, seed and step: whichever rank
+    has a frame, and wherever, its key is the same.
 
     Arguments
     ---------
-    frames_MX : torch.Tensor
-        Frames of this rank, shape (frames, ...).
+    frames_NX : torch.Tensor
+        Frames of this rank, float32, shape (frames, ...).
+    valid_N : torch.Tensor
+        Which of them may be drawn.
     most : int
         How many are drawn, unless there are fewer.
-    draw : numpy.random.Generator
-        In the same state on every rank.
+    seed : int
+        Of the hash.
+    step : torch.Tensor
+        Another one draws others.
 
     Returns
     -------
     frames_KX : torch.Tensor
-        Shape (drawn, ...).
+        Shape (most, ...).
+    drawn_K : torch.Tensor
+        Which of them are frames; False for the rest, where there are fewer.
 
     Example
     -------
-    >>> draw_frames(torch.arange(5.0), 3, np.random.default_rng(0)).unique().numel()
-    3
+    >>> frames = torch.arange(5.0)[:, None]
+    >>> drawn, _ = draw_frames(frames, frames[:, 0] < 4, 3, 0, torch.tensor(1))
+    >>> drawn.unique().numel(), bool(drawn.max() < 4)
+    (3, True)
     """
+    bits_NX = frames_NX.flatten(1).contiguous().view(torch.int32).long()
+    odd_X = scramble(torch.arange(bits_NX.shape[1], device=bits_NX.device) + seed) | 1
+    keys_N = scramble((bits_NX * odd_X).sum(1) + scramble(step)) & HIGHEST_KEY
+    keys_N = keys_N.masked_fill(~valid_N, -1)
+    keys_K, which_K = F.pad(keys_N, (0, most), value=-1).topk(most)
+    own_KX = torch.cat([frames_NX, frames_NX.new_zeros(most, *frames_NX.shape[1:])])[which_K]
+
     rank, ranks = place_among_ranks()
-    sizes_R = torch.zeros(ranks, dtype=torch.long, device=frames_MX.device)
-    sizes_R[rank] = len(frames_MX)
-    sizes = sum_over_ranks(sizes_R).tolist()
-    drawn_K = draw.choice(sum(sizes), min(most, sum(sizes)), replace=False) - sum(sizes[:rank])
-    drawn_K = torch.from_numpy(drawn_K).to(frames_MX.device)
-    own_K = (drawn_K >= 0) & (drawn_K < len(frames_MX))
-    frames_KX = frames_MX.new_zeros(len(drawn_K), *frames_MX.shape[1:])
-    frames_KX[own_K] = frames_MX[drawn_K[own_K]]
-    return sum_over_ranks(frames_KX)
+    keys_RK = keys_K.new_zeros(ranks, most)
+    keys_RK[rank] = keys_K
+    keys_K, place_K = sum_over_ranks(keys_RK).flatten().topk(most)
+    others_KX = (place_K // most != rank).view(-1, *[1] * (frames_NX.dim() - 1))
+    return sum_over_ranks(own_KX[place_K % most].masked_fill(others_KX, 0)), keys_K >= 0
+
+
+def scramble(x):
+    """A hash of int64 whose bits are all good, and which keeps different numbers different.
+
+    The last steps of SplitMix64, see Steele et al., https://doi.org/10.1145/2660193.2660195.
+    """
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+        shifted = (x >> shift) & (2 ** (64 - shift) - 1)  # with zeros, not with the sign
+        x = (x ^ shifted) * factor
+    return x
 
 
 def place_among_ranks():
