@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from brainquant import VectorQuantizer
-from brainquant.quantisers.vector import draw_frames
 
 BUFFERS = {"codebook", "counts", "sums", "updates"}
 
@@ -194,26 +193,6 @@ def test_a_state_of_before_the_start_is_started_again(quantiser, x):
     expected = make()
     expected(x)
     assert_same_state(quantiser, state(expected))
-
-
-def test_valid_frames_are_drawn_evenly_and_each_once():
-    x, valid = torch.randn(30, 2), torch.arange(30) % 3 > 0
-    draws = [draw_frames(x, valid, 5, 0, torch.tensor(step)) for step in range(1000)]
-    drawn = torch.stack([(frames_KX[:, None] == x).all(-1).sum(0) for frames_KX, _ in draws])
-    assert drawn.amax() == 1
-    assert (drawn.sum(1) == 5).all()
-    assert (drawn.sum(0)[~valid] == 0).all()
-    assert (drawn.sum(0)[valid] - 250).abs().max() < 5 * (1000 * 0.25 * 0.75) ** 0.5
-    assert drawn[1:][(drawn[:-1] == 1)].float().mean() < 0.35  # whatever was drawn before
-
-
-def test_no_more_frames_are_drawn_than_there_are():
-    x = torch.randn(4, 2)
-    drawn, are_frames = draw_frames(
-        x, torch.tensor([True, False, True, True]), 6, 0, torch.tensor(0)
-    )
-    assert are_frames.tolist() == [True] * 3 + [False] * 3
-    assert set(map(tuple, drawn[:3].tolist())) == set(map(tuple, x[[0, 2, 3]].tolist()))
 
 
 def test_the_seed_draws_everything_and_the_global_numbers_rest(untouched_global_rng):
