@@ -114,17 +114,3 @@ def places(mask_BT):
     tensor([0, 2, 3])
     """
     return mask_BT.flatten().nonzero()[:, 0]
-
-
-def check_mask(mask_ratio, mask_length):
-    """Raises a ValueError where no mask can be drawn with these hyperparameters."""
-    if not isinstance(mask_ratio, (int, float)) or not 0 < mask_ratio < 1:
-        raise ValueError(
-            f"mask_ratio must be above 0 and below 1, got {mask_ratio!r}; it is the share of "
-            f"frames that are masked: set mask_ratio: in your YAML, as in mask_ratio: 0.49"
-        )
-    if not isinstance(mask_length, int) or mask_length < 1:
-        raise ValueError(
-            f"mask_length must be a positive number of frames, got {mask_length!r}; "
-            f"set mask_length: in your YAML, as in mask_length: 10"
-        )

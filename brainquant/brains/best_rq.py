@@ -10,7 +10,8 @@ import torch
 from ..features import pad_to_stacks, relative_lengths, stack_frames
 from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
-from ..masking import check_mask, lengths_to_mask, places, stack_mask
+from ..masking import lengths_to_mask, places, stack_mask
+from ..training.keys import BEST_RQ
 from .base import PretrainBrain
 
 
@@ -30,17 +31,12 @@ class BestRQBrain(PretrainBrain):
     frames), ``noise_mean``, ``noise_std``, ``unmasked_weight`` (0 is BEST-RQ).
     """
 
-    hparams_read = PretrainBrain.hparams_read | {
-        "compute_features", "stack", "mask_ratio", "mask_length", "noise_mean", "noise_std",
-        "unmasked_weight",
-    }  # fmt: skip
+    hparams_read = PretrainBrain.hparams_read | BEST_RQ
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.quantiser.requires_grad_(False)  # targets do not move, whatever gives them
         self.hparams.compute_features.to(self.device)
-        check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
-        check_weight(self.hparams.unmasked_weight)
         self.check_sizes()
 
     @property
@@ -162,12 +158,3 @@ class BestRQBrain(PretrainBrain):
         if "unmasked_loss" not in sums:
             return {}
         return {"unmasked_loss": sums["unmasked_loss"] / max(sums["unmasked_targets"], 1)}
-
-
-def check_weight(unmasked_weight):
-    """Raises a ValueError where the weight is no number from 0 up."""
-    if not isinstance(unmasked_weight, (int, float)) or not 0 <= unmasked_weight < float("inf"):
-        raise ValueError(
-            f"unmasked_weight must be a number from 0 up, got {unmasked_weight!r}; set "
-            f"unmasked_weight: in your YAML, 0 for BEST-RQ's own objective"
-        )

@@ -18,9 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..data.batches import make_loaders
 from ..functional.transfer import to_device
-from ..masking import check_mask, span_mask
+from ..masking import span_mask
 from ..quick_layers import quicken
 from ..ranks import on_main_process
+from ..training.keys import CTC
 from ..training.randomness import derived_generator
 from .error_rates import ErrorRateBrain
 
@@ -42,9 +43,7 @@ class CTCBrain(ErrorRateBrain):
     and ``mask_length`` (spans of the waveform that are silenced in training, in units of 10 ms).
     """
 
-    hparams_read = ErrorRateBrain.hparams_read | {
-        "lr", "layer_decay", "lr_head", "freeze_steps", "mask_ratio", "mask_length",
-    }  # fmt: skip
+    hparams_read = ErrorRateBrain.hparams_read | CTC
     columns = ("wrd",)  # that it reads of the manifests, besides the audio
 
     def __init__(
@@ -56,13 +55,6 @@ class CTCBrain(ErrorRateBrain):
 
     def check_hparams(self):
         """Raises a ValueError that names the key of the YAML that cannot be."""
-        if self.hparams.mask_ratio != 0:
-            check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
-        if not 0 < (decay := self.hparams.layer_decay) <= 1:
-            raise ValueError(
-                f"layer_decay must be above 0 and at most 1, got {decay!r}; set layer_decay: in "
-                f"your YAML, as in layer_decay: 0.9"
-            )
         rate, expected = self.hparams.sample_rate, self.modules["encoder"].sample_rate
         if rate != expected:
             raise ValueError(

@@ -5,6 +5,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..training.finite_steps import is_empty
 from ..training.hparams import run_folder, show_options
+from ..training.keys import LOADERS, RECIPE, RUN
 from ..training.long_run import LongRunBrain
 from ..training.run_log import RunLog
 
@@ -19,13 +20,9 @@ class LoggedBrain(LongRunBrain):
     """
 
     # Keys of the YAML that the Brain, the loaders and the reports read.
-    hparams_read = frozenset({
-        "train_csv", "valid_csv", "data_folder", "batch_seconds", "batch_clips", "num_buckets",
-        "min_seconds", "max_seconds", "num_workers", "seed", "sample_rate", "resample",
-        "mix_down", "max_bad_audio", "lr_schedule", "warmup_steps", "log_interval",
-        "train_loggers", "keep_checkpoints", "hang_minutes", "resume_with_changes",
-        "output_folder",
-    })  # fmt: skip
+    hparams_read = {
+        **LOADERS, **RUN, "seed": RECIPE["seed"], "output_folder": RECIPE["output_folder"]
+    }  # fmt: skip
 
     log_positions = None  # of the log files, in the checkpoint that was loaded
 

@@ -12,7 +12,8 @@ import torch
 from ..features import normalise_utterances
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
-from ..masking import check_mask, lengths_to_mask, places
+from ..masking import lengths_to_mask, places
+from ..training.keys import WAV2VEC2
 from .base import PretrainBrain
 
 # Channels of latents that vary by less over an utterance say nothing about its frames.
@@ -39,14 +40,10 @@ class Wav2Vec2Brain(PretrainBrain):
     ``logit_temp``, ``aux_weight``, ``penalty_weight``, ``normalise_targets``.
     """
 
-    hparams_read = PretrainBrain.hparams_read | {
-        "mask_ratio", "mask_length", "num_negatives", "logit_temp", "aux_weight", "penalty_weight",
-        "normalise_targets",
-    }  # fmt: skip
+    hparams_read = PretrainBrain.hparams_read | WAV2VEC2
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        check_mask(self.hparams.mask_ratio, self.hparams.mask_length)
         self.check_sizes()
 
     def check_sizes(self):

@@ -233,11 +233,6 @@ def make_batches(dataset, hparams, shuffle):
             batch_ordering="random" if shuffle else "ascending",
             seed=seed,
         )
-    if not isinstance(clips, int) or clips < 1:
-        raise ValueError(
-            f"batch_clips must be a whole number from 1 up, got batch_clips={clips!r}; null makes "
-            f"batches of batch_seconds"
-        )
     order = ReproducibleRandomSampler(dataset, seed) if shuffle else SequentialSampler(dataset)
     return BatchSampler(order, clips, drop_last=False)
 

@@ -13,6 +13,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
 from ..ranks import world_size
+from .keys import RECIPE, check_values
 
 logger = get_logger(__name__)
 
@@ -22,11 +23,6 @@ OPTIONS_SHOWN = (
     "optimizer_step_limit", "nonfinite_patience", "ckpt_interval_minutes", "ckpt_interval_steps",
     "find_unused_parameters", "distributed_backend",
 )  # fmt: skip
-# What recipes/*/train.py reads; a Brain names what it reads itself in `hparams_read`.
-RECIPE_KEYS = {
-    "brain_class", "modules", "optimizer", "checkpointer", "epoch_counter", "output_folder",
-    "seed", "prepare", "evaluate",
-}  # fmt: skip
 
 
 def parse_arguments(argv):
@@ -147,12 +143,14 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
             hparams = load_hyperpyyaml(file, overrides)
         except (AttributeError, KeyError, TypeError) as error:  # a key that does not exist
             raise ValueError(f"{hparams_file}: {' '.join(map(str, error.args))}") from error
-    read = RECIPE_KEYS | getattr(hparams.get("brain_class"), "hparams_read", set())
-    for key in sorted(read - set(hparams)):
-        raise ValueError(f"{hparams_file} lacks the key {key!r}: add it")
+    read = {**RECIPE, **getattr(hparams.get("brain_class"), "hparams_read", {})}
+    try:
+        checked = check_values(hparams, read)
+    except ValueError as error:
+        raise ValueError(f"{hparams_file}: {error}") from error
     if not refuse_unused:
-        return hparams
-    known = RUN_OPTIONS | read
+        return checked
+    known = RUN_OPTIONS | set(read)
     referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", text)))
     for key in hparams:
         if key not in known | referenced:
@@ -160,7 +158,7 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
                 f"unknown key {key!r} in {hparams_file}: nothing reads it"
                 f"{_did_you_mean(key, known | referenced)}"
             )
-    return hparams
+    return checked
 
 
 def _did_you_mean(key, known):

@@ -19,6 +19,7 @@ from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_
 from .checkpoints import Checkpointer
 from .errors import RunError
 from .finite_steps import FiniteStepsBrain
+from .keys import RUN, check_values
 from .randomness import seed_global_generators
 from .resume import check_setup, run_setup
 from .signals import EXIT_STATUS, StopSignals
@@ -39,6 +40,7 @@ class LongRunBrain(FiniteStepsBrain):
     ``keep_checkpoints``, and those of ``brainquant.training.resume``.
     """
 
+    hparams_read = RUN
     rank_states = None  # what each rank gave for the save that is under way
     setup = None  # of ``run_setup``, from the start of ``fit``
     went_on = False  # whether there was something left to train, or to validate
@@ -50,12 +52,7 @@ class LongRunBrain(FiniteStepsBrain):
                 f"cannot be trusted after a kill (SpeechBrain 1.1.2); say checkpointer: "
                 f"!new:brainquant.training.checkpoints.Checkpointer in your YAML"
             )
-        share = hparams["max_bad_audio"]
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise ValueError(
-                f"max_bad_audio must be a share from 0 to 1, got {share!r}; set max_bad_audio: in "
-                f"your YAML, as in max_bad_audio: 0.001"
-            )
+        hparams = check_values(hparams, self.hparams_read)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.batches_done = 0  # of this epoch, on all ranks
         self.resumed = False  # in the middle of an epoch, and until the end of that epoch

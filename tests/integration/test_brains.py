@@ -322,7 +322,7 @@ def test_the_weight_adds_the_loss_of_the_codes_that_are_seen(make_brain):
         ("best_rq", {"head": {"n_neurons": 7}}, "7 scores for 1 x 32 codes"),
         ("best_rq", {"mask_ratio": 1.5}, "mask_ratio must be"),
         ("best_rq", {"unmasked_weight": -1}, "unmasked_weight must be a number from 0 up, got -1"),
-        ("best_rq", {"max_bad_audio": "0.1 %"}, "max_bad_audio must be a share from 0 to 1"),
+        ("best_rq", {"max_bad_audio": "0.1 %"}, "max_bad_audio must be a number from 0 to 1"),
         ("wav2vec2", {"quantiser": {"input_dim": 80}}, "gives 16 channels.*is 80"),
         ("wav2vec2", {"target_proj": {"in_features": 3}}, "vq_dim is 128, in_features.*3"),
         ("wav2vec2", {"make_quantiser": {"vq_dim": 33}}, "vq_dim must be a multiple of groups"),

@@ -239,7 +239,7 @@ def test_a_test_with_a_clip_that_cannot_be_read_is_none(make, tmp_path):
     "overrides, message",
     [
         ({"output": {"out_features": 5}}, "head has 5 outputs.*set out_features: 29"),
-        ({"layer_decay": 0}, "layer_decay must be above 0"),
+        ({"layer_decay": 0}, "layer_decay must be a number above 0"),
         ({"mask_ratio": 1.0}, "mask_ratio must be"),
         ({"sample_rate": 8000}, "pretrained on 16000 Hz"),
         ({"run_options": "--remove_vector_weight_decay"}, "remove_vector_weight_decay has no"),

@@ -143,11 +143,6 @@ def test_a_resumed_loader_goes_on_where_it_was(corpus_of):
     assert same(epoch_of(loader, 1), whole[2:])
 
 
-def test_batch_clips_that_are_no_number_of_clips_are_refused(corpus_of):
-    with pytest.raises(ValueError, match="batch_clips must be .* got batch_clips=0; null"):
-        make_loaders(corpus_of(SECONDS, batch_clips=0))
-
-
 def test_clips_that_are_too_short_for_the_brain_are_left_out_of_both_loaders(corpus_of, caplog):
     hparams = corpus_of([0.3, 0.4, 0.5, 0.6], min_seconds=0.1)
     with caplog.at_level("INFO"):

@@ -80,7 +80,7 @@ def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
 @pytest.mark.parametrize("key", ["noise_std", "log_interval", "brain_class"])
 def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
     yaml = renamed(tmp_path, key, f"__{key}")
-    with pytest.raises(ValueError, match=f"mine.yaml lacks the key '{key}'"):
+    with pytest.raises(ValueError, match=f"mine.yaml: the YAML lacks the key '{key}'"):
         load_hparams(yaml, {"output_folder": str(tmp_path)})
 
 

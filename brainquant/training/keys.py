@@ -1,0 +1,184 @@
+"""Every key of a recipe's YAML that this package knows: its range, its default, its meaning.
+
+A Brain names the groups that it reads in ``hparams_read``. A key with a default may be absent from
+a YAML; each of the others has to be there.
+"""
+
+import numbers
+
+from .ranges import REQUIRED, anything, called, choice, flag, number, text, texts, whole
+
+# What recipes/*/train.py reads.
+RECIPE = {
+    "brain_class": called("the Brain that trains"),
+    "modules": anything("the modules of the Brain by name"),
+    "optimizer": called("what makes the optimiser from parameters"),
+    "checkpointer": anything("what saves the run"),
+    "epoch_counter": anything("what counts the epochs"),
+    "output_folder": text("the folder that the run writes into"),
+    "seed": whole("the seed of all that draws", 1234, low=0, high=2**32 - 1),
+    "prepare": called("what makes the manifests", null=True, default=None),
+    "evaluate": called("what follows the training", null=True, default=None),
+}
+
+LOADERS = {
+    "train_csv": text("the manifest of the training clips"),
+    "valid_csv": text("the manifest of the validation clips"),
+    "data_folder": text("the folder that $data_root in the manifests stands for", null=True),
+    "batch_seconds": number("the speech of a batch on each rank", 100, above=0),
+    "batch_clips": whole("the clips of a batch, instead of batch_seconds", low=1, null=True,
+                         default=None),
+    "num_buckets": whole("the number of length classes that batches are made of", 50, low=1),
+    "min_seconds": number("the length below which clips are left out", 1.0, low=0),
+    "max_seconds": number("the length above which clips are left out", 20.0, above=0, finite=False),
+    "num_workers": whole("the processes that read audio, on each rank", 4, low=0),
+    "sample_rate": whole("the samples of a second", 16000, low=100),
+    "resample": flag("whether files of other rates are resampled", default=False),
+    "mix_down": flag("whether several channels become their mean", default=False),
+}  # fmt: skip
+
+RUN = {
+    "lr_schedule": anything("what sets the learning rate of each step"),
+    "warmup_steps": whole("the steps in which the learning rate rises", 1000, low=0),
+    "log_interval": whole("the steps from one log point to the next", 100, low=1),
+    "train_loggers": anything("SpeechBrain's loggers, one or a list", default=()),
+    "keep_checkpoints": whole("the number of checkpoints that are kept", 2, low=1),
+    "hang_minutes": number("the minutes without progress after which the run ends, 0 for never", 10,
+                           low=0, null=True, default=10),
+    "resume_with_changes": flag("whether a run may go on with other clips or batches",
+                                default=False),
+    "max_bad_audio": number("the share of clips that may be left out as unreadable", 0.001, low=0,
+                            high=1, default=0.001),
+}  # fmt: skip
+
+MASKS = {
+    "mask_ratio": number("the share of frames that are masked", 0.49, above=0, below=1),
+    "mask_length": whole("the frames of a masked span", 10, low=1),
+}
+
+BEST_RQ = {
+    **MASKS,
+    "compute_features": anything("what makes features of waveforms"),
+    "stack": whole("the frames that make one target", 4, low=1),
+    "noise_mean": number("the mean of the noise in masked frames", 0.0),
+    "noise_std": number("the standard deviation of the noise in masked frames", 0.1, low=0),
+    "unmasked_weight": number("the weight of the loss of unmasked targets, 0 for BEST-RQ's own",
+                              0, low=0),
+}  # fmt: skip
+
+WAV2VEC2 = {
+    **MASKS,
+    "num_negatives": whole("the number of frames that a target is told from", 100, low=1),
+    "logit_temp": number("what similarities are divided by in the loss", 0.1, above=0),
+    "aux_weight": number("the weight of the quantiser's own loss", 0.1, low=0),
+    "penalty_weight": number("the weight of the mean square of the extractor's activations", 10,
+                             low=0),
+    "normalise_targets": flag("whether the quantiser sees normalised latents", default=False),
+}  # fmt: skip
+
+CTC = {
+    **MASKS,
+    "mask_ratio": number("the share of the waveform that is silenced in training", 0.05, low=0,
+                         below=1),
+    "lr": number("the learning rate of the last layer", 0.00005, above=0),
+    "layer_decay": number("the factor of the learning rate from a layer to the one below", 0.9,
+                          above=0, high=1),
+    "lr_head": number("the learning rate of the head", 0.0003, above=0),
+    "freeze_steps": whole("the first steps, in which only the head is trained", 0, low=0,
+                          default=0),
+}  # fmt: skip
+
+# What only other lines of the YAML refer to; checked where a YAML has it.
+REFERENCED = {
+    "source": text("the folder or the manifest of your audio"),
+    "valid_source": text("the folder or the manifest of your audio for validation", null=True),
+    "valid_share": number("the share of the audio that is kept for validation", 0.05, above=0,
+                          below=1),
+    "manifest_folder": text("the folder that manifests are written into"),
+    "train_splits": texts("the splits of the corpus to train on"),
+    "valid_splits": texts("the splits of the corpus to validate on"),
+    "test_splits": texts("the splits of the corpus to test on"),
+    "test_csv": texts("the manifests of the test clips"),
+    "train_minutes": number("the minutes of speech to make", 30, above=0),
+    "pretrained": text("the folder of the run whose encoder is taken"),
+    "from_scratch": flag("whether the encoder begins with random weights"),
+    "number_of_epochs": whole("the most epochs of the training", 100, low=1),
+    "lr": number("the highest learning rate", 0.0005, above=0),
+    "n_mels": whole("the features of a frame", 80, low=1),
+    "cb_vocab": whole("the codes of a codebook", 8192, low=2),
+    "vq_dim": whole("the size of the quantiser's vectors", 256, low=1),
+    "channels": whole("the channels of the latents", 512, low=1),
+    "d_model": whole("the size of the encoder's outputs", 256, low=1),
+    "d_ffn": whole("the size of the encoder's feed-forward layers", 1024, low=1),
+    "num_layers": whole("the layers of the encoder", 12, low=1),
+    "dropout": number("the share of values that dropout sets to 0", 0.1, low=0, below=1),
+    "head_dropout": number("the share of values that dropout sets to 0", 0.1, low=0, below=1),
+}  # fmt: skip
+
+# Options of SpeechBrain 1.1.2, from the command line or the YAML. It checks none of these ranges.
+PRECISIONS = ("fp32", "fp16", "bf16")
+OPTIONS = {
+    "device": text("the device that computes", null=True),
+    "precision": choice("the precision of the training", *PRECISIONS),
+    "eval_precision": choice("the precision of the validation", *PRECISIONS),
+    "max_grad_norm": number("the norm that gradients are clipped to, 0 for never", 5.0,
+                            finite=False),
+    "nonfinite_patience": whole("the steps in a row that may be left out as not finite", 3, low=0),
+    "grad_accumulation_factor": whole("the batches of a step on each rank", 1, low=1),
+    "optimizer_step_limit": whole("the steps of the whole run", 1000, low=1, null=True),
+    "ckpt_interval_minutes": number("the minutes from one checkpoint to the next, 0 for none", 15,
+                                    low=0),
+    "ckpt_interval_steps": whole("the steps from one checkpoint to the next, 0 for none", 0, low=0),
+    "debug_batches": whole("the batches of an epoch with --debug", 2, low=1),
+    "debug_epochs": whole("the epochs with --debug", 2, low=1),
+    "find_unused_parameters": flag("whether layers may be left out of a step on several ranks"),
+    "log_config": text("the file that configures the logs", null=True),
+}  # fmt: skip
+
+# Of a name that two groups have, the command line reads both alike.
+ALL = {**REFERENCED, **OPTIONS, **RECIPE, **LOADERS, **RUN, **BEST_RQ, **WAV2VEC2, **CTC}
+
+
+def check_values(hparams, read):
+    """Checks the values of keys, and fills in what has a default.
+
+    Arguments
+    ---------
+    hparams : dict
+        Values by key.
+    read : dict of str to Key
+        The keys that code reads: each has to be there, or to have a default. The others of this
+        file are checked where they are there and hold a single value.
+
+    Returns
+    -------
+    hparams : dict
+        With every key of ``read``.
+
+    Raises
+    ------
+    ValueError
+        Where a key is absent and has no default, or its value is not allowed.
+
+    Example
+    -------
+    >>> check_values({"stack": 4.0}, {"stack": BEST_RQ["stack"], "prepare": RECIPE["prepare"]})
+    {'stack': 4, 'prepare': None}
+    """
+    checked = dict(hparams)
+    for name, key in read.items():
+        if name in hparams:
+            checked[name] = key.read(name, hparams[name])
+        elif key.default is REQUIRED:
+            raise ValueError(f"the YAML lacks the key {name!r}: add it")
+        else:
+            checked[name] = key.default
+    check_single_values(hparams, {**REFERENCED, **OPTIONS}, besides=read)
+    return checked
+
+
+def check_single_values(values, keys, besides=()):
+    """Checks values that are no objects, as far as they are there; see ``check_values``."""
+    for name in keys.keys() & values.keys() - set(besides):
+        if values[name] is None or isinstance(values[name], (str, numbers.Number)):
+            keys[name].read(name, values[name])

@@ -1,0 +1,185 @@
+"""What the value of a key may be, and the one error where it is something else."""
+
+import dataclasses
+import math
+import numbers
+import os
+from collections.abc import Callable
+
+REQUIRED = object()  # the default of a key that every YAML has
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key of a recipe's YAML.
+
+    Arguments
+    ---------
+    meaning : str
+        What it sets, for errors.
+    allowed : str
+        What its value may be, as in "a whole number from 1 up".
+    accepts : callable
+        Says whether a value is allowed.
+    null : bool
+        Whether null is allowed too.
+    default : object
+        The value where the YAML lacks the key; REQUIRED if it has to be there.
+    example : object
+        A value that often works, for errors.
+    is_text : bool
+        Whether the value is a path or another text, which the command line takes as typed.
+    is_whole : bool
+        Whether the value becomes an int: ``!ref <steps> / 10`` gives a float.
+    """
+
+    meaning: str
+    allowed: str
+    accepts: Callable
+    null: bool = False
+    default: object = REQUIRED
+    example: object = None
+    is_text: bool = False
+    is_whole: bool = False
+
+    def read(self, name, value):
+        """The value, or a ValueError that names the key, the value, and what is allowed."""
+        if value is None and self.null:
+            return None
+        if value is not None and self.accepts(value):
+            return int(value) if self.is_whole else value
+        shown = "null" if value is None else repr(value)
+        if value in ("yes", "no", "on", "off", "None", "nan"):
+            shown += ", which is text in YAML (True, False and null are not)"
+        null = ", or null" if self.null else ""
+        example = f", as in {name}: {self.example}" if self.example is not None else ""
+        raise ValueError(
+            f"{name} must be {self.allowed}{null}, got {shown}; it is {self.meaning}: set "
+            f"{name}: in your YAML{example}"
+        )
+
+
+def number(
+    meaning,
+    example=None,
+    *,
+    low=-math.inf,
+    above=None,
+    high=math.inf,
+    below=None,
+    finite=True,
+    **options,
+):
+    """A key whose value is a number in a range.
+
+    Arguments
+    ---------
+    meaning : str
+        What it sets.
+    example : float
+        A value that often works.
+    low, above : float
+        The least value, or the limit that it has to be above.
+    high, below : float
+        The largest value, or the limit that it has to be below.
+    finite : bool
+        Whether infinity (``.inf`` in YAML) is refused.
+    **options : object
+        Those of ``Key``.
+
+    Example
+    -------
+    >>> number("the share", above=0, high=1).allowed
+    'a number above 0 and at most 1'
+    >>> number("the rate", 0.1, above=0).read("lr", 0)
+    Traceback (most recent call last):
+    ValueError: lr must be a number above 0, got 0; it is the rate: set lr: in your YAML, as in ...
+    """
+
+    def accepts(value):
+        return (
+            isinstance(value, numbers.Real)
+            and not isinstance(value, bool)
+            and (math.isfinite(value) or (not finite and math.isinf(value)))
+            and low <= value <= high
+            and (above is None or value > above)
+            and (below is None or value < below)
+        )
+
+    allowed = _range_text("a number", low, above, high, below)
+    return Key(meaning, allowed, accepts, example=example, **options)
+
+
+def whole(meaning, example=None, *, low, high=math.inf, **options):
+    """A key whose value is a whole number in a range; 100.0 is one, as divisions give it.
+
+    Example
+    -------
+    >>> whole("the steps", low=1).allowed
+    'a whole number from 1 up'
+    >>> [whole("the steps", low=1).accepts(value) for value in (1, 1.0, 0, 1.5, True, "1")]
+    [True, True, False, False, False, False]
+    """
+    in_range = number(meaning, low=low, high=high).accepts
+    allowed = _range_text("a whole number", low, None, high, None)
+    return Key(
+        meaning,
+        allowed,
+        lambda value: in_range(value) and value == int(value),
+        example=example,
+        is_whole=True,
+        **options,
+    )
+
+
+def _range_text(kind, low, above, high, below):
+    lower = f" above {above}" if above is not None else f" from {low}" if low > -math.inf else ""
+    up = " up" if above is None and lower else ""
+    if below is not None:
+        return f"{kind}{lower}{up} and below {below}"
+    if high == math.inf:
+        return f"{kind}{lower}{up}"
+    return f"{kind}{lower} {'to' if above is None else 'and at most'} {high}"
+
+
+def flag(meaning, **options):
+    """A key whose value is True or False."""
+    return Key(meaning, "True or False", lambda value: isinstance(value, bool), **options)
+
+
+def choice(meaning, *values, **options):
+    """A key whose value is one of a few."""
+    allowed = f"one of {', '.join(map(str, values))}"
+    # 1 == True: the kind counts too
+    kinds = {(type(value), value) for value in values}
+    return Key(meaning, allowed, lambda value: (type(value), value) in kinds, **options)
+
+
+def text(meaning, **options):
+    """A key whose value is a path or another text that is not empty."""
+    return Key(meaning, "text (in quotes if YAML would read it as something else)", _is_text,
+               is_text=True, **options)  # fmt: skip
+
+
+def texts(meaning, **options):
+    """A key whose value is a list of texts, or one."""
+
+    def accepts(value):
+        several = isinstance(value, (list, tuple)) and len(value) > 0
+        return _is_text(value) or (several and all(map(_is_text, value)))
+
+    return Key(meaning, "text or a list of texts", accepts, is_text=True, **options)
+
+
+def _is_text(value):
+    return isinstance(value, (str, os.PathLike)) and str(value) != ""
+
+
+def called(meaning, **options):
+    """A key whose value is a class or a function, ``!name:`` in YAML."""
+    return Key(meaning, "a class or a function (!name:...)", callable, **options)
+
+
+def anything(meaning, **options):
+    """A key whose value is an object, which is checked where it is used."""
+    return Key(meaning, "an object", lambda value: True, **options)
