@@ -48,6 +48,16 @@ class PretrainBrain(WatchedBrain):
         """The shortest clip in which something can be masked."""
         raise NotImplementedError
 
+    def check_span(self):
+        """Raises a ValueError where no clip is long enough for a masked span with a target."""
+        longest = self.hparams.max_seconds
+        if (needed := self.min_samples / self.hparams.sample_rate) > longest:
+            raise ValueError(
+                f"mask_length is {self.hparams.mask_length} frames, for which a clip needs "
+                f"{needed:g} s, but max_seconds is {longest:g}: set mask_length: lower in your "
+                f"YAML, as in mask_length: 10, or max_seconds: higher"
+            )
+
     def generators(self, stage):
         """What draws a batch's masks, on the host, and its noise or negatives, on the device.
 

@@ -48,6 +48,12 @@ class BestRQBrain(PretrainBrain):
     def check_sizes(self):
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
         stack = self.hparams.stack
+        if (span := self.hparams.mask_length) < stack:
+            raise ValueError(
+                f"mask_length is {span} frames, but a target has stack: {stack}, so none would be "
+                f"masked whole: set mask_length: to a multiple of {stack} in your YAML"
+            )
+        self.check_span()
         wavs_BL = torch.zeros(1, self.hparams.sample_rate // 2, device=self.device)
         feats_BTF = self.hparams.compute_features(wavs_BL)
         feats_BTF = pad_to_stacks(

@@ -126,6 +126,8 @@ class ErrorRateBrain(LoggedBrain):
         window = ddp_all_reduce(self.window.clone(), torch.distributed.ReduceOp.SUM)
         self.window.zero_()
         sums = dict(zip(SUMS, window.tolist()))
+        if sums["clips_too_short"]:
+            self.check_targets("training", sums)
         seconds = sums["seconds"] / world_size()
         self.run_log.write({
             **self.place("train"),
@@ -134,6 +136,15 @@ class ErrorRateBrain(LoggedBrain):
             "grad_norm": self.grad_norm,
             "speech_per_second": sums["samples"] / self.hparams.sample_rate / seconds,
         })  # fmt: skip
+
+    def check_targets(self, where, sums):
+        """Raises a RunError where no clip had a transcript that its frames can write."""
+        if not sums["characters"]:
+            raise RunError(
+                f"no target was seen in {where} up to step {self.optimizer_step}: "
+                f"{sums['clips_too_short']:g} clips have more characters than frames, the others "
+                f"cannot be read or have no transcript; check the columns wrd and wav"
+            )
 
     def place(self, stage):
         """Where the run is, for a log point."""
@@ -146,9 +157,11 @@ class ErrorRateBrain(LoggedBrain):
             self.read_steps()
             return
         # Every rank has read the same batches: there is nothing to add up.
+        sums = dict(zip(SUMS, self.valid_sums.tolist()))
+        self.check_targets("a test" if stage == Stage.TEST else "validation", sums)
         record = {
             **self.place(stage.name.lower()),
-            **loss_of(dict(zip(SUMS, self.valid_sums.tolist()))),
+            **loss_of(sums),
             "cer": self.cer_stats.summarize("error_rate"),
             "wer": self.wer_stats.summarize("error_rate"),
         }

@@ -5,8 +5,7 @@ import os
 from speechbrain.utils.run_opts import RunOptions
 
 from ..training.hparams import load_hparams
-
-HPARAMS = "hyperparams.yaml"  # as SpeechBrain writes it into each output folder
+from ..training.resolve import HPARAMS
 
 
 def open_run(folder, *, device="cpu", overrides=None):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..monitors import CodeMonitor, Sums, code_statistics, unigram_loss
 from ..quantisers.base import check_quantiser_class
 from ..ranks import rank, world_size
+from ..training.errors import RunError
 from .logged import LoggedBrain
 
 logger = get_logger(__name__)
@@ -231,6 +232,24 @@ class WatchedBrain(LoggedBrain):
         self.interval_sums.clear()
         self.interval_seconds = 0.0
 
+    def end_without_targets(self, stage, values):
+        """Raises the RunError of a run that predicts nothing, and so learns or shows nothing."""
+        if values["batches"]:
+            reason = (
+                f"{values['masked']:g} of {values['valid']:g} frames were masked, none of them "
+                f"makes a target: set mask_ratio: higher, mask_length: to a multiple of stack: "
+                f"(BEST-RQ), or min_seconds: higher, and listen to the clips"
+            )
+        else:
+            reason = (
+                "every clip or step was left out: see left_out.jsonl, and mend the audio or set "
+                "lr: lower"
+            )
+        raise RunError(
+            f"no target was seen in {'training' if stage == 'train' else 'validation'} up to step "
+            f"{self.optimizer_step}; {reason}"
+        )
+
     def log(self, stage, span, sums, seconds, epoch):
         """Writes one log point, on every rank, and warns of what looks wrong.
 
@@ -241,6 +260,9 @@ class WatchedBrain(LoggedBrain):
         """
         counts_GV = sums.monitor.counts
         values = sums.read()
+        # A few short clips may have no span by chance, an epoch has one.
+        if not values["targets"] and (span == "epoch" or values["masked"]):
+            self.end_without_targets(stage, values)
         targets = values["targets"] or float("nan")
         record = {
             "step": self.optimizer_step,

@@ -48,6 +48,7 @@ class Wav2Vec2Brain(PretrainBrain):
 
     def check_sizes(self):
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
+        self.check_span()
         if self.quantiser.vq_dim is None:
             raise ValueError(
                 f"quantiser: {type(self.quantiser).__name__} gives codes but no vectors, and "

@@ -177,8 +177,8 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
     train_loader : torch.utils.data.DataLoader
         Of ``AudioBatch``; other batches in each epoch, dealt out to the ranks by a
         ``RankBatchSampler``.
-    valid_loader : torch.utils.data.DataLoader
-        The same batches in each epoch and on each rank.
+    valid_loader : torch.utils.data.DataLoader or None
+        The same batches in each epoch and on each rank. None where ``valid_csv`` is.
     """
     sample_rate, num_workers = hparams["sample_rate"], hparams["num_workers"]
     reader = AudioReader(
@@ -187,10 +187,11 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
         mix_down=hparams["mix_down"],
         min_samples=min_samples,
     )
-    min_seconds = hparams["min_seconds"]
+    min_seconds, remedy = hparams["min_seconds"], "change min_seconds: and max_seconds:"
     if min_seconds < min_samples / sample_rate:
         min_seconds = min_samples / sample_rate
         logger.info(f"min_seconds: {min_seconds:g} is taken, nothing shorter can be trained on")
+        remedy = f"a masked span needs {min_seconds:g} seconds, so set mask_length: lower"
 
     def loader(manifest, shuffle):
         dataset = load_dataset(
@@ -200,6 +201,7 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
             hparams["max_seconds"],
             reader=reader,
             columns=columns,
+            remedy=remedy,
         )
         batches = make_batches(dataset, hparams, shuffle)
         if shuffle:
@@ -218,7 +220,8 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
             generator=torch.Generator().manual_seed(hparams["seed"]),
         )
 
-    return loader(hparams["train_csv"], True), loader(hparams["valid_csv"], False)
+    train_loader = loader(hparams["train_csv"], True)
+    return train_loader, loader(hparams["valid_csv"], False) if hparams["valid_csv"] else None
 
 
 def make_batches(dataset, hparams, shuffle):

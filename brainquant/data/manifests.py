@@ -20,7 +20,14 @@ NUM_SHOWN = 3  # bad rows in an error
 
 
 def load_dataset(
-    manifest, data_folder, min_seconds=0.0, max_seconds=math.inf, *, reader, columns=()
+    manifest,
+    data_folder,
+    min_seconds=0.0,
+    max_seconds=math.inf,
+    *,
+    reader,
+    columns=(),
+    remedy="change min_seconds: and max_seconds:",
 ):
     """Audio of a manifest, after a check of the manifest itself.
 
@@ -39,6 +46,8 @@ def load_dataset(
         ``start``, ``stop``, ``offset`` and ``size``: a ``brainquant.data.audio.AudioReader``.
     columns : sequence of str
         Further columns of the manifest to be items, as text.
+    remedy : str
+        What to do where no clip is left, for the error.
 
     Returns
     -------
@@ -60,7 +69,7 @@ def load_dataset(
     if short + long == len(rows):
         raise ValueError(
             f"{manifest}: none of its {len(rows)} clips is between {min_seconds} and {max_seconds} "
-            f"seconds long; change min_seconds: and max_seconds: in your YAML"
+            f"seconds long; {remedy} in your YAML"
         )
     if short + long:
         logger.info(

@@ -1,19 +1,18 @@
 """From a command line to hyperparameters: what the YAML and the command line say is what runs."""
 
-import dataclasses
 import difflib
 import os
 import re
 
-import ruamel.yaml
-import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
 from ..ranks import world_size
-from .keys import RECIPE, check_values
+from .keys import ALL, OPTIONS, RECIPE, check_single_values, check_values
+from .overrides import read_overrides
+from .ranges import REQUIRED
+from .resolve import build, read_yaml, resolve
 
 logger = get_logger(__name__)
 
@@ -28,9 +27,11 @@ OPTIONS_SHOWN = (
 def parse_arguments(argv):
     """Reads the command line of a recipe.
 
-    SpeechBrain's own parser, with three faults of 1.1.2 mended: ``--optimizer_step_limit`` stays
-    a string and ends in a TypeError; an abbreviated option (``--max_grad``) is accepted and then
-    has no effect; ``torchrun`` on a machine without GPU needs ``--distributed_backend gloo``.
+    SpeechBrain's own options, with four faults of 1.1.2 mended: ``--optimizer_step_limit`` stays
+    a string and ends in a TypeError; an abbreviated option is accepted (``--optimizer``, a key of
+    the YAML, sets ``--optimizer_step_limit``); all other values are joined to one YAML text, in
+    which a path loses what follows a ``#`` or an ``=``; ``torchrun`` on a machine without GPU needs
+    ``--distributed_backend gloo``.
 
     Arguments
     ---------
@@ -59,32 +60,24 @@ def parse_arguments(argv):
     >>> overrides["lr"], overrides["precision"], run_opts.precision
     (0.2, 'bf16', 'bf16')
     """
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
-    changes = {}
-    if (limit := run_opts.optimizer_step_limit) is not None:
-        if not limit.isdigit():
-            raise ValueError(
-                f"--optimizer_step_limit must be a number of steps, got {limit!r}; say for "
-                f"instance --optimizer_step_limit 1000"
-            )
-        changes["optimizer_step_limit"] = int(limit)
-    on_cpu = run_opts.device == "cpu" or not torch.accelerator.is_available()
-    if on_cpu and "distributed_backend" not in run_opts.overridden_args:
-        changes["distributed_backend"] = "gloo"
-        changes["overridden_args"] = run_opts.overridden_args | {"distributed_backend"}
-    run_opts = dataclasses.replace(run_opts, **changes)
+    parser = RunOptions._create_parser()
+    parser.allow_abbrev = False
+    parser.error = _refuse
+    options, rest = parser.parse_known_args(argv)
+    hparams_file, options = options.param_file, vars(options)
+    given = {argument.split("=", 1)[0][2:] for argument in argv if argument.startswith("--")}
+    if (limit := options["optimizer_step_limit"]) is not None:
+        options["optimizer_step_limit"] = int(limit) if limit.lstrip("-").isdigit() else limit
+    check_single_values({name: options[name] for name in given & options.keys()}, OPTIONS)
+    on_cpu = options["device"] == "cpu" or not torch.accelerator.is_available()
+    if on_cpu and "distributed_backend" not in given:
+        options["distributed_backend"] = "gloo"
+        given.add("distributed_backend")
+    run_opts = RunOptions(**options, overridden_args=given & options.keys())
 
-    if not os.path.isfile(hparams_file):
-        raise ValueError(f"there is no file {hparams_file}; give the path of a recipe's YAML")
-    yaml = ruamel.yaml.YAML()
-    with open(hparams_file, encoding="utf-8") as file:
-        document = yaml.load(file)
-    try:
-        overrides = yaml.load(overrides) or {} if overrides else {}
-    except ruamel.yaml.constructor.DuplicateKeyError as error:
-        key = re.search(r'duplicate key "(\w+)"', str(error)).group(1)
-        raise ValueError(f"--{key} is there twice on the command line: keep one") from error
-    _check_overrides(argv, overrides, document, hparams_file)
+    document = read_yaml(hparams_file)
+    overrides = read_overrides(rest, document)
+    _check_overrides(overrides, document, hparams_file)
     for option in run_opts.overridden_args & set(document):
         overrides[option] = run_opts[option]
     # SpeechBrain refuses to have both: the one of the command line wins over that of the YAML.
@@ -94,14 +87,18 @@ def parse_arguments(argv):
     return hparams_file, run_opts, overrides
 
 
-def _check_overrides(argv, overrides, document, hparams_file):
-    """Refuses what argparse or hyperpyyaml would take and then not do."""
-    given = [arg.split("=", 1)[0][2:] for arg in argv if arg.startswith("--")]
-    for key in [*overrides, *given]:
-        if key not in document and key not in RUN_OPTIONS:
+def _refuse(message):
+    raise ValueError(f"{message}; see --help")
+
+
+def _check_overrides(overrides, document, hparams_file):
+    """Refuses what hyperpyyaml would take and then not do."""
+    known = {*document, *(name for name, key in ALL.items() if key.default is not REQUIRED)}
+    for key in overrides:
+        if key not in known:
             raise ValueError(
                 f"unknown key {key!r} on the command line: it is neither in {hparams_file} nor "
-                f"an option of SpeechBrain{_did_you_mean(key, [*document, *RUN_OPTIONS])}"
+                f"an option of SpeechBrain{_did_you_mean(key, known | RUN_OPTIONS)}"
             )
     for key, value in overrides.items():
         tag = getattr(getattr(value, "tag", None), "value", None) or ""
@@ -136,22 +133,23 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
         Where a key is missing, or is read by nothing: most often a misspelt one, which
         would leave a default in force.
     """
-    with open(hparams_file, encoding="utf-8") as file:
-        text = file.read()
-        file.seek(0)
-        try:
-            hparams = load_hyperpyyaml(file, overrides)
-        except (AttributeError, KeyError, TypeError) as error:  # a key that does not exist
-            raise ValueError(f"{hparams_file}: {' '.join(map(str, error.args))}") from error
+    hparams = build(resolve(hparams_file, overrides), hparams_file)
     read = {**RECIPE, **getattr(hparams.get("brain_class"), "hparams_read", {})}
     try:
         checked = check_values(hparams, read)
     except ValueError as error:
         raise ValueError(f"{hparams_file}: {error}") from error
+    evaluation = getattr(checked["evaluate"], "keywords", {})
+    if checked.get("valid_csv", "") is None and evaluation.get("valid", "") is None:
+        raise ValueError(
+            f"{hparams_file}: evaluate: chooses a layer on valid_csv, which is null; set "
+            f"evaluate: null too"
+        )
     if not refuse_unused:
         return checked
     known = RUN_OPTIONS | set(read)
-    referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", text)))
+    with open(hparams_file, encoding="utf-8") as file:
+        referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", file.read())))
     for key in hparams:
         if key not in known | referenced:
             raise ValueError(

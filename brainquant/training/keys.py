@@ -6,14 +6,14 @@ a YAML; each of the others has to be there.
 
 import numbers
 
-from .ranges import REQUIRED, anything, called, choice, flag, number, text, texts, whole
+from .ranges import REQUIRED, anything, called, choice, flag, number, several, text, texts, whole
 
 # What recipes/*/train.py reads.
 RECIPE = {
     "brain_class": called("the Brain that trains"),
     "modules": anything("the modules of the Brain by name"),
     "optimizer": called("what makes the optimiser from parameters"),
-    "checkpointer": anything("what saves the run"),
+    "checkpointer": anything("what saves the run", null=True),
     "epoch_counter": anything("what counts the epochs"),
     "output_folder": text("the folder that the run writes into"),
     "seed": whole("the seed of all that draws", 1234, low=0, high=2**32 - 1),
@@ -23,25 +23,26 @@ RECIPE = {
 
 LOADERS = {
     "train_csv": text("the manifest of the training clips"),
-    "valid_csv": text("the manifest of the validation clips"),
+    "valid_csv": text("the manifest of the validation clips, null for no validation", null=True),
     "data_folder": text("the folder that $data_root in the manifests stands for", null=True),
     "batch_seconds": number("the speech of a batch on each rank", 100, above=0),
     "batch_clips": whole("the clips of a batch, instead of batch_seconds", low=1, null=True,
                          default=None),
-    "num_buckets": whole("the number of length classes that batches are made of", 50, low=1),
+    "num_buckets": whole("the number of length classes that batches are made of", 50, low=1,
+                         high=10_000),
     "min_seconds": number("the length below which clips are left out", 1.0, low=0),
     "max_seconds": number("the length above which clips are left out", 20.0, above=0, finite=False),
-    "num_workers": whole("the processes that read audio, on each rank", 4, low=0),
+    "num_workers": whole("the processes that read audio, on each rank", 4, low=0, high=1000),
     "sample_rate": whole("the samples of a second", 16000, low=100),
     "resample": flag("whether files of other rates are resampled", default=False),
     "mix_down": flag("whether several channels become their mean", default=False),
 }  # fmt: skip
 
 RUN = {
-    "lr_schedule": anything("what sets the learning rate of each step"),
+    "lr_schedule": anything("what sets the learning rate of each step", null=True),
     "warmup_steps": whole("the steps in which the learning rate rises", 1000, low=0),
     "log_interval": whole("the steps from one log point to the next", 100, low=1),
-    "train_loggers": anything("SpeechBrain's loggers, one or a list", default=()),
+    "train_loggers": several("SpeechBrain's loggers", default=()),
     "keep_checkpoints": whole("the number of checkpoints that are kept", 2, low=1),
     "hang_minutes": number("the minutes without progress after which the run ends, 0 for never", 10,
                            low=0, null=True, default=10),
@@ -127,10 +128,11 @@ OPTIONS = {
     "grad_accumulation_factor": whole("the batches of a step on each rank", 1, low=1),
     "optimizer_step_limit": whole("the steps of the whole run", 1000, low=1, null=True),
     "ckpt_interval_minutes": number("the minutes from one checkpoint to the next, 0 for none", 15,
-                                    low=0),
-    "ckpt_interval_steps": whole("the steps from one checkpoint to the next, 0 for none", 0, low=0),
+                                    low=-1),
+    "ckpt_interval_steps": whole("the steps from one checkpoint to the next, 0 for none", 0,
+                                 low=-1),
     "debug_batches": whole("the batches of an epoch with --debug", 2, low=1),
-    "debug_epochs": whole("the epochs with --debug", 2, low=1),
+    "debug_epochs": whole("the epochs with --debug, 0 for all", 2, low=-1),
     "find_unused_parameters": flag("whether layers may be left out of a step on several ranks"),
     "log_config": text("the file that configures the logs", null=True),
 }  # fmt: skip

@@ -150,9 +150,16 @@ class LongRunBrain(FiniteStepsBrain):
         self.resumed = False
 
     def _fit_valid(self, valid_set, epoch, enable):
-        """SpeechBrain's validation, unless the run was finished before it began."""
-        if not self.finished and valid_set is not None:
+        """SpeechBrain's validation, unless the run was finished before it began.
+
+        Without a validation, the end of the epoch is saved all the same.
+        """
+        if self.finished:
+            return
+        if valid_set is not None:
             super()._fit_valid(Watched(valid_set, self.watch_validation), epoch, enable)
+        elif self.checkpointer is not None:
+            self.save({"epoch": epoch})
 
     def watch_training(self, loader):
         """Batches of an epoch; the watchdog knows what is waited for."""

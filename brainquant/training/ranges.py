@@ -27,10 +27,9 @@ class Key:
         The value where the YAML lacks the key; REQUIRED if it has to be there.
     example : object
         A value that often works, for errors.
-    is_text : bool
-        Whether the value is a path or another text, which the command line takes as typed.
-    is_whole : bool
-        Whether the value becomes an int: ``!ref <steps> / 10`` gives a float.
+    kind : str
+        "whole": the value becomes an int, for ``!ref <steps> / 10`` gives a float. "text", and
+        "texts" for a list of them: the command line takes it as typed. "" for all others.
     """
 
     meaning: str
@@ -39,15 +38,14 @@ class Key:
     null: bool = False
     default: object = REQUIRED
     example: object = None
-    is_text: bool = False
-    is_whole: bool = False
+    kind: str = ""
 
     def read(self, name, value):
         """The value, or a ValueError that names the key, the value, and what is allowed."""
         if value is None and self.null:
             return None
         if value is not None and self.accepts(value):
-            return int(value) if self.is_whole else value
+            return int(value) if self.kind == "whole" else value
         shown = "null" if value is None else repr(value)
         if value in ("yes", "no", "on", "off", "None", "nan"):
             shown += ", which is text in YAML (True, False and null are not)"
@@ -127,7 +125,7 @@ def whole(meaning, example=None, *, low, high=math.inf, **options):
         allowed,
         lambda value: in_range(value) and value == int(value),
         example=example,
-        is_whole=True,
+        kind="whole",
         **options,
     )
 
@@ -158,7 +156,7 @@ def choice(meaning, *values, **options):
 def text(meaning, **options):
     """A key whose value is a path or another text that is not empty."""
     return Key(meaning, "text (in quotes if YAML would read it as something else)", _is_text,
-               is_text=True, **options)  # fmt: skip
+               kind="text", **options)  # fmt: skip
 
 
 def texts(meaning, **options):
@@ -168,7 +166,7 @@ def texts(meaning, **options):
         several = isinstance(value, (list, tuple)) and len(value) > 0
         return _is_text(value) or (several and all(map(_is_text, value)))
 
-    return Key(meaning, "text or a list of texts", accepts, is_text=True, **options)
+    return Key(meaning, "text or a list of texts", accepts, kind="texts", **options)
 
 
 def _is_text(value):
@@ -178,6 +176,11 @@ def _is_text(value):
 def called(meaning, **options):
     """A key whose value is a class or a function, ``!name:`` in YAML."""
     return Key(meaning, "a class or a function (!name:...)", callable, **options)
+
+
+def several(meaning, **options):
+    """A key whose value is a list of objects."""
+    return Key(meaning, "a list", lambda value: isinstance(value, (list, tuple)), **options)
 
 
 def anything(meaning, **options):

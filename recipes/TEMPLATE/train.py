@@ -14,6 +14,7 @@ from brainquant.data.batches import make_loaders
 from brainquant.ranks import join_group, leave_group
 from brainquant.training.errors import RunError, clear_errors
 from brainquant.training.hparams import load_hparams, parse_arguments, run_folder
+from brainquant.training.resolve import write_hparams
 from brainquant.training.run_lock import RunLock
 
 if __name__ == "__main__":
@@ -24,7 +25,8 @@ if __name__ == "__main__":
         folder = run_folder(hparams["output_folder"], run_opts)
         lock = RunLock(folder)
         lock.acquire()
-        sb.create_experiment_directory(folder, hparams_file, overrides)
+        write_hparams(folder, hparams_file, overrides)
+        sb.create_experiment_directory(folder)
         if hparams["prepare"]:
             run_on_main(hparams["prepare"])
         brain = hparams["brain_class"](

@@ -50,7 +50,10 @@ def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
         (["--max_grad", "3"], "unknown key 'max_grad'"),
         (["--lr", "1", "--lr", "2"], "--lr is there twice"),
         (["--quantiser", "!new:torch.nn.Linear {in_features: 2}"], "would keep the class"),
-        (["--optimizer_step_limit", "many"], "must be a number of steps, got 'many'"),
+        (
+            ["--optimizer_step_limit", "many"],
+            "optimizer_step_limit must be a whole number from 1 up, or null, got 'many'",
+        ),
         (["--transformer", "{d_modle: 4}"], "transformer.*d_modle|d_modle.*transformer"),
         (["--make_quantiser", "{cb_dim: 0}"], "cb_dim must be a positive integer, got 0"),
         (["--make_quantiser", "{cb_size: 4}"], "cb_size"),
@@ -87,3 +90,29 @@ def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
 def test_a_missing_yaml_file_is_named():
     with pytest.raises(ValueError, match="there is no file nowhere.yaml"):
         parse_arguments(["nowhere.yaml"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--transformer", "{nhead: 5}"], "transformer: .*TransformerASR refuses its arguments"),
+        (["--dropout", "1.5"], "dropout must be a number from 0 up and below 1, got 1.5"),
+        (["--front_end", "{dropout: 1.5}"], "front_end: .* refuses .*between 0 and 1"),
+        (["--d_model", "2.5"], "d_model must be a whole number from 1 up, got 2.5"),
+        (["--seed", "-1"], "seed must be a whole number from 0 to 4294967295, got -1"),
+        (["--resample", "yes"], "resample must be True or False, got 'yes', which is text"),
+        (["--valid_csv", "null"], "evaluate: chooses a layer on valid_csv, which is null"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_is_named_with_its_key(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path, *arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_new_key_with_a_default_breaks_no_old_yaml(tmp_path):
+    yaml = renamed(tmp_path, "max_bad_audio", "__gone")
+    assert load_hparams(yaml, {"output_folder": str(tmp_path)})["max_bad_audio"] == 0.001
+    overrides = parse_arguments([str(yaml), "--max_bad_audio", "0.5", "--num_layers", "1"])[2]
+    overrides["output_folder"] = str(tmp_path)
+    assert load_hparams(yaml, overrides)["max_bad_audio"] == 0.5
