@@ -58,6 +58,20 @@ class PretrainBrain(WatchedBrain):
                 f"YAML, as in mask_length: 10, or max_seconds: higher"
             )
 
+    @torch.no_grad()
+    def check_modules(self, head):
+        """Raises a ValueError where modules do not fit together: silence goes through them."""
+        samples = max(self.hparams.sample_rate // 2, self.min_samples)
+        wavs_BL = torch.zeros(1, samples, device=self.device)
+        self.modules.eval()
+        try:
+            self.raw(head)(self.encode(wavs_BL, torch.tensor([samples])))
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"features, encoder and {head} do not fit together: {' '.join(str(error).split())}"
+                f"; correct the sizes of the modules in your YAML"
+            ) from error
+
     def generators(self, stage):
         """What draws a batch's masks, on the host, and its noise or negatives, on the device.
 

@@ -55,7 +55,13 @@ class BestRQBrain(PretrainBrain):
             )
         self.check_span()
         wavs_BL = torch.zeros(1, self.hparams.sample_rate // 2, device=self.device)
-        feats_BTF = self.hparams.compute_features(wavs_BL)
+        try:
+            feats_BTF = self.hparams.compute_features(wavs_BL)
+        except RuntimeError as error:
+            raise ValueError(
+                f"compute_features: {' '.join(str(error).split())}; correct its numbers in your "
+                f"YAML"
+            ) from error
         feats_BTF = pad_to_stacks(
             feats_BTF, torch.tensor([feats_BTF.shape[1]]).to(wavs_BL.device), stack
         )
@@ -82,6 +88,7 @@ class BestRQBrain(PretrainBrain):
                 f"{self.quantiser.num_codebooks} x {self.quantiser.codebook_size} codes; set "
                 f"n_neurons: !ref <quantiser.num_scores> of the head in your YAML"
             )
+        self.check_modules("head")
 
     def features(self, wavs_BL, lengths_B):
         """Normalised features in whole stacks, zero after each utterance, and their lengths."""

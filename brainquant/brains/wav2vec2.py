@@ -67,6 +67,7 @@ class Wav2Vec2Brain(PretrainBrain):
                 f"quantiser and target_proj do not fit: vq_dim is {self.quantiser.vq_dim}, "
                 f"in_features of target_proj {size}; set in_features: to vq_dim in your YAML"
             )
+        self.check_modules("context_proj")
 
     def quantiser_inputs(self, wavs_BL, lengths_B):
         """What the quantiser sees, (batch, frames, channels), and the frames of each."""
