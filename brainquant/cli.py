@@ -1,6 +1,7 @@
 """Fits what a quantiser is made from, probes what a run has learnt, packs a corpus into shards."""
 
 import argparse
+import math
 import os
 
 from safetensors.torch import save_file
@@ -89,7 +90,7 @@ def make_parser():
     >>> arguments.layer, arguments.clusters, overrides
     (6, 500, ['--data_folder', 'x'])
     """
-    parser = argparse.ArgumentParser("brainquant", description=__doc__)
+    parser = argparse.ArgumentParser("brainquant", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="command", required=True)
 
     def command(run, name, text, **more):
@@ -103,6 +104,19 @@ def make_parser():
     _add_probe(command)
     _add_shards(command)
     return parser
+
+
+def positive(text):
+    """A finite number above 0, for argparse.
+
+    Example
+    -------
+    >>> positive("2.5")
+    2.5
+    """
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError(f"{text} is not above 0")
+    return number
 
 
 def _add_kmeans(command):
@@ -161,7 +175,9 @@ def _add_probe(command):
         help="phone alignments, <ID>.tsv at any depth; then the codes are measured too",
     )
     option("--data_folder", metavar="F", help="what $data_root stands for (the run's data_folder)")
-    option("--train_minutes", metavar="X", type=float, help="speech to fit on at most (all of it)")
+    option(
+        "--train_minutes", metavar="X", type=positive, help="speech to fit on at most (all of it)"
+    )
     option(
         "--seeds",
         dest="num_seeds",
@@ -195,7 +211,7 @@ def _add_shards(command):
     option("manifest", metavar="MANIFEST", help="CSV or JSON file")
     option("--data_folder", metavar="F", required=True, help="what $data_root in it stands for")
     option("--output", metavar="FOLDER", required=True, help="where the shards are written")
-    option("--shard_megabytes", metavar="X", type=float, default=1000, help="size (%(default)s)")
+    option("--shard_megabytes", metavar="X", type=positive, default=1000, help="size (%(default)s)")
     option("--num_workers", metavar="N", type=int, default=1, help="processes (%(default)s)")
 
 

@@ -3,6 +3,7 @@
 Shape suffixes: B batch, L samples, T frames, F features, S stacks of frames, C channels.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -124,6 +125,11 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
 
     def __init__(self, gradient_scale=0.1, **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(gradient_scale, (int, float)) or not 0 <= gradient_scale < math.inf:
+            raise ValueError(
+                f"gradient_scale must be a number from 0 up, got {gradient_scale!r}; set "
+                f"gradient_scale: of the extractor in your YAML, as in gradient_scale: 0.1"
+            )
         self.gradient_scale = gradient_scale
 
     def forward(self, wavs_BL, lengths_B):

@@ -41,10 +41,10 @@ def read_yaml(hparams_file):
     with open(hparams_file, encoding="utf-8") as file:
         try:
             document = ruamel.yaml.YAML().load(file)
-        except YAMLError as error:
+        except (YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             line = f"line {mark.line + 1}: " if mark else ""
-            reason = " ".join((getattr(error, "problem", None) or str(error)).split())
+            reason = _one_line(getattr(error, "problem", None) or error)
             raise ValueError(
                 f"{hparams_file} is no YAML: {line}{reason}; put a text with special characters "
                 f"into quotes, and write each key once"
@@ -97,7 +97,10 @@ def resolve(hparams_file, overrides=None):
 
     overrides = _map_texts(copy.deepcopy(overrides or {}), stand_in)
     with open(hparams_file, encoding="utf-8") as file:
-        resolved = resolve_references(file, overrides)
+        try:
+            resolved = resolve_references(file, overrides)
+        except (*WRONG_ARGUMENT, YAMLError) as error:  # of what refers, includes or overrides
+            raise ValueError(f"{hparams_file}: {_one_line(*(error.args or [error]))}") from error
     name = re.compile(f"text_{mark}_[0-9]+_")
     tree = ruamel.yaml.YAML().load(resolved)
     tree = _map_texts(tree, lambda value: name.sub(lambda found: texts[found[0]], value))
@@ -132,6 +135,10 @@ def write_hparams(folder, hparams_file, overrides):
             file.write(header + text)
 
     on_main_process(write)
+
+
+def _one_line(*parts):
+    return " ".join(" ".join(map(str, parts)).split())
 
 
 def _map_texts(node, function):
@@ -174,7 +181,7 @@ class ConstructionError(ValueError):
 
     def __init__(self, tag, line, error):
         self.line = line
-        reason = " ".join(" ".join(map(str, error.args)).split())
+        reason = _one_line(*error.args)
         known = isinstance(error, ValueError) and tag.split(":")[1].startswith("brainquant")
         super().__init__(
             reason if known else f"{tag.split(':')[1]} refuses its arguments: {reason}"
@@ -212,3 +219,5 @@ def build(text, hparams_file):
         above = text.splitlines()[error.line :: -1]
         key = next(match[0] for line in above if (match := re.match(r"\w+", line)))
         raise ValueError(f"{hparams_file}: {key}: {error}") from error
+    except YAMLError as error:  # of a tag that nothing knows
+        raise ValueError(f"{hparams_file}: {_one_line(error)}") from error

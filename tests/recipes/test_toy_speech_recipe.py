@@ -1,9 +1,18 @@
 """The ToySpeech recipes, run as a user runs them."""
 
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+from brainquant.brains.trained import load_trained
+
+ROOT = Path(__file__).resolve().parents[2]
 
 KEYS = set(
     "step epoch stage span loss accuracy code_perplexity code_perplexity_sum perplexity_cap "
@@ -13,6 +22,10 @@ MORE_KEYS = {
     "best_rq": {"unigram_loss"},
     "wav2vec2": {"chance_loss", "chance_accuracy", "prob_perplexity", "temp"},
 }
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
@@ -98,7 +111,41 @@ def test_a_quantiser_is_swapped_from_the_command_line(run_recipe, read_metrics):
     assert len(read_metrics("run/debug")[0]["code_perplexity"]) == 2
 
 
-def test_wrong_input_ends_with_one_line(run_recipe):
-    done = run_recipe("best_rq", "--learning_rate", 0.1, check=False)
-    assert done.returncode == 1
-    assert "unknown key 'learning_rate'" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--learning_rate", "0.1"], "unknown key 'learning_rate'"),
+        slow(["--mask_length", "3"], "mask_length is 3 frames"),
+        slow(["--mask_ratio", "1e-12"], "no target was seen in training"),
+        slow(["--max_grad_norm", "abc"], "max_grad_norm"),
+        slow(["--transformer", "{nhead: 5}"], "transformer: "),
+        slow(["--data_folder", "/nowhere/talks #1"], "/nowhere/talks #1/train.csv"),
+    ],
+)
+def test_wrong_input_ends_with_one_line(run_recipe, arguments, message):
+    done = run_recipe("best_rq", *arguments, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert message in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_own_speech_of_an_odd_path_trains_and_is_opened_again(corpus, tmp_path):
+    source = tmp_path / "talks #1: x<y> 100%"
+    shutil.copytree(corpus, source)
+    recipe = ROOT / "recipes/OwnSpeech"
+    options = [
+        "--source",
+        source.name,
+        "--output_folder",
+        "2024 #2",
+        "--debug",
+        "--num_layers",
+        "1",
+    ]
+    command = [sys.executable, recipe / "train.py", recipe / "hparams/best_rq.yaml", *options,
+               "--d_model", "16", "--batch_seconds", "8", "--num_workers", "0"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    brain = load_trained(str(tmp_path / "2024 #2" / "debug"))
+    assert brain.hparams.source == source.name and brain.optimizer_step > 0

@@ -58,6 +58,10 @@ MANIFESTS = "--train a.csv --valid b.csv --test c.csv"
         (f"probe run {MANIFESTS}", "--label --alignments is required"),
         (f"probe run {MANIFESTS} --label x --alignments y", "not allowed with"),
         ("shards m.csv --output x", "--data_folder"),
+        ("shards m.csv --output x --data_f y", "--data_folder"),
+        ("shards m.csv --output x --data_folder y --shard_megabytes nan", "positive value: 'nan'"),
+        (f"probe run {MANIFESTS} --label x --train_minutes nan", "positive value: 'nan'"),
+        (f"probe run {MANIFESTS} --label x --dev cpu", "unknown arguments: --dev cpu"),
     ],
 )
 def test_options_that_a_command_does_not_have_end_with_its_usage(line, message, capsys):

@@ -176,3 +176,9 @@ def test_a_clip_that_is_shorter_than_a_frame_adds_no_penalty(extractor):
     _, penalty = extractor(*batched(wavs))
     _, alone = extractor(wavs[0][None], torch.tensor([900]))
     assert penalty.item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [-1, float("nan"), "abc", None])
+def test_a_gradient_scale_that_climbs_or_is_no_number_is_refused(scale):
+    with pytest.raises(ValueError, match=f"gradient_scale must be .* got {scale!r}; set"):
+        Wav2Vec2Extractor(gradient_scale=scale, out_channels=[8] * 7)

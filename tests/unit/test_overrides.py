@@ -6,7 +6,7 @@ from hyperpyyaml import load_hyperpyyaml
 
 from brainquant.cli import main
 from brainquant.training.hparams import parse_arguments
-from brainquant.training.resolve import resolve, write_hparams
+from brainquant.training.resolve import build, resolve, write_hparams
 
 YAML = """\
 seed: 1
@@ -136,3 +136,28 @@ def test_commands_take_a_path_as_typed_too(tmp_path):
                   "--output_folder", str(tmp_path / "a: b"), "--num_layers", "1",
                   "--d_model", "16"])  # fmt: skip
         assert typed in error.value.code and "\n" not in error.value.code
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("mine: [1", "recipe.yaml is no YAML: line "),
+        ("seed: 2", "recipe.yaml is no YAML: line .*duplicate key"),
+        ("x: !ref <nowhere>", "recipe.yaml: The reference .nowhere. is not valid"),
+        ("x: !ref <seed> / 0", "recipe.yaml: division by zero"),
+        ("x: !foo 3", "recipe.yaml: could not determine a constructor for the tag.*!foo"),
+        ("lr: !new:torch.nn.Linear", "recipe.yaml: lr: torch.nn.Linear refuses its arguments: "),
+    ],
+)
+def test_a_yaml_that_cannot_be_read_is_one_line(tmp_path, line, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"seed: 1\nprecision: fp32\n{line}\n", "utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        build(resolve(path), path)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_of_another_form_are_one_line(recipe):
+    with pytest.raises(ValueError, match="recipe.yaml: The structure of the overrides") as error:
+        resolve(recipe, read(recipe, "--seed", "{a: 1}", "--source=x"))
+    assert "\n" not in str(error.value)
