@@ -59,17 +59,15 @@ class PretrainBrain(WatchedBrain):
             )
 
     @torch.no_grad()
-    def check_modules(self, head):
-        """Raises a ValueError where modules do not fit together: silence goes through them."""
-        samples = max(self.hparams.sample_rate // 2, self.min_samples)
-        wavs_BL = torch.zeros(1, samples, device=self.device)
+    def try_modules(self, names, function, *inputs):
+        """What modules give of some inputs; a ValueError that names them where sizes do not fit."""
         self.modules.eval()
         try:
-            self.raw(head)(self.encode(wavs_BL, torch.tensor([samples])))
+            return function(*inputs)
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError) as error:
             raise ValueError(
-                f"features, encoder and {head} do not fit together: {' '.join(str(error).split())}"
-                f"; correct the sizes of the modules in your YAML"
+                f"{names}: the sizes do not fit ({' '.join(str(error).split())}); correct them in "
+                f"your YAML"
             ) from error
 
     def generators(self, stage):

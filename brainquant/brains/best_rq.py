@@ -55,13 +55,7 @@ class BestRQBrain(PretrainBrain):
             )
         self.check_span()
         wavs_BL = torch.zeros(1, self.hparams.sample_rate // 2, device=self.device)
-        try:
-            feats_BTF = self.hparams.compute_features(wavs_BL)
-        except RuntimeError as error:
-            raise ValueError(
-                f"compute_features: {' '.join(str(error).split())}; correct its numbers in your "
-                f"YAML"
-            ) from error
+        feats_BTF = self.try_modules("compute_features", self.hparams.compute_features, wavs_BL)
         feats_BTF = pad_to_stacks(
             feats_BTF, torch.tensor([feats_BTF.shape[1]]).to(wavs_BL.device), stack
         )
@@ -72,9 +66,7 @@ class BestRQBrain(PretrainBrain):
                 f"{size * stack}, but the quantiser's input_dim is {self.quantiser.input_dim}; "
                 f"set input_dim: to n_mels * stack in your YAML"
             )
-        self.modules.eval()
-        with torch.no_grad():
-            steps = self.modules.front_end(feats_BTF).shape[1]
+        steps = self.try_modules("front_end", self.modules.front_end, feats_BTF).shape[1]
         if steps * stack != feats_BTF.shape[1]:
             raise ValueError(
                 f"front_end and stack do not fit: of {feats_BTF.shape[1]} frames the front_end "
@@ -88,7 +80,11 @@ class BestRQBrain(PretrainBrain):
                 f"{self.quantiser.num_codebooks} x {self.quantiser.codebook_size} codes; set "
                 f"n_neurons: !ref <quantiser.num_scores> of the head in your YAML"
             )
-        self.check_modules("head")
+        frames_B = torch.tensor([feats_BTF.shape[1]])
+        encoded_BSD = self.try_modules(
+            "front_end and encoder", self.encode_features, feats_BTF, frames_B
+        )
+        self.try_modules("encoder and head", self.raw("head"), encoded_BSD)
 
     def features(self, wavs_BL, lengths_B):
         """Normalised features in whole stacks, zero after each utterance, and their lengths."""

@@ -67,7 +67,12 @@ class Wav2Vec2Brain(PretrainBrain):
                 f"quantiser and target_proj do not fit: vq_dim is {self.quantiser.vq_dim}, "
                 f"in_features of target_proj {size}; set in_features: to vq_dim in your YAML"
             )
-        self.check_modules("context_proj")
+        samples = max(self.hparams.sample_rate // 2, self.min_samples)
+        wavs_BL = torch.zeros(1, samples, device=self.device)
+        encoded_BTD = self.try_modules(
+            "extractor and encoder", self.encode, wavs_BL, torch.tensor([samples])
+        )
+        self.try_modules("encoder and context_proj", self.raw("context_proj"), encoded_BTD)
 
     def quantiser_inputs(self, wavs_BL, lengths_B):
         """What the quantiser sees, (batch, frames, channels), and the frames of each."""

@@ -19,9 +19,17 @@ SHORT = {"optimizer_step_limit": 1000, "log_interval": 2, "number_of_epochs": 1}
         ("wav2vec2", {"mask_length": 5000}, "mask_length is 5000 frames.*max_seconds is 12: set"),
         ("wav2vec2", {"num_negatives": 0}, "num_negatives must be a whole number from 1 up, got 0"),
         ("wav2vec2", {"num_negatives": 2.5}, "num_negatives must be a whole number .*got 2.5"),
-        ("best_rq", {"transformer": {"input_size": 7}}, "encoder and head do not fit together"),
+        (
+            "best_rq",
+            {"transformer": {"input_size": 7}},
+            "front_end and encoder: the sizes do not fit",
+        ),
         ("best_rq", {"compute_features": {"n_fft": 0}}, "^compute_features: "),
-        ("wav2vec2", {"context_proj": {"in_features": 7}}, "and context_proj do not fit together"),
+        (
+            "wav2vec2",
+            {"context_proj": {"in_features": 7}},
+            "encoder and context_proj: the sizes do not",
+        ),
         ("wav2vec2", {"logit_temp": 0}, "logit_temp must be a number above 0, got 0"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_quantiser_is_swapped_from_the_command_line(run_recipe, read_metrics):
         slow(["--mask_ratio", "1e-12"], "no target was seen in training"),
         slow(["--max_grad_norm", "abc"], "max_grad_norm"),
         slow(["--transformer", "{nhead: 5}"], "transformer: "),
-        slow(["--data_folder", "/nowhere/talks #1"], "/nowhere/talks #1/train.csv"),
+        slow(["--train_csv", "/nowhere/talks #1"], "/nowhere/talks #1"),
     ],
 )
 def test_wrong_input_ends_with_one_line(run_recipe, arguments, message):
@@ -133,19 +133,12 @@ def test_own_speech_of_an_odd_path_trains_and_is_opened_again(corpus, tmp_path):
     source = tmp_path / "talks #1: x<y> 100%"
     shutil.copytree(corpus, source)
     recipe = ROOT / "recipes/OwnSpeech"
-    options = [
-        "--source",
-        source.name,
-        "--output_folder",
-        "2024 #2",
-        "--debug",
-        "--num_layers",
-        "1",
-    ]
+    options = ["--source", source.name, "--output_folder", "2024 #2"]
+    options += "--debug --debug_persistently --num_layers 1".split()
     command = [sys.executable, recipe / "train.py", recipe / "hparams/best_rq.yaml", *options,
                "--d_model", "16", "--batch_seconds", "8", "--num_workers", "0"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    brain = load_trained(str(tmp_path / "2024 #2" / "debug"))
+    brain = load_trained(str(tmp_path / "2024 #2"))
     assert brain.hparams.source == source.name and brain.optimizer_step > 0
