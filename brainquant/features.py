@@ -13,6 +13,8 @@ from torch.nn import Dropout
 from .functional.convolution import convolution, norm_gelu_convolution
 from .masking import lengths_to_mask
 
+STACKS_PROBED = 64  # a step of a front end reads fewer ahead
+
 
 def pad_to_stacks(feats_BTF, lengths_B, stack):
     """Zeros for whatever is not speech, and zeros on the right up to whole stacks.
@@ -63,6 +65,54 @@ def relative_lengths(lengths_B, num_frames):
 def stack_frames(feats_BTF, stack):
     """Neighbouring frames side by side, shape (batch, frames / stack, features * stack)."""
     return feats_BTF.unflatten(1, (-1, stack)).flatten(2)
+
+
+def stacks_ahead(front_end, num_features, stack):
+    """How far ahead of its own stack a step of a front end reads, in stacks.
+
+    With so many stacks of zeros after the longest clip, the last step of each clip reads the same
+    in any batch. (Without them, the convolutions of SpeechBrain 1.1.2 mirror the last frames of the
+    longest clip, and read what the first layers make of zeros after the others.)
+
+    Arguments
+    ---------
+    front_end : torch.nn.Module
+        Takes one step per stack, such as SpeechBrain's ``ConvolutionFrontEnd``. In evaluation mode.
+    num_features : int
+        Features of a frame.
+    stack : int
+        Frames of one stack.
+
+    Returns
+    -------
+    num_stacks : int
+
+    Raises
+    ------
+    ValueError
+        Where the steps read all frames.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
+    >>> sizes = {"input_shape": (1, 8, 20), "num_blocks": 1, "out_channels": [2], "strides": [4]}
+    >>> stacks_ahead(ConvolutionFrontEnd(**sizes, num_layers_per_block=1).eval(), 20, 4)
+    0
+    >>> stacks_ahead(ConvolutionFrontEnd(**sizes, num_layers_per_block=5).eval(), 20, 4)
+    1
+    """
+    parameter = next(front_end.parameters(), torch.empty(0))
+    feats_BTF = parameter.new_zeros(1, 2 * STACKS_PROBED * stack, num_features)
+    feats_BTF[:, STACKS_PROBED * stack :] = float("nan")  # makes NaN of all that it reaches
+    with torch.no_grad():
+        steps_S = front_end(feats_BTF).flatten(2).isfinite().all(-1)[0]
+    if not steps_S.any():
+        raise ValueError(
+            f"front_end: its steps read {STACKS_PROBED} stacks ahead or more, so that what it "
+            f"gives for a clip depends on the clips beside it; set front_end: to one whose steps "
+            f"read a few frames, such as SpeechBrain's ConvolutionFrontEnd"
+        )
+    return STACKS_PROBED - int(steps_S.sum())
 
 
 def normalise_utterances(x_BLX, lengths_B, eps=1e-5):

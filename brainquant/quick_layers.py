@@ -1,14 +1,15 @@
-"""Layers of SpeechBrain's encoders, and torch's dropout, with a forward that is quicker to train.
+"""Layers of SpeechBrain's encoders, and torch's dropout, that are quicker to train or mended.
 
-Shape suffixes: B batch, T frames, C channels.
+Shape suffixes: B batch, T frames, C channels, N chunks, W frames of a chunk and of its context.
 """
 
 import torch
 import torch.nn.functional as F
+from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncoderLayer
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
 
-from .functional.convolution import convolution
+from .functional.convolution import convolution, reflect_after
 from .functional.dropout import dropout
 
 
@@ -23,30 +24,65 @@ class QuickDropout(torch.nn.Dropout):
 
 
 class QuickConvolutionModule(ConvolutionModule):
-    """SpeechBrain's convolutions of a conformer layer, without their transposing.
+    """SpeechBrain's convolutions of a conformer layer, without padding in them or transposing.
 
-    SpeechBrain 1.1.2 runs them on (batch, channels, frames): there torch 2.11 takes some 20 times
+    SpeechBrain 1.1.2 masks the output only. The depthwise convolution reads what the layers below
+    have made of the padding, so that the last frames of a clip depend on the clips beside it. Here
+    it reads zeros after the end of each clip, as it does where a clip is alone.
+
+    SpeechBrain also runs it on (batch, channels, frames): there torch 2.11 takes some 20 times
     as long for a depthwise convolution on a CPU as for a channels-last image, which frames are as
-    they come. Outputs are the same but for rounding, and so is the ``state_dict``.
+    they come. For a clip that is alone the outputs are SpeechBrain's but for rounding; the
+    ``state_dict`` is the same.
     """
 
     def forward(self, x, mask=None, dynchunktrain_config=None):
-        """Convolves frames, shape (batch, frames, dim); zeros where the mask is True."""
-        if self.causal or dynchunktrain_config is not None:
-            return super().forward(x, mask, dynchunktrain_config)
-        pointwise, depthwise = self.bottleneck[0], self.conv
+        """Convolves frames.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames, shape (batch, frames, dim).
+        mask : torch.Tensor or None
+            BoolTensor of shape (batch, frames, 1), True in the padding.
+        dynchunktrain_config : DynChunkTrainConfig or None
+            Chunks: no frame sees what comes after the end of its own.
+
+        Returns
+        -------
+        y : torch.Tensor
+            As ``x``, zeros in the padding.
+        """
+        pointwise = self.bottleneck[0]
         x_BTC = F.linear(self.layer_norm(x), pointwise.weight[..., 0], pointwise.bias)
         x_BTC = F.glu(x_BTC)
-        if x_BTC.device.type == "cpu" and x_BTC.dtype == torch.float32:
-            # (In bfloat16, 16 channels or fewer never come to an end: torch 2.11 with AVX-512.)
-            padding, dilation = depthwise.padding[0], depthwise.dilation[0]
-            x_BTC = convolution(
-                x_BTC, depthwise.weight, 1, depthwise.bias, padding, dilation, depthwise.groups
-            )
-        else:
-            x_BTC = depthwise(x_BTC.mT).mT
+        if mask is not None:
+            x_BTC = x_BTC.masked_fill_(mask, 0.0)
+        if dynchunktrain_config is not None:
+            x_BTC = self.convolve_chunks(x_BTC, dynchunktrain_config.chunk_size)
+        else:  # a causal convolution reads padding on the left only
+            x_BTC = self.convolve(x_BTC, self.padding)[:, : x_BTC.shape[1]]
         y_BTC = self.after_conv(x_BTC)
         return y_BTC if mask is None else y_BTC.masked_fill_(mask, 0.0)
+
+    def convolve(self, x_BTC, padding):
+        """The depthwise convolution, with zeros on both sides."""
+        conv = self.conv
+        if x_BTC.device.type == "cpu" and x_BTC.dtype == torch.float32:
+            # (In bfloat16, 16 channels or fewer never come to an end: torch 2.11 with AVX-512.)
+            return convolution(
+                x_BTC, conv.weight, 1, conv.bias, padding, conv.dilation[0], conv.groups
+            )
+        y_BCT = F.conv1d(x_BTC.mT, conv.weight, conv.bias, 1, padding, conv.dilation, conv.groups)
+        return y_BCT.mT
+
+    def convolve_chunks(self, x_BTC, chunk_size):
+        """The same for each chunk and the frames on its left, with zeros on its right."""
+        batch, frames, _ = x_BTC.shape
+        x_BTC = F.pad(x_BTC, (0, 0, self.padding, -frames % chunk_size))
+        x_BNCW = x_BTC.unfold(1, chunk_size + self.padding, chunk_size)
+        x_BWC = F.pad(x_BNCW.flatten(0, 1), (0, self.padding)).mT
+        return self.convolve(x_BWC, 0).unflatten(0, (batch, -1)).flatten(1, 2)[:, :frames]
 
 
 class QuickRelPosMHAXL(RelPosMHAXL):
@@ -71,17 +107,49 @@ class QuickMultiheadAttention(MultiheadAttention):
 
     torch has to compute them in a slower way than ``scaled_dot_product_attention``, which holds no
     (frames, frames); SpeechBrain 1.1.2 asks for them in every layer, and drops them.
+
+    With both masks they are None in evaluation, too: a chunk after the end of a clip is all
+    padding, and torch makes NaN of the weights of a frame that attends to none.
     """
 
-    def forward(self, *args, return_attn_weights=True, **kwargs):
+    def forward(
+        self, *args, attn_mask=None, key_padding_mask=None, return_attn_weights=True, **kwargs
+    ):
         """Outputs and weights, or None."""
-        if not (self.training and return_attn_weights):
+        kwargs |= {"attn_mask": attn_mask, "key_padding_mask": key_padding_mask}
+        both_masks = attn_mask is not None and key_padding_mask is not None
+        if not (return_attn_weights and (self.training or both_masks)):
             return super().forward(*args, return_attn_weights=return_attn_weights, **kwargs)
         return super().forward(*args, return_attn_weights=False, **kwargs), None
 
 
+class QuickBranchformerEncoderLayer(BranchformerEncoderLayer):
+    """SpeechBrain's layer of a branchformer, without padding in its convolution.
+
+    SpeechBrain 1.1.2 does not mask the convolution. It reads what the layers below have made of
+    the padding or, where a clip is alone, the mirror image of its last frames. Here it always
+    reads the mirror image.
+    """
+
+    def forward(self, x, src_mask=None, src_key_padding_mask=None, pos_embs=None):
+        """Frames, shape (batch, frames, dim), and attention weights."""
+        to_attend_BTC, to_convolve_BTC = self.norm_mhsa(x), self.norm_conv(x)
+        attended_BTC, weights = self.mha_layer(
+            to_attend_BTC, to_attend_BTC, to_attend_BTC, attn_mask=src_mask,
+            key_padding_mask=src_key_padding_mask, pos_embs=pos_embs,
+        )  # fmt: skip
+        if src_key_padding_mask is not None:
+            reach = self.convolution_branch.csgu.conv.kernel_size // 2
+            lengths_B = (~src_key_padding_mask).sum(1)
+            to_convolve_BTC = reflect_after(to_convolve_BTC, lengths_B, reach)
+        convolved_BTC = self.convolution_branch(to_convolve_BTC)[:, : x.shape[1]]
+        branches = [self.dropout(attended_BTC), self.dropout(convolved_BTC)]
+        return x + self.dropout(self.merge_proj(torch.cat(branches, dim=-1))), weights
+
+
 QUICK = {
     torch.nn.Dropout: QuickDropout,
+    BranchformerEncoderLayer: QuickBranchformerEncoderLayer,
     ConvolutionModule: QuickConvolutionModule,
     MultiheadAttention: QuickMultiheadAttention,
     RelPosMHAXL: QuickRelPosMHAXL,
@@ -89,7 +157,10 @@ QUICK = {
 
 
 def quicken(module):
-    """Gives the parts of a module that are slow to train the forward of their ``Quick`` twins.
+    """Gives the parts of a module the forward of their ``Quick`` twins.
+
+    These are quicker to train, and what they give for a clip does not depend on the clips beside
+    it. Parameters, ``state_dict`` and arguments stay those of SpeechBrain.
 
     Example
     -------

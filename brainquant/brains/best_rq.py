@@ -6,8 +6,9 @@ all utterances, G codebooks, V codes.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from ..features import pad_to_stacks, relative_lengths, stack_frames
+from ..features import pad_to_stacks, relative_lengths, stack_frames, stacks_ahead
 from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
 from ..masking import lengths_to_mask, places, stack_mask
@@ -73,6 +74,7 @@ class BestRQBrain(PretrainBrain):
                 f"makes {steps} steps, the targets are {feats_BTF.shape[1] // stack} stacks of "
                 f"{stack}; set stack: to the product of the front_end's strides"
             )
+        self.stacks_ahead = stacks_ahead(self.modules.front_end, size, stack)
         scores = self.quantiser.num_scores
         if (outputs := self.raw("head").w.out_features) != scores:
             raise ValueError(
@@ -102,8 +104,11 @@ class BestRQBrain(PretrainBrain):
 
     def encode_features(self, feats_BTF, frames_B):
         """The encoder's outputs, one per stack, shape (batch, stacks, dim)."""
-        hidden_BSD = self.modules.front_end(feats_BTF).flatten(2)
-        steps_B = (frames_B + self.hparams.stack - 1) // self.hparams.stack
+        stack, num_frames = self.hparams.stack, feats_BTF.shape[1]
+        if self.stacks_ahead:
+            feats_BTF = F.pad(feats_BTF, (0, 0, 0, self.stacks_ahead * stack))
+        hidden_BSD = self.modules.front_end(feats_BTF).flatten(2)[:, : num_frames // stack]
+        steps_B = (frames_B + stack - 1) // stack
         return self.modules.encoder(
             hidden_BSD, to_device(steps_B / hidden_BSD.shape[1], hidden_BSD.device)
         )

@@ -8,6 +8,8 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import Checkpointer
 
+from ..features import stacks_ahead
+from ..quick_layers import quicken
 from .best_rq import BestRQBrain
 
 
@@ -21,7 +23,8 @@ def is_stock(hparams_file):
 class StockBestRQ:
     """The encoder of a run of SpeechBrain's BEST-RQ recipe, under the names of ``BestRQBrain``.
 
-    It computes what its ``train.py`` does for unmasked audio, but pads on the right.
+    It computes what its ``train.py`` does for unmasked audio, but pads on the right, and what it
+    gives for a clip does not depend on the clips beside it.
 
     Arguments
     ---------
@@ -50,6 +53,11 @@ class StockBestRQ:
             "front_end": hparams["modules"]["CNN"],
             "encoder": hparams["modules"]["wrapper"],
         })  # fmt: skip
+        quicken(self.modules.eval())
+        feats_BTF = self.hparams.compute_features(torch.zeros(1, self.hparams.sample_rate))
+        self.stacks_ahead = stacks_ahead(
+            self.modules["front_end"], feats_BTF.shape[2], self.hparams.stack
+        )
 
     def load(self, checkpoints_dir):
         """Takes the weights of the last whole checkpoint.

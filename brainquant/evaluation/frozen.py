@@ -14,6 +14,7 @@ from speechbrain.utils import seed_everything
 
 from ..brains.logged import has_parameters
 from ..brains.trained import without_seeding
+from ..quick_layers import quicken
 from ..training.hparams import load_hparams
 
 HOP = 0.01  # seconds from one log-mel frame to the next
@@ -97,6 +98,7 @@ def untrained(brain, hparams_file, overrides, seed):
     seed_everything(seed)
     hparams = load_hparams(hparams_file, {**overrides, **changes}, refuse_unused=False)
     fresh = torch.nn.ModuleDict(hparams["modules"]).to(brain.device)
+    quicken(fresh)
     without_training = copy.copy(brain)
     without_training.modules = torch.nn.ModuleDict({
         name: module if has_parameters(module) else brain.modules[name]

@@ -187,6 +187,36 @@ def chunks(output_shape, taps, stride):
             yield utterance, slice(start, stop), slice(start * stride, (stop - 1) * stride + taps)
 
 
+def reflect_after(x_BTC, lengths_B, reach):
+    """The frames of each utterance and their mirror image, in the place of padding.
+
+    Arguments
+    ---------
+    x_BTC : torch.Tensor
+        Frames, shape (batch, frames, channels).
+    lengths_B : torch.Tensor
+        Valid frames of each utterance.
+    reach : int
+        Frames that are added after the longest.
+
+    Returns
+    -------
+    x_BTC : torch.Tensor
+        Shape (batch, frames + reach, channels).
+
+    Example
+    -------
+    >>> x = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 9.0]])[..., None]
+    >>> reflect_after(x, torch.tensor([3, 2]), 1)[..., 0]
+    tensor([[1., 2., 3., 2.],
+            [1., 2., 1., 1.]])
+    """
+    last_B1 = lengths_B[:, None] - 1
+    places_T = torch.arange(x_BTC.shape[1] + reach, device=x_BTC.device)
+    places_BT = (last_B1 - (last_B1 - places_T).abs()).clamp(min=0)
+    return x_BTC.take_along_dim(places_BT[..., None], dim=1)
+
+
 def as_image(x_BTC):
     """The same memory as a channels-last image, shape (batch, channels, 1, frames)."""
     return x_BTC[:, None].permute(0, 3, 1, 2)

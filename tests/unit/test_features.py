@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
 from speechbrain.processing.features import InputNormalization, make_padding_mask
 
@@ -17,6 +18,7 @@ from brainquant.features import (
     pad_to_stacks,
     relative_lengths,
     stack_frames,
+    stacks_ahead,
 )
 
 SMALL = {"out_channels": [6] * 3, "kernel_sizes": [5, 3, 3], "strides": [4, 2, 2]}
@@ -182,3 +184,29 @@ def test_a_clip_that_is_shorter_than_a_frame_adds_no_penalty(extractor):
 def test_a_gradient_scale_that_climbs_or_is_no_number_is_refused(scale):
     with pytest.raises(ValueError, match=f"gradient_scale must be .* got {scale!r}; set"):
         Wav2Vec2Extractor(gradient_scale=scale, out_channels=[8] * 7)
+
+
+@pytest.mark.parametrize(
+    "kernels, layers, expected", [([3, 3], 1, 0), ([5, 7], 1, 2), ([3, 3], 3, 2)]
+)
+def test_stacks_ahead_are_those_that_the_last_step_reads(kernels, layers, expected):
+    front_end = ConvolutionFrontEnd(
+        (1, 8, 20), num_blocks=2, num_layers_per_block=layers, out_channels=[4, 4], strides=[2, 2],
+        kernel_sizes=kernels, residuals=[False, False],
+    ).eval()  # fmt: skip
+    ahead = stacks_ahead(front_end, 20, 4)
+    assert ahead == expected
+    feats_BTF = torch.zeros(1, 160, 20)
+    feats_BTF[:, :80] = torch.randn(80, 20)
+    whole = front_end(feats_BTF)[:, :20]
+    assert torch.allclose(front_end(feats_BTF[:, : 80 + 4 * ahead])[:, :20], whole, atol=1e-5)
+    assert torch.allclose(front_end(feats_BTF[:, :80]), whole, atol=1e-5) == (ahead == 0)
+
+
+def test_a_front_end_that_sees_the_whole_batch_is_refused():
+    class Mean(torch.nn.Module):
+        def forward(self, x_BTF):
+            return (x_BTF - x_BTF.mean(1, keepdim=True)).unflatten(1, (-1, 4))
+
+    with pytest.raises(ValueError, match="front_end: .* depends on the clips beside it"):
+        stacks_ahead(Mean(), 20, 4)

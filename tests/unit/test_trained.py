@@ -98,6 +98,21 @@ def test_an_encoder_encodes_as_its_brain_does(run):
     assert frames_B.tolist() == [brain.count_frames(n) for n in (8000, 16000)]
 
 
+def encodes_clips_as_if_alone(encoder):
+    """Compares a clip with the same one beside a longer one."""
+    wavs_BL, lengths_B = two_clips()
+    hidden_BTD, frames_B = encoder(wavs_BL, lengths_B)
+    for wav_L, length, frames, hidden_TD in zip(wavs_BL, lengths_B, frames_B, hidden_BTD):
+        alone_1TD, _ = encoder(wav_L[None, :length], length[None])
+        torch.testing.assert_close(hidden_TD[:frames], alone_1TD[0], rtol=0, atol=1e-5)
+    return True
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_an_encoder_gives_a_clip_the_same_beside_a_longer_one(run, from_scratch):
+    assert encodes_clips_as_if_alone(load_encoder(run, from_scratch=from_scratch).train())
+
+
 def test_the_shortest_audio_makes_a_frame(run):
     encoder = load_encoder(run).eval()
     shortest = encoder.min_samples
@@ -185,6 +200,11 @@ def test_a_stock_encoder_computes_what_speechbrain_does(stock):
     torch.testing.assert_close(hidden_BTD, expected_BTD)
     assert frames_B.tolist() == [25] and len(encoder.layers) == 2
     assert not torch.equal(weight(load_encoder(folder, from_scratch=True)), weight(encoder))
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_stock_encoder_gives_a_clip_the_same_beside_a_longer_one(stock, from_scratch):
+    assert encodes_clips_as_if_alone(load_encoder(stock[0], from_scratch=from_scratch).eval())
 
 
 def test_a_stock_encoder_pads_on_the_right_and_on_no_other_side(stock):
