@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncoderLayer
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
+from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
 
 from .functional.convolution import convolution, reflect_after
@@ -147,11 +148,26 @@ class QuickBranchformerEncoderLayer(BranchformerEncoderLayer):
         return x + self.dropout(self.merge_proj(torch.cat(branches, dim=-1))), weights
 
 
+class QuickPositionalEncoding(PositionalEncoding):
+    """SpeechBrain's sines of absolute positions, for clips of any length.
+
+    SpeechBrain 1.1.2 has a table of 2500 positions, 50 s of wav2vec 2.0, and fails at the first
+    longer clip. The ``state_dict`` keeps that table.
+    """
+
+    def forward(self, x):
+        """The encoding of frames, shape (1, frames, dim)."""
+        if x.shape[1] <= self.max_len:
+            return super().forward(x)
+        return PositionalEncoding(x.shape[2], x.shape[1]).pe.to(self.pe)
+
+
 QUICK = {
     torch.nn.Dropout: QuickDropout,
     BranchformerEncoderLayer: QuickBranchformerEncoderLayer,
     ConvolutionModule: QuickConvolutionModule,
     MultiheadAttention: QuickMultiheadAttention,
+    PositionalEncoding: QuickPositionalEncoding,
     RelPosMHAXL: QuickRelPosMHAXL,
 }
 

@@ -71,6 +71,15 @@ def test_targets_are_normalised_over_each_utterance_where_asked(make_brain, norm
     assert len(seen[0]) and distances_NM.min(1).values.max() < 1e-3  # in training the same
 
 
+def test_wav2vec_takes_clips_beyond_the_table_of_positions(make_brain):
+    brain, _ = make_brain("wav2vec2", channels=4, extractor={"out_channels": [4] * 7})
+    batch = noise(0, 51 * 16000)
+    assert brain.count_frames(51 * 16000) > brain.modules["encoder"].positional_encoding.max_len
+    loss = brain.compute_objectives(brain.compute_forward(batch, Stage.VALID), batch, Stage.VALID)
+    loss.backward()
+    assert loss.isfinite()
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_temperature_follows_optimiser_steps_only(make_brain, accumulation):
     brain, hparams = make_brain(

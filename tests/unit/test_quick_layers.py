@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncoder
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder, ConvolutionModule
+from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.lobes.models.transformer.TransformerASR import make_transformer_src_mask
 from speechbrain.nnet.attention import MultiheadAttention, RelPosEncXL, RelPosMHAXL
 from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
@@ -121,6 +122,19 @@ def test_attention_of_a_chunk_that_is_all_padding_stays_finite(training):
     torch.testing.assert_close(y[:, :3], alone, rtol=1e-5, atol=1e-6)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     assert y.isfinite().all() and gradient.isfinite().all()
+
+
+def test_absolute_positions_have_no_end_and_the_same_state():
+    stock = PositionalEncoding(6, max_len=10)
+    ours = copy.deepcopy(stock)
+    quicken(ours)
+    assert ours.state_dict().keys() == stock.state_dict().keys()
+    encoded = ours(torch.zeros(2, 25, 6))
+    assert torch.equal(encoded, PositionalEncoding(6, max_len=25).pe)
+    assert torch.equal(encoded[:, :10], stock(torch.zeros(2, 10, 6)))
+    assert torch.equal(ours(torch.zeros(2, 7, 6)), encoded[:, :7])
+    assert ours.pe.shape == stock.pe.shape
+    assert ours.half()(torch.zeros(1, 25, 6)).dtype == torch.float16
 
 
 def test_attention_to_the_past_only_is_left_to_speechbrain():
