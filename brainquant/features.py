@@ -182,6 +182,13 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
             )
         self.gradient_scale = gradient_scale
 
+    def field_and_stride(self):
+        """Samples that a frame sees, and from one frame to the next."""
+        field, stride = 1, 1
+        for kernel, step in zip(self.kernel_sizes, self.strides):
+            field, stride = field + (kernel - 1) * stride, stride * step
+        return field, stride
+
     def forward(self, wavs_BL, lengths_B):
         """Latents and their penalty.
 
@@ -198,7 +205,18 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
             After the layer norm, shape (batch, frames, channels).
         penalty : torch.Tensor
             Mean square of the activations before it, over valid frames.
+
+        Raises
+        ------
+        ValueError
+            Where no clip is long enough for a frame.
         """
+        field, _ = self.field_and_stride()
+        if wavs_BL.shape[1] < field:
+            raise ValueError(
+                f"a frame of the extractor sees {field} samples, but the longest clip has "
+                f"{wavs_BL.shape[1]}; leave out clips that are shorter than {field} samples"
+            )
         wavs_BL = normalise_utterances(wavs_BL, lengths_B)
         latents_BTC = self.convolve(wavs_BL[..., None])
         if self.gradient_scale != 1.0:

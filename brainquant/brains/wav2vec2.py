@@ -103,23 +103,15 @@ class Wav2Vec2Brain(PretrainBrain):
         """Encoder frames of an utterance."""
         return int(self.raw("extractor").get_output_lengths(torch.tensor(num_samples)))
 
-    def field_and_stride(self):
-        """Samples that an encoder frame sees, and from one frame to the next."""
-        field, stride = 1, 1
-        extractor = self.raw("extractor")
-        for kernel, step in zip(extractor.kernel_sizes, extractor.strides):
-            field, stride = field + (kernel - 1) * stride, stride * step
-        return field, stride
-
     @property
     def min_samples(self):
         """The shortest clip that a span of masked frames fits into."""
-        field, stride = self.field_and_stride()
+        field, stride = self.raw("extractor").field_and_stride()
         return field + (self.hparams.mask_length - 1) * stride
 
     def frame_times(self, num_frames):
         """Seconds at the middle of each encoder frame."""
-        field, stride = self.field_and_stride()
+        field, stride = self.raw("extractor").field_and_stride()
         return (np.arange(num_frames) * stride + field / 2) / self.hparams.sample_rate
 
     def compute_forward(self, batch, stage):

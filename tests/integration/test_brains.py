@@ -80,6 +80,18 @@ def test_wav2vec_takes_clips_beyond_the_table_of_positions(make_brain):
     assert loss.isfinite()
 
 
+@pytest.mark.parametrize("name, samples", [("best_rq", 100), ("best_rq", 1), ("wav2vec2", 100)])
+def test_a_clip_of_a_few_samples_has_a_frame_or_is_refused(make_brain, name, samples):
+    brain, _ = make_brain(name)
+    brain.modules.eval()
+    wavs_BL, lengths_B = torch.randn(1, samples), torch.tensor([samples])
+    if brain.count_frames(samples) > 0:
+        assert brain.encode(wavs_BL, lengths_B).isfinite().all()
+    else:
+        with pytest.raises(ValueError, match="sees 641 samples, but the longest clip has 100"):
+            brain.encode(wavs_BL, lengths_B)
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_temperature_follows_optimiser_steps_only(make_brain, accumulation):
     brain, hparams = make_brain(

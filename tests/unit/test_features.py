@@ -186,6 +186,13 @@ def test_a_gradient_scale_that_climbs_or_is_no_number_is_refused(scale):
         Wav2Vec2Extractor(gradient_scale=scale, out_channels=[8] * 7)
 
 
+def test_clips_that_are_all_shorter_than_a_frame_are_refused(extractor):
+    assert extractor.field_and_stride() == (29, 16)
+    assert extractor(torch.randn(1, 29), torch.tensor([29]))[0].shape[1] == 1
+    with pytest.raises(ValueError, match="sees 29 samples, but the longest clip has 28"):
+        extractor(torch.randn(2, 28), torch.tensor([28, 9]))
+
+
 @pytest.mark.parametrize(
     "kernels, layers, expected", [([3, 3], 1, 0), ([5, 7], 1, 2), ([3, 3], 3, 2)]
 )
