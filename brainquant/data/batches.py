@@ -2,20 +2,17 @@
 
 import functools
 import itertools
-import os
-import signal
-import threading
-from typing import NamedTuple
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
 from speechbrain.utils.logger import get_logger
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, Sampler, SequentialSampler
 
 from ..ranks import rank, world_size
-from .audio import AudioReader, BadAudio
+from .audio import AudioReader
 from .manifests import load_dataset
+from .workers import AudioLoader, Skipped, SkippingDataset, leave_signals_to_main
 
 logger = get_logger(__name__)
 
@@ -87,37 +84,6 @@ class RankBatchSampler(Sampler):
     def __len__(self):
         """Turns that are left, the same on every rank."""
         return len(range(self.start, self.total, self.world_size))
-
-
-class Skipped(NamedTuple):
-    """A clip that is left out of its batch."""
-
-    id: str
-    reason: str
-
-
-class SkippingDataset(Dataset):
-    """A dataset whose bad audio is no error but a ``Skipped``.
-
-    Arguments
-    ---------
-    dataset : DynamicItemDataset
-        Whose items may raise ``BadAudio``. Its ``data`` and ``data_ids`` are those of this one.
-    """
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.data = dataset.data
-        self.data_ids = dataset.data_ids
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, index):
-        try:
-            return self.dataset[index]
-        except BadAudio as error:
-            return Skipped(self.data_ids[index], str(error))
 
 
 class AudioBatch(PaddedBatch):
@@ -206,8 +172,8 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
         batches = make_batches(dataset, hparams, shuffle)
         if shuffle:
             batches = RankBatchSampler(batches, rank=rank(), world_size=world_size())
-        return DataLoader(
-            SkippingDataset(dataset),
+        return AudioLoader(
+            SkippingDataset(dataset, num_workers),
             batch_sampler=batches,
             collate_fn=functools.partial(
                 AudioBatch, placeholder_samples=max(sample_rate, min_samples), columns=columns
@@ -238,23 +204,3 @@ def make_batches(dataset, hparams, shuffle):
         )
     order = ReproducibleRandomSampler(dataset, seed) if shuffle else SequentialSampler(dataset)
     return BatchSampler(order, clips, drop_last=False)
-
-
-def leave_signals_to_main(worker_id):
-    """Lets a worker outlive the signals that a scheduler sends to all processes of a run.
-
-    The main process ends its step, saves, and then ends its workers: they obey its SIGTERM
-    only. A worker of torch dies of anybody's, and its main process of that.
-    """
-    if not hasattr(signal, "sigwaitinfo"):
-        return  # macOS does not tell who has sent a signal
-    signals = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-
-    def wait():
-        while True:
-            received = signal.sigwaitinfo(signals)
-            if received.si_signo == signal.SIGTERM and received.si_pid == os.getppid():
-                os._exit(0)  # as torch's workers do
-
-    threading.Thread(target=wait, daemon=True).start()

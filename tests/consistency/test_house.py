@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "brainquant"
 # Rooms from left to right; nothing imports from a room to the right of its own.
 ROOMS = [
+    {"processes"},
     {"functional"},
     {"quantisers"},
     {"ranks"},

@@ -3,9 +3,11 @@
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +27,9 @@ from brainquant.data.batches import (
     make_loaders,
 )
 from brainquant.data.manifests import load_dataset
+from brainquant.processes import is_running
+from brainquant.training.errors import RunError
+from brainquant.training.lost_workers import explain_lost_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 1000
@@ -231,24 +236,67 @@ def test_a_batch_keeps_what_it_knows_where_it_is_moved():
     assert batch.skipped == [("b", "b.wav: no")] and not batch.is_empty
 
 
+DEATHS = {
+    "kill": (
+        "os.kill(os.getpid(), 9)",
+        "was killed by SIGKILL",
+        "short of memory, set num_w",
+    ),
+    "crash": ("os.kill(os.getpid(), 11)", "was killed by SIGSEGV", "take it out of the manifest"),
+    "exit": ("os._exit(3)", "ended with exit status 3", "set num_workers: 0 to see why"),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_worker_that_dies_ends_the_run_with_one_line_and_its_clip(corpus_of, monkeypatch, death):
+    fault, how, remedy = DEATHS[death]
+    read = AudioReader.__call__
+
+    def read_or_die(self, path, *arguments, **options):
+        if path.endswith("/7.wav"):
+            exec(fault)
+        return read(self, path, *arguments, **options)
+
+    monkeypatch.setattr(AudioReader, "__call__", read_or_die)
+    loaders = make_loaders(corpus_of(SECONDS, num_workers=2, batch_clips=1))
+    with pytest.raises(RunError) as error, explain_lost_workers(None, *loaders):
+        for loader in loaders[::-1]:
+            for _ in loader:
+                pass
+    line = str(error.value)
+    pid = re.match(r"a loader worker \(process (\d+)\) ", line).group(1)
+    assert how in line and remedy in line and "\n" not in line and not is_running(int(pid))
+    assert "the last clip that it began is '7'" in line
+
+
+def test_other_errors_than_the_death_of_a_worker_stay_as_they_are(corpus_of):
+    loaders = make_loaders(corpus_of(SECONDS, num_workers=2, batch_clips=1))
+    with pytest.raises(RuntimeError, match="^another$"), explain_lost_workers(*loaders):
+        next(iter(loaders[0]))
+        raise RuntimeError("another")
+
+
 READING = """
-import json, signal, sys
+import json, multiprocessing, signal, sys
 from brainquant.data.batches import make_loaders
 
 signal.signal(signal.SIGTERM, lambda *_: print("main got it", flush=True))
-signal.signal(signal.SIGUSR1, lambda *_: None)
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda *_: None)
 train_loader, _ = make_loaders(json.loads(sys.argv[1]))
 for number, batch in enumerate(train_loader):
     print(batch.id, flush=True)
     if number == 2:
-        print("now", flush=True)
+        print("workers", *(w.pid for w in multiprocessing.active_children()), flush=True)
         sys.stdin.readline()
 print("read", flush=True)
+sys.stdin.readline()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells who sent a signal")
-def test_signals_to_the_whole_group_do_not_break_reading(corpus_of):
+@pytest.mark.parametrize("end", ["signals", "a stopped worker", "a stopped worker and a kill"])
+def test_workers_obey_their_main_process_only_and_end_with_it(corpus_of, end):
     hparams = corpus_of(SECONDS, num_workers=2, batch_clips=1)
     process = subprocess.Popen(
         [sys.executable, "-c", READING, json.dumps(hparams)],
@@ -261,14 +309,32 @@ def test_signals_to_the_whole_group_do_not_break_reading(corpus_of):
     )
     try:
         for line in process.stdout:
-            if line == "now\n":
+            if line.startswith("workers"):
+                workers = [int(pid) for pid in line.split()[1:]]
                 break
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
-            os.killpg(process.pid, number)
+        if end == "signals":  # to the whole group
+            for name in ("TERM", "USR1", "INT", "HUP", "TERM"):
+                os.killpg(process.pid, getattr(signal, f"SIG{name}"))
+            process.stdin.write("\n")
+        else:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                if line == "read\n":
+                    break
+            os.kill(workers[0], signal.SIGSTOP)
+            if end.endswith("kill"):
+                process.kill()
         # At its end the process holds the loader still, and has to end the workers all the same.
-        out, err = process.communicate("\n", timeout=60)
+        process.stdin.write("\n")
+        out, err = process.communicate(timeout=60)
+        until = time.monotonic() + 10
+        while any(map(is_running, workers)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
     finally:
         process.kill()
-    assert process.returncode == 0, err[-2000:]
-    assert "main got it" in out and out.endswith("read\n")
-    assert len([line for line in out.splitlines() if line.startswith("[")]) == len(SECONDS) - 3
+    assert end.endswith("kill") or (process.returncode, err) == (0, "")
+    if end == "signals":
+        assert "main got it" in out and out.endswith("read\n")
+        assert len([line for line in out.splitlines() if line[0] == "["]) == len(SECONDS) - 3
