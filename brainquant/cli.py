@@ -4,15 +4,9 @@ import argparse
 import math
 import os
 
-from safetensors.torch import save_file
-
-from .brains.trained import find_hparams, load_trained
-from .data.batches import make_loaders
-from .data.shards import write_shards
-from .evaluation import format_table, probe
-from .fitting import fit_kmeans, load_weights
+# What else a command needs is imported in it: a signal while torch is imported ends it with one
+# line, too, and --help waits for nothing.
 from .training.errors import clear_errors
-from .training.hparams import load_hparams, parse_arguments
 
 OVERRIDES = (
     "Every key of the recipe's YAML is an option too, as in training: --data_folder, "
@@ -52,17 +46,26 @@ def run_kmeans(argv, output, **options):
     **options : int
         Those of ``fit_kmeans``.
     """
+    from safetensors.torch import save
+
+    from .data.prepare import write_whole
+    from .fitting import fit_kmeans, load_weights
+    from .training.lost_workers import explain_lost_workers
+
     check_output("--output", output)
     brain, loader = open_recipe(argv)
     load_weights(brain, options["layer"])
-    tensors, summary = fit_kmeans(brain, loader, **options)
-    save_file(tensors, output + ".part")
-    os.replace(output + ".part", output)  # whole, or not at all
+    with explain_lost_workers(loader):
+        tensors, summary = fit_kmeans(brain, loader, **options)
+    write_whole(output, save(tensors))
     print(f"{summary}; written to {output}")
 
 
 def run_probe(run_folder, data_folder, device, output, **options):
     """Probes the last checkpoint of a run; ``options`` are those of ``probe``."""
+    from .brains.trained import find_hparams, load_trained
+    from .evaluation import format_table, probe
+
     output = output or os.path.join(run_folder, f"probe_{options['label'] or 'phones'}")
     check_output("--output", output)
     brain = load_trained(run_folder, device=device)
@@ -75,6 +78,8 @@ def run_probe(run_folder, data_folder, device, output, **options):
 
 def run_shards(manifest, data_folder, output, shard_megabytes, num_workers):
     """Packs the audio of a manifest into tar files."""
+    from .data.shards import write_shards
+
     size = int(1e6 * shard_megabytes)
     made = write_shards(manifest, data_folder, output, shard_bytes=size, num_workers=num_workers)
     print(f"written; train with --train_csv {made} --data_folder {output}")
@@ -240,6 +245,9 @@ def open_recipe(argv):
         Before training.
     train_loader : torch.utils.data.DataLoader
     """
+    from .data.batches import make_loaders
+    from .training.hparams import load_hparams, parse_arguments
+
     hparams_file, run_opts, overrides = parse_arguments(argv)
     hparams = load_hparams(hparams_file, overrides)
     if hparams["prepare"]:

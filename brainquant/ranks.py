@@ -10,6 +10,7 @@ from speechbrain.utils.distributed import (
     main_process_only,
 )
 
+LAUNCHER_TIMEOUT = timedelta(seconds=30)  # it has met all others before it starts a rank
 _control_groups = {}
 
 
@@ -25,9 +26,16 @@ def join_group(run_opts):
     ---------
     run_opts : RunOptions
         Reads ``distributed_backend``.
+
+    Raises
+    ------
+    ValueError
+        Where torchrun has ended already: torch would look for it for two hours.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared:
+        _check_launcher()
     # On several nodes the agents may count differently: see docs/reliability.md.
     one_node = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
     if not (shared and one_node and int(attempt) > 0):
@@ -43,6 +51,17 @@ def join_group(run_opts):
     torch.distributed.init_process_group(
         backend, store=store, rank=number, world_size=size, timeout=timeout
     )
+
+
+def _check_launcher():
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        torch.distributed.TCPStore(address, port, is_master=False, timeout=LAUNCHER_TIMEOUT)
+    except RuntimeError as error:
+        raise ValueError(
+            f"torchrun does not answer at {address}:{port}, it seems to have ended; start the "
+            f"run again"
+        ) from error
 
 
 def rank():

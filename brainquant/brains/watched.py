@@ -92,14 +92,14 @@ class WatchedBrain(LoggedBrain):
             super().fit(epoch_counter, train_set, valid_set, **kwargs)
         finally:
             self.progress.close()
-        if self.went_on:
-            title = f"{type(self).__name__} in {self.run_log.folder}"
-            self.run_log.draw_report(self.train_codes.counts.cpu().numpy(), title)
-        else:
+        if not self.went_on:
             logger.info(
                 f"The run in {self.run_log.folder} is finished, at step {self.optimizer_step}: "
                 f"there is nothing left to train"
             )
+        if self.went_on or not self.run_log.has_report():  # which a signal may have kept from it
+            title = f"{type(self).__name__} in {self.run_log.folder}"
+            self.run_log.draw_report(self.train_codes.counts.cpu().numpy(), title)
 
     def evaluate_once(self, evaluate, *arguments):
         """Evaluates what was trained, on the main process, unless that is done already.

@@ -8,6 +8,7 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from ..data.alignments import find_alignments
+from ..data.prepare import write_whole
 from .code_phones import code_phone_statistics
 from .figure import draw_probe
 from .frozen import encode, log_mel_frames, log_mel_windows, on_one_rank, quantise, untrained
@@ -134,8 +135,7 @@ def probe(
     table["effective_rank"] = {n: np.mean(r, 0).tolist() for n, r in comparison.ranks.items()}
 
     path = os.path.join(brain.run_log.folder, name or f"probe_{table['of']}")
-    with open(path + ".json", "w", encoding="utf-8") as file:
-        json.dump(table, file, indent=1)
+    write_whole(path + ".json", json.dumps(table, indent=1))
     draw_probe(table, path + ".png")
     logger.info(format_table(table))
     return table

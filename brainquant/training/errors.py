@@ -8,6 +8,10 @@ import time
 import traceback
 from contextlib import contextmanager, suppress
 
+from .launcher import end_of_launcher, end_with_launcher, launcher_has_ended
+from .signals import Stopped, say, stop_signals_end_the_program
+from .streams import lasting_streams
+
 # Of gloo, NCCL and the store in torch 2.11, where there is nobody at the other end any more.
 PEER_HAS_ENDED = re.compile(
     r"gloo.*(closed by peer|reset by peer|broken pipe|socket closed|pair is not connected)"
@@ -40,11 +44,14 @@ def place_in_run():
 
 @contextmanager
 def clear_errors(*kinds):
-    """Ends the program with one line and exit status 1 where the fault is no bug.
+    """Ends the program with one line, and exit status 1, where the fault is no bug.
 
     One line where the error is of the given kinds, and where another rank of the run has ended: a
     collective then fails on all the others, and theirs is not the error to look at. What is left
     is a bug and keeps its traceback. torchrun is told of each, for the summary that it ends with.
+
+    One line, and the signal's exit status, also where a signal asks the program to stop, or its
+    torchrun has died. Output whose reader has gone is no error.
 
     Arguments
     ---------
@@ -60,7 +67,13 @@ def clear_errors(*kinds):
     SystemExit: error: lr must be positive, got lr=-1; set lr:
     """
     try:
-        yield
+        with lasting_streams(), stop_signals_end_the_program(), end_with_launcher():
+            yield
+    except Stopped as stopped:
+        if stopped.line is not None:
+            why = f", after {end_of_launcher()}" if launcher_has_ended() else ""
+            say(f"{stopped.line}{of_this_rank()}{why}")
+        raise
     except Exception as error:
         if PEER_HAS_ENDED.search(str(error)):
             line = error_line("another rank of the run has ended: see its error, not this one")
@@ -82,8 +95,13 @@ def error_line(error):
     >>> error_line("no disk")
     'error: no disk'
     """
+    return f"error{of_this_rank()}: {error}"
+
+
+def of_this_rank():
+    """What names this rank in a line; nothing where there is one only."""
     rank, ranks = place_in_run()
-    return f"error on rank {rank}: {error}" if ranks > 1 else f"error: {error}"
+    return f" on rank {rank}" if ranks > 1 else ""
 
 
 def tell_torchrun(text, *, at_fault):

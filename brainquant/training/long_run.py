@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import time
+from contextlib import ExitStack
 
 import torch
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
@@ -20,9 +21,11 @@ from .checkpoints import Checkpointer
 from .errors import RunError
 from .finite_steps import FiniteStepsBrain
 from .keys import RUN, check_values
+from .launcher import end_of_launcher, launcher_has_ended
+from .lost_workers import explain_lost_workers
 from .randomness import seed_global_generators
 from .resume import check_setup, run_setup
-from .signals import EXIT_STATUS, StopSignals
+from .signals import Stopped, StopSignals
 from .watchdog import Watchdog
 
 logger = get_logger(__name__)
@@ -73,8 +76,8 @@ class LongRunBrain(FiniteStepsBrain):
         ------
         RunError
             Where the run cannot go on; the message says why.
-        SystemExit
-            With status 143, after SIGTERM or SIGUSR1 and a checkpoint.
+        Stopped
+            After a signal and a checkpoint.
         """
         self.train_sampler = train_set.batch_sampler
         if not isinstance(self.train_sampler, RankBatchSampler):
@@ -86,7 +89,12 @@ class LongRunBrain(FiniteStepsBrain):
         self.num_clips = len(train_set.dataset) + len(valid_set.dataset if valid_set else [])
         batches_per_step = world_size() * self.grad_accumulation_factor
         self.setup = run_setup(vars(self.hparams), train_set.dataset, batches_per_step)
-        with StopSignals() as self.signals, self.watchdog:
+        self.went_on, self.signals = False, StopSignals()
+        with (
+            ExitStack() as self.until_fit_ends,
+            self.watchdog,
+            explain_lost_workers(train_set, valid_set),
+        ):
             super().fit(epoch_counter, train_set, valid_set, **kwargs)
             stopping, _ = self.meet()
         if self.checkpointer is not None and self.checkpointer.save_failed:
@@ -139,6 +147,8 @@ class LongRunBrain(FiniteStepsBrain):
         self.finished = self._optimizer_step_limit_exceeded and not self.resumed
         if self.finished:
             return
+        if not self.went_on:  # from here on there is something to save
+            self.until_fit_ends.enter_context(self.signals)
         self.went_on = True
         if not self.resumed:
             self.batches_done = 0
@@ -270,10 +280,13 @@ class LongRunBrain(FiniteStepsBrain):
 
     def exit_after_signal(self, place):
         """Ends the program as a scheduler expects it."""
-        signal = self.signals.received or "a signal to another rank"
-        logger.warning(f"Stopped by {signal} after step {self.optimizer_step}: {place}")
+        signal = cause = self.signals.received
+        if launcher_has_ended():
+            cause = end_of_launcher()
+        cause = cause or "a signal to another rank"
+        logger.warning(f"Stopped by {cause} after step {self.optimizer_step}: {place}")
         leave_group()
-        raise SystemExit(EXIT_STATUS)
+        raise Stopped(signal or "SIGTERM")
 
     def rank_state(self):
         """What only this rank knows, as a dictionary of tensors and numbers."""

@@ -55,6 +55,7 @@ class RunLog:
         self.warned = set()
         self.metrics_file = os.path.join(folder, "metrics.jsonl")
         self.left_out_file = os.path.join(folder, "left_out.jsonl")
+        self.report = os.path.join(folder, "report.png")
         for train_logger in train_loggers:
             if type(train_logger) is speechbrain_loggers.TensorboardLogger:
                 logger.warning(
@@ -213,13 +214,16 @@ class RunLog:
 
     def draw_report(self, code_counts, title):
         """Draws ``report.png`` from the log points and the codes of the whole run."""
-        image = os.path.join(self.folder, "report.png")
 
         def draw():
-            plot_report(self.metrics_file, code_counts, image, title=title)
-            logger.info(f"Report: {image}")
+            plot_report(self.metrics_file, code_counts, self.report, title=title)
+            logger.info(f"Report: {self.report}")
 
-        on_main_process(lambda: self._if_space(draw, name=image, lost="the report"))
+        on_main_process(lambda: self._if_space(draw, name=self.report, lost="the report"))
+
+    def has_report(self):
+        """Whether there is a ``report.png``; the same on all ranks."""
+        return on_main_process(lambda: os.path.exists(self.report))
 
 
 def _size(path):

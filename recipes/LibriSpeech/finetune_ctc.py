@@ -8,18 +8,20 @@ The encoder is that of any pretraining run of this package, or of SpeechBrain's 
 
 import sys
 
-import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
-
-from brainquant.data.batches import make_loaders
-from brainquant.ranks import join_group, leave_group
 from brainquant.training.errors import RunError, clear_errors
-from brainquant.training.hparams import load_hparams, parse_arguments, run_folder
-from brainquant.training.resolve import write_hparams
-from brainquant.training.run_lock import RunLock
 
 if __name__ == "__main__":
     with clear_errors():
+        # Imported in here: Ctrl-C meanwhile ends the program with one line, too.
+        import speechbrain as sb
+        from speechbrain.utils.distributed import run_on_main
+
+        from brainquant.data.batches import make_loaders
+        from brainquant.ranks import join_group, leave_group
+        from brainquant.training.hparams import load_hparams, parse_arguments, run_folder
+        from brainquant.training.resolve import write_hparams
+        from brainquant.training.run_lock import RunLock
+
         hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:])
         join_group(run_opts)
         hparams = load_hparams(hparams_file, overrides)

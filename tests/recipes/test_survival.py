@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from brainquant.training.signals import exit_status
+
 pytestmark = pytest.mark.faults  # locks, hangs and log files have samples in tests/unit
 sample = pytest.mark.sample
 STEPS = 24
@@ -63,8 +65,10 @@ def wait_for_step(process, metrics_file, step):
     [
         pytest.param(None, signal.SIGKILL, marks=sample),
         (None, signal.SIGTERM),
+        (None, signal.SIGINT),
         (None, signal.SIGUSR1),
         (2, signal.SIGTERM),
+        (2, signal.SIGINT),
         (2, signal.SIGKILL),
     ],
 )
@@ -83,7 +87,7 @@ def test_a_run_that_is_signalled_goes_on_with_the_same_command(
         codes.append(process.returncode)
         if signal_number != signal.SIGKILL:
             assert f"Stopped by {name} after step" in shown
-            assert ranks or process.returncode == 143
+            assert ranks or process.returncode == exit_status(name)
     run_recipe("best_rq", *options, ranks=ranks)
     for stage in ("train", "valid"):
         whole = without_times(read_metrics("whole", stage))
