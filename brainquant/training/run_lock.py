@@ -2,14 +2,19 @@
 
 import fcntl
 import os
+import re
 import socket
 import time
 
 from speechbrain.utils.logger import get_logger
 
+from ..processes import is_running
 from .errors import place_in_run
+from .launcher import launcher
 
 logger = get_logger(__name__)
+
+PATIENCE_SECONDS = 60.0  # with what a launcher has left behind, which ends itself before
 
 
 class RunLock:
@@ -20,6 +25,9 @@ class RunLock:
     not inherit it: workers of a loader outlive a killed run for seconds. The file may stay.
 
     Rank 0 holds it for all ranks of a run; on the others nothing happens here.
+
+    Where the holder is a rank whose torchrun was killed, it is about to save and to end
+    (``brainquant.training.launcher``), and is waited for.
 
     Arguments
     ---------
@@ -55,6 +63,33 @@ class RunLock:
         if self.folder in self._held:
             self._refuse("of this process")
         os.makedirs(self.folder, exist_ok=True)
+        until, waiting = time.monotonic() + PATIENCE_SECONDS, False
+        while (holder := self._try_to_lock()) is not None:
+            ended = _ended_launcher(holder)
+            if ended is None or time.monotonic() > until:
+                self._refuse(f"({holder})", ended)
+            if not waiting:
+                waiting = True
+                logger.warning(
+                    f"{self.folder} is held by what torchrun (process {ended}) has left of this "
+                    f"run ({holder}): it saves and ends by itself; waiting for that, up to "
+                    f"{PATIENCE_SECONDS:.0f} s"
+                )
+            time.sleep(0.5)
+        if self._file is None:  # a file system without locks
+            return
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = f"host {socket.gethostname()}, process {os.getpid()}, since {since}"
+        if launcher() is not None:
+            holder += f", of torchrun process {launcher()}"
+        self._file.truncate(0)
+        self._file.write(holder)
+        self._file.flush()
+        os.fsync(self._file.fileno())  # for readers on other hosts
+        self._held.add(self.folder)
+
+    def _try_to_lock(self):
+        """None, or who has the lock."""
         # Opened for appending: until the lock is there, the text is that of another.
         file = open(os.path.join(self.folder, "run.lock"), "a+", encoding="utf-8")
         try:
@@ -63,18 +98,13 @@ class RunLock:
             file.seek(0)
             holder = file.read() or "just started"
             file.close()
-            self._refuse(f"({holder})")
+            return holder
         except OSError as error:  # a file system without locks
             file.close()
             logger.warning(f"{self.folder} cannot be locked ({error}): start no second run in it")
-            return
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.truncate(0)
-        file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {since}")
-        file.flush()
-        os.fsync(file.fileno())  # for readers on other hosts
+            return None
         self._file = file
-        self._held.add(self.folder)
+        return None
 
     def release(self):
         """Gives the lock back, if it was taken."""
@@ -90,8 +120,16 @@ class RunLock:
     def __exit__(self, *exception):
         self.release()
 
-    def _refuse(self, holder):
-        raise ValueError(
-            f"output_folder {self.folder} is in use by another run {holder}: wait for it, stop "
-            f"it, or give this run another output_folder:"
-        )
+    def _refuse(self, holder, ended_launcher=None):
+        remedy = "wait for it, stop it, or give this run another output_folder:"
+        if ended_launcher is not None:
+            remedy = f"its torchrun (process {ended_launcher}) has ended, it has not: kill it"
+        raise ValueError(f"output_folder {self.folder} is in use by another run {holder}: {remedy}")
+
+
+def _ended_launcher(holder):
+    """Process of the torchrun that a holder of this host has outlived, or None."""
+    match = re.fullmatch(r"host (.*), process .*, of torchrun process (\d+)", holder)
+    if match is None or match.group(1) != socket.gethostname():
+        return None
+    return None if is_running(int(match.group(2))) else match.group(2)

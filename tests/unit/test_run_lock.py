@@ -56,6 +56,60 @@ def test_the_second_run_is_refused_with_the_first_named_until_that_is_killed(tmp
         assert f"process {os.getpid()}," in (tmp_path / "run.lock").read_text("utf-8")
 
 
+LAUNCHER = """
+import subprocess, sys
+with subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]) as rank:
+    print(rank.pid, flush=True)
+"""
+
+
+def test_a_rank_that_its_killed_launcher_left_behind_is_waited_for(tmp_path, monkeypatch, caplog):
+    holder = HOLDER.replace("worker = os.fork()", "worker = 1").replace(
+        "time.sleep(600)", "sys.stdin.readline()"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, holder, str(tmp_path)],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+            "TORCHELASTIC_RUN_ID": "of a test",
+        },
+    )
+    rank = int(launcher.stdout.readline())
+    assert launcher.stdout.readline() == "1\n"
+    with pytest.raises(ValueError, match=f"process {rank}, since .*: wait for it, stop it"):
+        RunLock(tmp_path).acquire()  # the launcher lives: another run
+    assert not caplog.records
+
+    launcher.kill()
+    launcher.wait()
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:
+            launcher.stdin.write("\n")
+            launcher.stdin.flush()
+            launcher.stdout.read()  # until the rank has closed it
+
+    monkeypatch.setattr(brainquant.training.run_lock.time, "sleep", sleep)
+    monkeypatch.setattr(brainquant.training.run_lock, "PATIENCE_SECONDS", 0.0)
+    message = rf"process {rank}, .*torchrun \(process {launcher.pid}\) has ended, .* kill it"
+    with pytest.raises(ValueError, match=message):
+        RunLock(tmp_path).acquire()
+    monkeypatch.setattr(brainquant.training.run_lock, "PATIENCE_SECONDS", 60.0)
+    slept.clear()
+    caplog.clear()
+    with RunLock(tmp_path):
+        assert taken_elsewhere(tmp_path)
+    (record,) = caplog.records  # one line
+    assert f"torchrun (process {launcher.pid})" in record.message and len(slept) >= 2
+    launcher.communicate()
+
+
 def taken_elsewhere(folder):
     """Whether another process finds the folder taken."""
     lock = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
