@@ -97,7 +97,14 @@ def start_recipe(corpus, tmp_path):
     started = []
 
     def start(
-        name, *arguments, ranks=None, torchrun=(), output="run", evaluate="null", **environment
+        name,
+        *arguments,
+        ranks=None,
+        torchrun=(),
+        output="run",
+        prepare="null",
+        evaluate="null",
+        **environment,
     ):
         launcher = [sys.executable]
         if ranks:
@@ -106,7 +113,7 @@ def start_recipe(corpus, tmp_path):
         command = [
             *launcher, str(RECIPE / "train.py"), str(RECIPE / "hparams" / f"{name}.yaml"),
             "--data_folder", str(corpus), "--output_folder", str(tmp_path / output),
-            *TINY[name].split(), "--prepare", "null", "--evaluate", evaluate,
+            *TINY[name].split(), "--prepare", prepare, "--evaluate", evaluate,
             *(str(argument) for argument in arguments),
         ]  # fmt: skip
         path = os.pathsep.join([str(ROOT), str(tmp_path)])
