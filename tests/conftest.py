@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,43 @@ def librispeech(corpus, tmp_path_factory):
     return folder
 
 
+def heed_signals():
+    """Undoes in a child what a shell does to its background, and nohup: ignored stays ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def start_program():
+    """Starts a small program of ours in a process; ``options`` are those of Popen."""
+    started = []
+
+    def start(*arguments, variables=(), path=(), **options):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join([*map(str, path), str(ROOT)]),
+                **dict(variables),
+            },
+            **{"preexec_fn": heed_signals, **options},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+        process.wait()
+
+
 @pytest.fixture
 def start_recipe(corpus, tmp_path):
     """Starts a ToySpeech recipe as a user does, in a process of its own (or in several)."""
@@ -125,6 +163,7 @@ def start_recipe(corpus, tmp_path):
             stderr=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment},
             start_new_session=True,
+            preexec_fn=heed_signals,
         )
         started.append(process)
         return process

@@ -1,8 +1,10 @@
 """Says how a loader's worker has died, and at which clip."""
 
 import signal
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 
+from ..data.workers import SkippingDataset
 from .errors import RunError
 
 
@@ -10,7 +12,8 @@ from .errors import RunError
 def explain_lost_workers(*loaders):
     """Raises a RunError in place of torch's error where a worker of a loader has died.
 
-    torch raises a RuntimeError in the main thread, wherever that is.
+    torch raises a RuntimeError in the main thread, wherever that is. If that is just fetching a
+    batch from the worker, it meets the end of a connection first.
 
     Arguments
     ---------
@@ -19,12 +22,25 @@ def explain_lost_workers(*loaders):
     """
     try:
         yield
-    except RuntimeError as error:
-        for loader in loaders:
-            for number, worker in enumerate(_workers(loader)):
-                if worker.exitcode is not None:
-                    raise RunError(_lost_worker(loader, number, worker)) from error
-        raise
+    except (RuntimeError, OSError, EOFError) as error:
+        line = _find_lost_worker(loaders, 0.0 if isinstance(error, RuntimeError) else 2.0)
+        if line is None:
+            raise
+        raise RunError(line) from error
+
+
+def _find_lost_worker(loaders, seconds):
+    """What to say of a worker that has died, or does so within some seconds; None without one."""
+    until = time.monotonic() + seconds
+    while True:
+        with suppress(RuntimeError):  # torch's, of a worker that dies now
+            for loader in loaders:
+                for number, worker in enumerate(_workers(loader)):
+                    if worker.exitcode is not None:
+                        return _lost_worker(loader, number, worker)
+            if time.monotonic() >= until:
+                return None
+            time.sleep(0.05)
 
 
 def _workers(loader):
@@ -33,8 +49,9 @@ def _workers(loader):
 
 
 def _lost_worker(loader, number, worker):
-    clip = loader.dataset.last_clip_of(number)
-    clip = "it had begun no clip" if clip is None else f"the last clip that it began is {clip!r}"
+    dataset = loader.dataset
+    clip = dataset.last_clip_of(number) if isinstance(dataset, SkippingDataset) else None
+    clip = "its clip is not known" if clip is None else f"the last clip that it began is {clip!r}"
     if worker.exitcode >= 0:
         how, remedy = f"ended with exit status {worker.exitcode}", "set num_workers: 0 to see why"
     else:

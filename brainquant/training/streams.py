@@ -57,10 +57,12 @@ class LastingStream:
 def lasting_streams():
     """Makes stdout and stderr such streams until the end of the block."""
     former = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(LastingStream, former)
+    # None: of a process that was started without.
+    lasting = [stream and LastingStream(stream) for stream in former]
+    sys.stdout, sys.stderr = lasting
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, lasting):
             stream.flush()
         sys.stdout, sys.stderr = former

@@ -16,6 +16,8 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc"),
 ]
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "ToySpeech"
 ENDLESS = ["--optimizer_step_limit", 100000, "--number_of_epochs", 10000, "--log_interval", 1]
 ENDLESS += ["--warmup_steps", 2, "--num_workers", 2]
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
@@ -110,7 +112,7 @@ def test_a_signal_in_each_phase_ends_the_run_with_one_line(
     start_recipe, run_recipe, left, tmp_path, fault, phase, names
 ):
     (tmp_path / "slow.py").write_text(SLOW)
-    whitened = Path(__file__).resolve().parents[2] / "hparams/quantisers/whitened_projection.yaml"
+    whitened = ROOT / "hparams/quantisers/whitened_projection.yaml"
     options = ["--brain_class", "!name:slow.SlowBrain", "--num_workers", 2]
     options += ["--make_quantiser", f"!include:{whitened}", "--optimizer_step_limit", 3]
     keys = {"prepare": "!name:slow.prepare", "evaluate": "!name:slow.evaluate"}
@@ -136,6 +138,50 @@ def test_a_signal_in_each_phase_ends_the_run_with_one_line(
     run_recipe("best_rq", *options, output=name, PHASE="none", **keys)
     for done in ("report.png", "evaluated_at_step.txt"):
         assert (tmp_path / name / done).exists()
+
+
+COMMANDS = {
+    "kmeans": f"{RECIPE}/hparams/best_rq.yaml --data_folder {{corpus}} --prepare null "
+    "--output_folder {out}/run --num_workers 2 --frames 1000000000 --clusters 8 --output {out}/k",
+    "shards": "{corpus}/train.csv --data_folder {corpus} --output {out}/shards --num_workers 2",
+}
+
+
+@pytest.mark.parametrize("to_all", [True, False])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_signal_ends_a_command_with_one_line(corpus, left, tmp_path, fault, command, to_all):
+    (tmp_path / "slow.py").write_text("""
+import time
+import brainquant.data.shards
+read = brainquant.data.shards._read
+brainquant.data.shards._read = lambda row: time.sleep(0.2) or read(row)
+from brainquant.cli import main
+main()
+""")
+    paths = {"corpus": str(corpus).replace(" ", "\0"), "out": tmp_path}
+    arguments = [a.format(**paths).replace("\0", " ") for a in COMMANDS[command].split()]
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "slow.py", command, *arguments],
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        start_new_session=True,
+    )
+    while len(children(process.pid)) < 1 + (command == "kmeans"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    time.sleep(1)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors, errors
+    assert errors.count("Stopped by SIGINT") == 1 and not left()
+    assert not (tmp_path / "k").exists() and not list(tmp_path.glob("k.*"))
+    fault(
+        injected=f"SIGINT to brainquant {command}{', all its processes' * to_all}",
+        expected="one line, exit status 130, nothing left",
+        seen=errors.strip().splitlines()[-1],
+    )
 
 
 def test_a_second_ctrl_c_ends_a_long_step_at_once(start_recipe, left, tmp_path, fault):

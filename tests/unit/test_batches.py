@@ -247,7 +247,7 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize("death", ["kill", "exit", pytest.param("crash", marks=pytest.mark.slow)])
 def test_a_worker_that_dies_ends_the_run_with_one_line_and_its_clip(corpus_of, monkeypatch, death):
     fault, how, remedy = DEATHS[death]
     read = AudioReader.__call__
@@ -295,7 +295,14 @@ sys.stdin.readline()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells who sent a signal")
-@pytest.mark.parametrize("end", ["signals", "a stopped worker", "a stopped worker and a kill"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "signals",
+        "a stopped worker",
+        pytest.param("a stopped worker and a kill", marks=pytest.mark.slow),
+    ],
+)
 def test_workers_obey_their_main_process_only_and_end_with_it(corpus_of, end):
     hparams = corpus_of(SECONDS, num_workers=2, batch_clips=1)
     process = subprocess.Popen(

@@ -1,9 +1,8 @@
 """A signal ends a program with one line and its status; in the training it waits for the step."""
 
+import functools
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -40,27 +39,20 @@ print("done")
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Starts the program, and a function that sends it a signal in a phase."""
-    started = []
+def start(start_program):
+    """Starts the program."""
+    return functools.partial(start_program, "-c", PROGRAM)
 
-    def start(**options):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-            **options,
-        )
-        started.append(process)
-        return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+@pytest.fixture(autouse=True)
+def heed_signals():
+    """A test process that a shell has started in its background ignores SIGINT."""
+    former = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, NAMES)}
+    for number in former:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 def reach(process, phase):
@@ -170,7 +162,7 @@ def test_a_signal_that_nohup_or_a_script_has_ignored_stays_ignored(start, name):
     assert process.communicate(timeout=60) == ("done\n", "") and process.returncode == 0
 
 
-def test_while_modules_are_imported_there_is_no_traceback_either(tmp_path):
+def test_while_modules_are_imported_there_is_no_traceback_either(start_program, tmp_path):
     # A module that takes long to import, in the place of torch; the programs are those of users.
     (tmp_path / "torch.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)")
     root = Path(__file__).resolve().parents[2]
@@ -178,23 +170,16 @@ def test_while_modules_are_imported_there_is_no_traceback_either(tmp_path):
     assert len(recipes) >= 5
     cli = ["-c", "from brainquant.cli import main; main()", "shards", "m.csv"]
     cli += ["--data_folder", "a", "--output", "b"]
-    for arguments in [cli, *([str(path), "x.yaml"] for path in recipes)]:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
-        )
-        with process:
-            assert process.stdout.readline() == "imports\n", process.stderr.read()
-            process.send_signal(signal.SIGINT)
-            assert process.stderr.read().strip() == "Stopped by SIGINT"
-        assert process.returncode == 130
+    for arguments in [cli, *([path, "x.yaml"] for path in recipes)]:
+        process = start_program(*arguments, path=[tmp_path])
+        assert process.stdout.readline() == "imports\n", process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().strip() == "Stopped by SIGINT"
+        assert process.wait() == 130
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_reader_that_has_gone_ends_nothing(stream):
+def test_a_reader_that_has_gone_ends_nothing(start_program, stream):
     program = f"""
 import sys
 from brainquant.training.errors import clear_errors
@@ -204,18 +189,10 @@ with clear_errors():
         print("to nobody", file=sys.{stream}, flush=True)
     print("reached", file=sys.{"stderr" if stream == "stdout" else "stdout"})
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )
+    process = start_program("-c", program)
     kept = process.stderr if stream == "stdout" else process.stdout
     getattr(process, stream).close()
     process.stdin.write("\n")
     process.stdin.close()
-    with kept:
-        assert kept.read() == "reached\n"
+    assert kept.read() == "reached\n"
     assert process.wait(60) == 0
