@@ -113,7 +113,7 @@ def start_program():
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([*map(str, path), str(ROOT)]),
+                "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *path])),
                 **dict(variables),
             },
             **{"preexec_fn": heed_signals, **options},

@@ -28,12 +28,11 @@ import brainquant.training.run_log
 from brainquant.brains import BestRQBrain
 from brainquant.data.prepare import in_threads
 
-def slow(phase, *results):
+def slow(phase):
     if os.environ["PHASE"] == phase:
         print("phase", phase, flush=True)
         for _ in range(600):
             time.sleep(0.1)
-    return results
 
 def prepare():
     list(in_threads(lambda n: n or slow("preparation"), range(20), num_workers=4, unit="file"))
@@ -42,7 +41,7 @@ def evaluate(brain, *arguments):
     slow("evaluation")
 
 plot_report = brainquant.training.run_log.plot_report
-brainquant.training.run_log.plot_report = lambda *a, **k: slow("report") and plot_report(*a, **k)
+brainquant.training.run_log.plot_report = lambda *a, **k: (slow("report"), plot_report(*a, **k))
 
 class SlowBrain(BestRQBrain):
     def frames_of_the_corpus(self, wanted):
@@ -122,10 +121,10 @@ def test_a_signal_in_each_phase_ends_the_run_with_one_line(
             assert line, process.communicate()
         os.killpg(process.pid, getattr(signal, name))
         began = time.monotonic()
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == STATUS[name], errors
-        (line,) = re.findall(f".*Stopped by {name}.*", errors)
-        assert "Traceback" not in errors and time.monotonic() - began < 30
+        shown = "".join(process.communicate(timeout=60))
+        assert process.returncode == STATUS[name], shown
+        (line,) = re.findall(f".*Stopped by {name}.*", shown)
+        assert "Traceback" not in shown and time.monotonic() - began < 30
         assert ("saved in" in line) == (phase == "validation")
         assert not left()
         files = [str(path) for path in (tmp_path / name).rglob("*") if path.is_file()]
@@ -149,7 +148,9 @@ COMMANDS = {
 
 @pytest.mark.parametrize("to_all", [True, False])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_signal_ends_a_command_with_one_line(corpus, left, tmp_path, fault, command, to_all):
+def test_a_signal_ends_a_command_with_one_line(
+    start_program, corpus, left, tmp_path, fault, command, to_all
+):
     (tmp_path / "slow.py").write_text("""
 import time
 import brainquant.data.shards
@@ -160,13 +161,8 @@ main()
 """)
     paths = {"corpus": str(corpus).replace(" ", "\0"), "out": tmp_path}
     arguments = [a.format(**paths).replace("\0", " ") for a in COMMANDS[command].split()]
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "slow.py", command, *arguments],
-        text=True,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        start_new_session=True,
+    process = start_program(
+        tmp_path / "slow.py", command, *arguments, path=[tmp_path], start_new_session=True
     )
     while len(children(process.pid)) < 1 + (command == "kmeans"):
         assert process.poll() is None, process.communicate()
