@@ -314,13 +314,12 @@ def test_the_same_command_goes_on_where_a_killed_launcher_has_left_ranks(
     again = run_recipe("best_rq", *options, ranks=2)
     shown = again.stdout + again.stderr
     assert "Traceback" not in shown
-    if when == "in the training":
-        assert f"what torchrun (process {process.pid}) has left of this run" in shown
-        assert "Loading a checkpoint" in shown
+    # It waits for them in its lock where they last longer than its imports: see test_run_lock.
+    assert when != "in the training" or "Loading a checkpoint" in shown
     seconds_until_none(left)
     fault(
         injected=f"SIGKILL to torchrun {when}, and the same command at once",
-        expected="it waits for the ranks that are left, then goes on",
+        expected="it goes on, from what the ranks that were left have saved",
         seen="exit status 0, no process left",
     )
 
