@@ -8,13 +8,11 @@ import torch
 from speechbrain.dataio import audio_io
 from speechbrain.dataio.preprocess import AudioNormalizer
 
+from .headers import BadAudio
+
 LARGEST_FILTER = 2**24  # samples: what two sample rates with no common divisor ask for is more
 
 MP3_LEAD_IN = 10 * 1152  # samples: frames of the largest size
-
-
-class BadAudio(ValueError):
-    """An audio file that cannot be trained on; the text names the file and says why."""
 
 
 class AudioReader:

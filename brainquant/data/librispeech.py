@@ -10,8 +10,8 @@ import re
 
 from speechbrain.utils.logger import get_logger
 
-from .audio import BadAudio
-from .prepare import in_threads, read_header, to_csv, write_whole
+from .headers import BadAudio, read_header
+from .prepare import in_threads, to_csv, write_whole
 
 logger = get_logger(__name__)
 
@@ -226,7 +226,7 @@ def _read_chapter(folder, known, place):
         if texts is None:
             texts = _read_transcripts(os.path.join(chapter, "-".join(place) + ".trans.txt"))
         try:
-            num_samples, rate = read_header(path)
+            num_samples, rate = read_header(path)[:2]
         except BadAudio as error:
             faults.append(f"{path} {error}")
             continue

@@ -8,9 +8,9 @@ import os
 
 from speechbrain.utils.logger import get_logger
 
-from .audio import BadAudio
+from .headers import BadAudio, read_header
 from .own_clips import COLUMNS, find_clips
-from .prepare import in_threads, read_header, to_csv, write_whole
+from .prepare import in_threads, to_csv, write_whole
 
 logger = get_logger(__name__)
 
@@ -185,7 +185,7 @@ def _place(clip):
 
 
 def _read_headers(clips, num_workers):
-    """(samples, rate) by path, or what is wrong with the file as a ``BadAudio``."""
+    """A ``Header`` by path, or what is wrong with the file as a ``BadAudio``."""
     wavs = list(dict.fromkeys(clip.wav for clip in clips))
     return dict(zip(wavs, in_threads(_read_one, wavs, num_workers=num_workers, unit="file")))
 
@@ -228,7 +228,7 @@ def _cut_all(clips, headers, min_seconds, max_seconds, path):
     """What is left of the clips of a source, none of it too long or too short."""
     clips = [(clip, headers[clip.wav]) for clip in clips]
     clips = [(clip, header) for clip, header in clips if not isinstance(header, BadAudio)]
-    pieces = [_cut(clip, *header, max_seconds) for clip, header in clips]
+    pieces = [_cut(clip, *header[:2], max_seconds) for clip, header in clips]
     kept = [piece for cut in pieces for piece in cut if 0 < piece.seconds >= min_seconds]
     _make_unique(kept)
     long = [len(cut) for cut in pieces if len(cut) > 1]

@@ -1,4 +1,4 @@
-"""What every preparation of a corpus does: it reads headers in parallel and writes whole files."""
+"""What every preparation of a corpus does: it works in parallel and writes whole files."""
 
 import csv
 import io
@@ -6,51 +6,9 @@ import os
 import uuid
 from multiprocessing.pool import ThreadPool
 
-import soundfile
 from tqdm import tqdm
 
-from .audio import BadAudio
-
 NUM_THREADS = 16
-LONGEST = 2**62  # samples: libsndfile's way to say that a header does not tell
-
-
-def read_header(path):
-    """Length and sample rate of an audio file, as its header has them; nothing is decoded.
-
-    Arguments
-    ---------
-    path : str
-
-    Returns
-    -------
-    num_samples : int
-        Of each channel.
-    sample_rate : int
-
-    Raises
-    ------
-    BadAudio
-        With the reason only, where it is no audio or has no samples.
-
-    Example
-    -------
-    >>> path = str(getfixture("tmp_path") / "a.flac")
-    >>> soundfile.write(path, [0.0] * 8000, 16000)
-    >>> read_header(path)
-    (8000, 16000)
-    """
-    if not os.path.isfile(path):
-        raise BadAudio("there is no such file")
-    try:
-        info = soundfile.info(path)
-    except (RuntimeError, TypeError) as error:  # TypeError: of a .raw file, which has no header
-        raise BadAudio(f"cannot be read ({getattr(error, 'error_string', error)})") from None
-    if info.frames == 0:
-        raise BadAudio("has no samples")
-    if info.frames >= LONGEST:
-        raise BadAudio("has no length in its header")
-    return info.frames, info.samplerate
 
 
 def in_threads(function, jobs, *, num_workers, unit):
