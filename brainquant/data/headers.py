@@ -1,37 +1,26 @@
 """What an audio file holds, and whether a clip of it can be used: one answer for all who ask."""
 
+import functools
 import os
-from typing import NamedTuple
 
-import soundfile
+from .containers import bytes_behind
+from .decoders import EXTRA, NeedsMedia, count_media, header_of, import_av, open_sound
+from .files import BadAudio, open_file
+from .kinds import KINDS, decoder_of, describe, kind_of
+from .lengths import MORE, whole_header
 
-LONGEST = 2**62  # samples: libsndfile's way to say that a header does not tell
+MIX_DOWNS = (False, "mean", "first", "each")  # what becomes of several channels
 RATES = range(1_000, 768_001)  # Hz: a header with another rate is no header of speech
-MIX_DOWNS = (False, "mean", "first", "each")
-
-
-class BadAudio(ValueError):
-    """An audio file that cannot be trained on; the text names the file and says why."""
-
-
-class Header(NamedTuple):
-    """What is known of an audio file without its samples.
-
-    Arguments
-    ---------
-    num_samples : int
-        Of each channel, at the file's own rate.
-    sample_rate : int
-    num_channels : int
-    """
-
-    num_samples: int
-    sample_rate: int
-    num_channels: int
+SHORTEST = 0.01  # seconds: start and stop of a shorter clip are seconds, and no samples
+KEPT = 2**15  # headers that a process remembers, for the next clip of a file or the next epoch
 
 
 def read_header(path, offset=None, size=None):
-    """What an audio file holds; all of its samples are behind this header.
+    """What an audio file holds; nothing of it is behind the end that this header has.
+
+    The length is not merely believed: MP3 frames are counted, an Ogg file is searched for further
+    streams, a WAV file for what is behind its samples, and the last frame of a FLAC file is looked
+    at. What only ffmpeg's libraries read is decoded from its beginning to its end.
 
     Arguments
     ---------
@@ -47,27 +36,51 @@ def read_header(path, offset=None, size=None):
     Raises
     ------
     BadAudio
-        With the reason only, where it is no audio, has no samples, or holds more or less than it
-        announces.
+        With the reason only, where it is no audio, has no samples, or more or less of them than
+        can be read.
 
     Example
     -------
+    >>> import soundfile
     >>> path = str(getfixture("tmp_path") / "a.flac")
     >>> soundfile.write(path, [0.0] * 8000, 16000)
     >>> read_header(path)[:3]
     (8000, 16000, 1)
     """
-    if not os.path.isfile(path):
-        raise BadAudio("there is no such file")
     try:
-        info = soundfile.info(path)
-    except (RuntimeError, TypeError) as error:  # TypeError: of a .raw file, which has no header
-        raise BadAudio(f"cannot be read ({getattr(error, 'error_string', error)})") from None
-    if info.frames == 0:
-        raise BadAudio("has no samples")
-    if info.frames >= LONGEST:
-        raise BadAudio("has no length in its header")
-    return Header(info.frames, info.samplerate, info.channels)
+        status = os.stat(path)
+        state = status.st_size, status.st_mtime_ns
+    except (OSError, ValueError):
+        state = None
+    return _read(path, offset, size, state)
+
+
+@functools.lru_cache(KEPT)
+def _read(path, offset, size, state):
+    """A header; ``state`` is another one where the file has changed."""
+    with open_file(path, offset, size) as file:
+        kind = kind_of(file)
+        words, decoder = describe(kind, path if offset is None else None), decoder_of(kind)
+        if not decoder:
+            raise BadAudio(f"cannot be read (it is {words})")
+        try:
+            if decoder == "ffmpeg":
+                raise NeedsMedia(f"is {words}")
+            with open_sound(path, offset, size) as sound:
+                header = header_of(sound)
+            return whole_header(header, kind, file, path, offset or 0)
+        except NeedsMedia as error:
+            reason = error
+        if not kind:
+            raise BadAudio(str(reason))  # ffmpeg takes a guess even at noise
+        if bytes_behind(file, kind):
+            raise BadAudio(f"{MORE}; convert it to FLAC")  # ffmpeg would not read it either
+    if not import_av():
+        raise BadAudio(f"{reason}; convert it to FLAC, or read it with ffmpeg's libraries: {EXTRA}")
+    try:
+        return count_media(path, offset, size)
+    except BadAudio as error:
+        raise BadAudio(f"{reason}, {error}" if decoder == "sndfile" else str(error)) from None
 
 
 def check_clip(
@@ -110,11 +123,12 @@ def check_clip(
 
     Example
     -------
+    >>> from brainquant.data.decoders import Header
     >>> check_clip(Header(32000, 16000, 1), start=8000, stop=24000)
     (8000, 24000)
     >>> check_clip(Header(32000, 16000, 2), mix_down=False)
     Traceback (most recent call last):
-    brainquant.data.headers.BadAudio: has 2 channels, not one; set mix_down: to mean, first or each
+    brainquant.data.files.BadAudio: has 2 channels, not one; set mix_down: to mean, first or each
     """
     num_samples, rate, num_channels = header[:3]
     if rate != sample_rate:
@@ -137,7 +151,7 @@ def check_clip(
             f"has {num_samples} samples ({num_samples / rate:.3f} s), and the clip ends at sample "
             f"{stop}; start and stop count samples at the file's own rate, {rate} Hz"
         )
-    if stop - start < rate // 100:
+    if stop - start < SHORTEST * rate:
         raise BadAudio(
             f"has a clip of {stop - start} samples, {start} to {stop}: start and stop count "
             f"samples at the file's own rate, {rate} Hz; give seconds in the columns start_time "
@@ -165,11 +179,14 @@ def _check_channels(num_channels, channel, mix_down):
 
 
 def decoder_endings():
-    """Endings of files that are read where ``brainquant[codecs]`` is installed, without soundfile.
+    """Endings of files that need ``brainquant[codecs]``: other audio is read without it.
+
+    List them as audio whether or not the extra is installed: ``read_header`` says what is missing.
 
     Example
     -------
-    >>> ".m4a" in decoder_endings()
-    True
+    >>> ".m4a" in decoder_endings(), ".flac" in decoder_endings()
+    (True, False)
     """
-    return frozenset({".m4a", ".mp4", ".aac", ".webm", ".mka", ".amr", ".oga", ".wma"})
+    kinds = (kind for kind in KINDS.values() if kind.decoder == "ffmpeg")
+    return frozenset(ending for kind in kinds for ending in kind.endings.split())

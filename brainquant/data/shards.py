@@ -7,6 +7,7 @@ audio are the very same as with files.
 """
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -18,7 +19,11 @@ import soundfile
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parallel import parallel_map
 
-from .audio import BadAudio, bad_clip, clip_opener, lead_in, read_bytes
+from .audio import bad_clip, check_duration
+from .decoders import read_media, read_sound
+from .files import BadAudio, open_file, read_bytes
+from .headers import check_clip, read_header
+from .kinds import KINDS, kind_of
 from .manifests import COLUMNS, MEMBER, SEGMENT, read_manifest
 from .prepare import write_whole
 
@@ -249,28 +254,30 @@ def _read(row):
     """
     path, start, stop, offset, size = (row.get(key) for key in ("wav", *SEGMENT, *MEMBER))
     try:
+        header = read_header(path, offset, size)
+        first, last = check_clip(header, start=start, stop=stop, mix_down="first")
+        check_duration((last - first) / header.sample_rate, row["duration"])
         if start is not None:
-            return _cut(clip_opener(path, offset, size)(), start, stop)
-        content = read_bytes(path, offset, size)
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            # By what it is: the name may be that of a tar. WAVEX is how some write wav.
-            return {"WAVEX": "wav"}.get(file.format, file.format.lower()), content
-    except (BadAudio, RuntimeError) as error:
-        raise bad_clip(error, path, start, stop, offset, size) from None
+            return _cut(path, header, first, last, offset, size)
+        with open_file(path, offset, size) as file:
+            kind = kind_of(file)
+        # By what it is: the name may be that of a tar.
+        extension = KINDS[kind].endings.split()[0][1:] if kind else header.format.lower()
+        return extension, read_bytes(path, offset, size)
+    except BadAudio as error:
+        raise bad_clip(error, path, start, stop, None, offset, size) from None
 
 
-def _cut(source, start, stop):
+def _cut(path, header, start, stop, offset, size):
     """A segment as a file of its own, whose samples are the same."""
-    with soundfile.SoundFile(source) as file:
-        if file.frames <= start:
-            raise BadAudio(f"has {file.frames} samples, none of them is in the clip")
-        lead = lead_in(file.subtype, start)
-        file.seek(start - lead)
-        fits = file.subtype in FLAC_SUBTYPES and file.channels <= FLAC_CHANNELS
-        format, subtype = ("FLAC", file.subtype) if fits else ("WAV", "FLOAT")
-        dtype = FLAC_SUBTYPES[subtype] if fits else "float32"
-        samples = file.read(lead + stop - start, dtype=dtype)[lead:]
-        rate = file.samplerate
+    fits = header.subtype in FLAC_SUBTYPES and header.num_channels <= FLAC_CHANNELS
+    format, subtype = ("FLAC", header.subtype) if fits else ("WAV", "FLOAT")
+    dtype = FLAC_SUBTYPES[subtype] if fits else "float32"
+    read = read_media if header.is_media else functools.partial(read_sound, dtype=dtype)
     content = io.BytesIO()
-    soundfile.write(content, samples, rate, format=format, subtype=subtype)
+    with soundfile.SoundFile(
+        content, "w", header.sample_rate, header.num_channels, subtype, format=format
+    ) as file:
+        for block in read(path, header, start, stop, offset, size):
+            file.write(block)
     return format.lower(), content.getvalue()

@@ -92,14 +92,18 @@ def test_a_reader_in_another_process_gives_the_same(write):
     "samples, kwargs, reason",
     [
         (tone(), {"keep": 0.5}, "lasts 0.49.* s where the manifest says 1 s"),
-        (tone(), {"keep": 0.5, "name": "clip.flac"}, "cannot be read"),
+        (
+            tone(),
+            {"keep": 0.5, "name": "clip.flac"},
+            "ends at sample 8192 where its header says 16000",
+        ),
         (tone(), {"keep": 0.5, "name": "clip.mp3"}, "lasts 0.* s where the manifest says 1 s"),
         (tone(), {"keep": 0.0}, "cannot be read"),
         (tone(1.2), {}, "lasts 1.2 s where the manifest says 1 s"),
         (tone(0), {}, "has no samples"),
         (np.append(tone(), np.nan), {"subtype": "FLOAT"}, "samples that are NaN or infinite"),
         (np.append(tone(), -np.inf), {"subtype": "FLOAT"}, "samples that are NaN or infinite"),
-        (tone(rate=22047), {"rate": 22047}, "has 22047 samples per second, too odd for 16000"),
+        (tone(rate=900), {"rate": 900}, "has 900 samples per second; 1000 to 768000 can be"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_name_and_the_reason(write, samples, kwargs, reason):
@@ -138,7 +142,7 @@ def test_a_length_that_only_the_header_has_is_refused_before_memory_is_taken(wri
     with open(path, "r+b") as file:
         file.seek(21)  # the last 36 bits of these 5 bytes count the samples
         file.write(b"\xff" * 5)
-    with pytest.raises(BadAudio, match="lasts 4.295e[+]06 s where the manifest says 1 s"):
+    with pytest.raises(BadAudio, match="ends at sample 16000 where its header says 68719476735"):
         AudioReader(RATE)(path, 1.0)
 
 
@@ -197,9 +201,14 @@ def test_a_segment_of_a_file_of_hours_takes_the_memory_of_the_segment(tmp_path):
 @pytest.mark.parametrize(
     "duration, start, stop, reason",
     [
-        (1.0, RATE, 2 * RATE, "lasts 0.5 s where the manifest says 1 s"),
+        (1.0, RATE, 2 * RATE, "has 24000 samples .1.500 s., and the clip ends at sample 32000"),
         (0.5, 0, RATE, "lasts 1 s where the manifest says 0.5 s"),
-        (1.0, 24000, 24000 + RATE, "has 24000 samples, none of them is in the clip"),
+        (
+            1.0,
+            24000,
+            24000 + RATE,
+            "has 24000 samples .1.500 s., and the clip starts at sample 24000",
+        ),
     ],
 )
 def test_a_segment_that_the_file_does_not_have_is_refused(write, duration, start, stop, reason):
@@ -244,5 +253,5 @@ def test_a_tar_that_is_cut_or_damaged_is_refused_with_its_name_and_the_clip(pack
     with pytest.raises(BadAudio, match="ends at byte"):  # and no memory is taken for it
         AudioReader(RATE)(path, 1.0, offset=0, size=10**17)
     os.remove(path)
-    with pytest.raises(BadAudio, match=f"{clip}: cannot be read .No such file"):
+    with pytest.raises(BadAudio, match=f"{clip}: cannot be read: there is no such file"):
         AudioReader(RATE)(path, 1.0, **place)
