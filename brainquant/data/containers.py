@@ -79,12 +79,18 @@ def wav_with_length(file):
     return head[: place + 4] + left.to_bytes(4, "little")
 
 
-def is_chained(file):
-    """Whether an Ogg file goes on with another stream where its first ones end.
+def ogg_lengths(file):
+    """How many samples the streams of an Ogg file have that follow one upon another.
 
-    Streams side by side, as of sound and text, all begin before the first page of content.
+    Streams side by side, as of sound and text, all begin before the first page of content: the
+    first of them counts.
+
+    Returns
+    -------
+    list of int
+        More than one where the file is a chain. Of Opus, samples at 48 kHz.
     """
-    position, begun = 0, False
+    position, lengths, first, begun = 0, [], None, True
     end = file.seek(0, os.SEEK_END)
     while position + 27 <= end:
         file.seek(position)
@@ -92,11 +98,15 @@ def is_chained(file):
         if page[:4] != b"OggS":
             position = _find(file, b"OggS", position + 1)
             continue
-        if page[5] & 2 and begun:
-            return True
-        begun = begun or not page[5] & 2
+        begins, (granule, serial) = page[5] & 2, struct.unpack("<qI", page[6:18])
+        if begins and begun:
+            first = serial
+            lengths.append(0)
+        begun = not begins
+        if serial == first and granule > 0:
+            lengths[-1] = granule
         position += 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return False
+    return lengths
 
 
 def _find(file, mark, position):
@@ -133,11 +143,13 @@ def flac_end(file, announced):
     tails = [max(2 * largest + 1024, 2**14), TAIL] if largest else [TAIL]
     for tail in tails:
         file.seek(max(begin + 42, end - tail))
-        frames = _frames(file.read(tail), block_size)
+        frames = []
+        for frame in _frames(file.read(tail), block_size):
+            if frame[1] == announced:
+                return announced
+            frames.append(frame)
         ends = {last for _, last in frames}
-        if announced in ends:
-            return announced
-        for first, last in reversed(frames):
+        for first, last in frames:
             # Behind another one: bytes that look like the header of a frame are behind none.
             if first in ends or first == 0:
                 return last
@@ -161,10 +173,11 @@ def _flac_header(file):
 
 
 def _frames(content, block_size):
-    """The first sample and the one after the last of frames whose headers are in these bytes."""
-    places = (found.start() for found in re.finditer(rb"\xff[\xf8\xf9]", content))
-    frames = (_frame(content[place : place + 16], block_size) for place in places)
-    return [frame for frame in frames if frame]
+    """The first sample and the one after the last of frames with headers in here, last to first."""
+    places = [found.start() for found in re.finditer(rb"\xff[\xf8\xf9]", content)]
+    for place in reversed(places):
+        if frame := _frame(content[place : place + 16], block_size):
+            yield frame
 
 
 def _frame(head, block_size):

@@ -3,11 +3,11 @@
 import functools
 import os
 
-from .containers import bytes_behind
+from .containers import bytes_behind, ogg_lengths
 from .decoders import EXTRA, NeedsMedia, count_media, header_of, import_av, open_sound
 from .files import BadAudio, open_file
 from .kinds import KINDS, decoder_of, describe, kind_of
-from .lengths import MORE, whole_header
+from .lengths import MORE, TOLERANCE, whole_header
 
 MIX_DOWNS = (False, "mean", "first", "each")  # what becomes of several channels
 RATES = range(1_000, 768_001)  # Hz: a header with another rate is no header of speech
@@ -75,12 +75,16 @@ def _read(path, offset, size, state):
             raise BadAudio(str(reason))  # ffmpeg takes a guess even at noise
         if bytes_behind(file, kind):
             raise BadAudio(f"{MORE}; convert it to FLAC")  # ffmpeg would not read it either
+        least = sum(ogg_lengths(file)) if kind == "Ogg" else 0
     if not import_av():
         raise BadAudio(f"{reason}; convert it to FLAC, or read it with ffmpeg's libraries: {EXTRA}")
     try:
-        return count_media(path, offset, size)
+        header = count_media(path, offset, size)
     except BadAudio as error:
         raise BadAudio(f"{reason}, {error}" if decoder == "sndfile" else str(error)) from None
+    if header.num_samples < least - 2 * TOLERANCE * header.sample_rate:
+        raise BadAudio(f"{MORE}; convert it to FLAC")  # streams that ffmpeg takes for one
+    return header
 
 
 def check_clip(

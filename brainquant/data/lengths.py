@@ -2,7 +2,7 @@
 
 import os
 
-from .containers import bytes_behind, flac_end, flac_with_length, is_chained, wav_with_length
+from .containers import bytes_behind, flac_end, flac_with_length, ogg_lengths, wav_with_length
 from .decoders import NeedsMedia, header_of, open_sound
 from .files import BadAudio
 from .mpeg import announcement, count_frames
@@ -50,7 +50,7 @@ def whole_header(header, kind, file, path, begin):
         return _whole_mpeg(header, file, path, begin)
     if kind == "FLAC":
         return _whole_flac(header, file, path, begin)
-    if kind == "Ogg" and is_chained(file):
+    if kind == "Ogg" and len(ogg_lengths(file)) > 1:
         raise NeedsMedia(MORE)
     if _seconds_behind(header, file, kind) > TOLERANCE:
         raise BadAudio(f"{MORE}; convert it to FLAC")

@@ -13,8 +13,7 @@ import soundfile
 import torch
 
 from brainquant.data.audio import AudioReader, BadAudio
-from brainquant.data.headers import check_clip, read_header
-from brainquant.data.kinds import decoder_endings
+from brainquant.data.headers import check_clip, decoder_endings, read_header
 
 RATE = 16000
 
