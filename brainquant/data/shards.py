@@ -255,7 +255,8 @@ def _read(row):
     path, start, stop, offset, size = (row.get(key) for key in ("wav", *SEGMENT, *MEMBER))
     try:
         header = read_header(path, offset, size)
-        first, last = check_clip(header, start=start, stop=stop, mix_down="first")
+        channel = row.get("channel")
+        first, last = check_clip(header, start=start, stop=stop, channel=channel, mix_down="first")
         check_duration((last - first) / header.sample_rate, row["duration"])
         if start is not None:
             return _cut(path, header, first, last, offset, size)
@@ -265,7 +266,7 @@ def _read(row):
         extension = KINDS[kind].endings.split()[0][1:] if kind else header.format.lower()
         return extension, read_bytes(path, offset, size)
     except BadAudio as error:
-        raise bad_clip(error, path, start, stop, None, offset, size) from None
+        raise bad_clip(error, path, start, stop, row.get("channel"), offset, size) from None
 
 
 def _cut(path, header, start, stop, offset, size):

@@ -58,7 +58,7 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
     if minutes is not None and minutes <= 0:
         raise ValueError(f"train_minutes must be more than 0, got {minutes}; null takes all speech")
     # A corpus with labels need not have the rate of the one that was trained on.
-    reader = AudioReader(brain.hparams.sample_rate, resample=True, mix_down=True)
+    reader = AudioReader(brain.hparams.sample_rate, resample=True, mix_down="mean")
     columns = () if label is None else (label,)
     dataset = SkippingDataset(load_dataset(manifest, data_folder, reader=reader, columns=columns))
     utterances, left_out, seconds = [], {}, 0.0
