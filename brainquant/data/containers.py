@@ -8,6 +8,7 @@ import struct
 from .kinds import id3_size
 
 TAIL = 2**18  # bytes at the end of a FLAC file that hold a frame, unless they hold none at all
+LARGEST_TAG = 2**13  # bytes of names behind the last frame
 PRINTABLE = re.compile(rb"[\x20-\x7e]{4}")
 # The chunk of the samples, the byte order and the format of sizes, and the bytes before the chunks
 CHUNKS = {"WAV": (b"data", "<I", 12), "AIFF": (b"SSND", ">I", 12), "CAF": (b"data", ">q", 8)}
@@ -154,6 +155,24 @@ def flac_end(file, announced):
             if first in ends or first == 0:
                 return last
     return None
+
+
+def flac_room(file, num_samples):
+    """How many bytes a FLAC file has at most, by the largest of its frames; None where it is not
+    said. Files of one length behind one another have last frames that agree, and more bytes.
+    """
+    position = _flac_header(file) + 4
+    file.seek(position)
+    info = file.read(38)
+    block_size, largest = int.from_bytes(info[4:6], "big"), int.from_bytes(info[11:14], "big")
+    is_last = False
+    while not is_last:
+        file.seek(position)
+        head = file.read(4)
+        is_last = len(head) < 4 or head[0] & 128
+        position += 4 + int.from_bytes(head[1:], "big")
+    num_frames = -(-num_samples // max(1, block_size))
+    return position + num_frames * largest + LARGEST_TAG if largest else None
 
 
 def flac_with_length(file, num_samples):

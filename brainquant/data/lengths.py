@@ -2,7 +2,14 @@
 
 import os
 
-from .containers import bytes_behind, flac_end, flac_with_length, ogg_lengths, wav_with_length
+from .containers import (
+    bytes_behind,
+    flac_end,
+    flac_room,
+    flac_with_length,
+    ogg_lengths,
+    wav_with_length,
+)
 from .decoders import NeedsMedia, header_of, open_sound
 from .files import BadAudio
 from .mpeg import announcement, count_frames
@@ -89,7 +96,9 @@ def _whole_flac(header, file, path, begin):
             f"ends at sample {end} where its header says {announced}: it is cut, or more than one "
             f"file; copy it again, or convert it to FLAC"
         )
-    if end > announced + TOLERANCE * header.sample_rate:
+    room = flac_room(file, announced)
+    too_large = room is not None and file.seek(0, os.SEEK_END) > room
+    if too_large or end > announced + TOLERANCE * header.sample_rate:
         raise BadAudio(f"{MORE}; convert it to FLAC")
     return header
 

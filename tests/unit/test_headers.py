@@ -141,6 +141,7 @@ def test_all_of_a_file_is_read_whatever_it_announces(name, tmp_path):
         ("a.au", lambda: encoded(chirp(1), "AU") + encoded(chirp(2), "AU")),
         ("a.flac", lambda: flac(chirp(3), told=RATE)),
         ("a.flac", lambda: flac(chirp(1)) + flac(chirp(3))),
+        ("a.flac", lambda: 2 * flac(chirp(5))),
         ("a.ogg", lambda: encoded(chirp(1), "OGG") + encoded(chirp(3), "OGG")),
         ("a.opus", lambda: 2 * encoded(chirp(1), "OGG", subtype="OPUS")),
     ],
