@@ -70,7 +70,11 @@ def open_sound(path, offset=None, size=None, pieces=None):
             path = stack.enter_context(open_file(path, offset, size, pieces))
         try:
             sound = stack.enter_context(Sequential(path))
-        except (RuntimeError, TypeError) as error:  # TypeError: of a .raw file, without a header
+        except TypeError:  # soundfile goes by this name alone
+            raise BadAudio(
+                "cannot be read (it is named .raw, which has no header); convert it to FLAC"
+            ) from None
+        except RuntimeError as error:
             raise NeedsMedia(_reason(error)) from None
         try:
             yield sound
