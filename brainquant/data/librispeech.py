@@ -215,7 +215,11 @@ def _read_chapter(folder, known, place):
     """Utterances of a chapter, [(ID, seconds, words)], and faults; only what is new is read."""
     chapter = os.path.join(folder, *place)
     found, faults, texts = [], [], None
-    for file in sorted(os.listdir(chapter)):
+    try:
+        files = sorted(os.listdir(chapter))
+    except OSError as error:
+        return [], [f"{chapter} cannot be listed ({error.strerror})"]
+    for file in files:
         name, ending = os.path.splitext(file)
         if ending != ".flac" or name.startswith("."):
             continue
@@ -285,3 +289,7 @@ def _folders(parent):
             )
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise ValueError(
+            f"the folder {parent} cannot be listed ({error.strerror}); allow it for its user"
+        ) from None
