@@ -3,20 +3,26 @@
 import functools
 import math
 import os
-import re
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 
-from .tables import is_json, read_table
+from .columns import (
+    COLUMNS,
+    MEMBER,
+    PARTS,
+    SEGMENT,
+    bounds_among,
+    channels_among,
+    fault_of_part,
+)
+from .file_names import FileNames, missing_files
+from .tables import read_table, replace_root
 
 logger = get_logger(__name__)
 
-COLUMNS = ("ID", "duration", "wav")
-SEGMENT = ("start", "stop")  # samples: the clip is a part of its file
-MEMBER = ("offset", "size")  # bytes: the clip is a file inside a tar
-WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 NUM_SHOWN = 3  # bad rows in an error
+UNITS = {1: "seconds", 1000: "milliseconds"}  # by samples per second, were they samples
 
 
 def load_dataset(
@@ -43,7 +49,8 @@ def load_dataset(
         Longer clips are left out.
     reader : callable
         Makes a waveform of a path and a duration and, where the manifest has these columns, of
-        ``start``, ``stop``, ``offset`` and ``size``: a ``brainquant.data.audio.AudioReader``.
+        ``start``, ``stop``, ``channel``, ``offset`` and ``size``: a
+        ``brainquant.data.audio.AudioReader``.
     columns : sequence of str
         Further columns of the manifest to be items, as text.
     remedy : str
@@ -63,6 +70,8 @@ def load_dataset(
     rows = read_manifest(manifest, data_folder)
     found = next(iter(rows.values()))
     _check_columns(manifest, columns, found)
+    if others := [name for name in found if name not in (*COLUMNS, *PARTS, *columns)]:
+        logger.info(f"{manifest}: its columns {', '.join(others)} are not used here")
     seconds = [row["duration"] for row in rows.values()]
     short = sum(duration < min_seconds for duration in seconds)
     long = sum(duration > max_seconds for duration in seconds)
@@ -76,7 +85,7 @@ def load_dataset(
             f"{manifest}: {short + long} of {len(rows)} clips left out, {short} below min_seconds: "
             f"{min_seconds:g}, {long} above max_seconds: {max_seconds:g}"
         )
-    parts = [column for column in (*SEGMENT, *MEMBER) if column in found]
+    parts = [column for column in PARTS if column in found]
     dataset = DynamicItemDataset({
         name: {column: row[column] for column in ("wav", "duration", *parts, *columns)}
         for name, row in rows.items()
@@ -102,17 +111,19 @@ def read_manifest(manifest, data_folder):
     ---------
     manifest : str
         CSV file with the columns ID, duration (seconds) and wav (a path), or a JSON file with the
-        same by ID, where its name ends with ``.json``. Further columns that are understood, and
-        whose cells may be empty: start and stop (samples of the file: the clip is that part of it);
-        offset and size (bytes: wav is an uncompressed tar, and the clip the file at that place).
+        same by ID, see ``brainquant.data.tables.read_table``. Further columns that are understood,
+        and whose cells may be empty: start and stop (samples of the file: the clip is that part of
+        it); channel (from 0: the clip is that channel); offset and size (bytes: wav is an
+        uncompressed tar, and the clip the file at that place).
     data_folder : str
-        What ``$data_root`` in the column wav stands for; in JSON, ``{data_root}``.
+        What ``$data_root`` or ``{data_root}`` in the column wav stands for.
 
     Returns
     -------
     rows : dict
-        By ID: ``wav`` (a path), ``duration`` (a float), ``start``, ``stop``, ``offset`` and
-        ``size`` where the manifest has them (int or None), and the other columns as text.
+        By ID: ``wav`` (a path), ``duration`` (a float), ``start``, ``stop``, ``channel``,
+        ``offset`` and ``size`` where the manifest has them (int or None), and the other columns as
+        text.
 
     Raises
     ------
@@ -120,16 +131,21 @@ def read_manifest(manifest, data_folder):
         Which names the lines, IDs and columns that are not right.
     """
     rows = read_rows(manifest)
-    data_root = "{data_root}" if is_json(manifest) else "$data_root"
     for row in rows.values():
-        row["wav"] = row["wav"].replace(data_root, str(data_folder))
-    if missing := _missing_files(row["wav"] for row in rows.values()):
+        row["wav"] = replace_root(row["wav"], data_folder)
+    missing = missing_files(row["wav"] for row in rows.values())
+    if missing and any(not name.isascii() or not folder.isascii() for folder, name in missing):
+        names = FileNames()
+        for row in rows.values():
+            row["wav"] = names.find(row["wav"])
+        missing = missing_files(row["wav"] for row in rows.values())
+    if missing:
         bad = [(place, row) for place, row in rows.items() if os.path.split(row["wav"]) in missing]
         place, row = bad[0]
         raise ValueError(
             f"{manifest}: {len(bad)} of its {len(rows)} audio files do not exist, the first is "
             f"{row['wav']} in {place}; set data_folder: to the folder that "
-            f"{data_root} stands for, or take the rows out"
+            f"$data_root stands for, or take the rows out"
         )
     return {row.pop("ID"): row for row in rows.values()}
 
@@ -148,15 +164,19 @@ def read_rows(manifest):
     _check_columns(manifest, COLUMNS, columns)
     if not table:
         raise ValueError(f"{manifest} has no rows: add a line for each audio file")
-    rows, faults = {}, []
+    _check_meanings(manifest, columns)
+    parts = [column for column in PARTS if column in columns]
+    rows, faults, places = {}, [], {}
     for place, row, fault in table:
         if fault := fault or _fault(row):
             faults.append(f"{place}: {fault}")
             continue
         row["duration"] = float(row["duration"])
-        for column in (*SEGMENT, *MEMBER):
-            if column in row:
-                row[column] = int(row[column]) if row[column].strip() else None
+        for column in parts:
+            row[column] = int(row[column]) if row[column].strip() else None
+        clip = (row["wav"], *(row[column] for column in parts))
+        if (first := places.setdefault(clip, place)) != place:
+            faults.append(f"{place}: the clip is that of {first} too")
         rows[place] = row
     if faults:
         raise ValueError(
@@ -176,6 +196,24 @@ def _check_columns(manifest, wanted, columns):
             )
 
 
+def _check_meanings(manifest, columns):
+    """Refuses columns that mean a part of a file, or a channel, by names that are not ours."""
+    ours = {*PARTS} if {*MEMBER} <= {*columns} else {*PARTS} - {*MEMBER}
+    bounds = [name for name in bounds_among(columns) if name not in ours]
+    if bounds and not {*SEGMENT} <= {*columns}:
+        raise ValueError(
+            f"{manifest} has the column{'s' * (len(bounds) > 1)} {', '.join(bounds)}: which part "
+            f"of its file is a clip? Name two columns start and stop, in samples at the file's own "
+            f"rate, or prepare manifests of it with source: of recipes/OwnSpeech, which takes "
+            f"seconds in start_time and end_time, too"
+        )
+    channels = channels_among(columns)
+    if channels and "channel" not in channels:
+        raise ValueError(
+            f"{manifest} has the column {channels[0]!r}; name it channel, and count from 0 up"
+        )
+
+
 def _fault(row):
     """What is wrong with the values of a row, or None."""
     for column in COLUMNS:
@@ -187,43 +225,13 @@ def _fault(row):
         seconds = math.nan
     if not 0 < seconds < math.inf:
         return f"the column duration has {row['duration']!r}, not a positive number of seconds"
-    for columns in (SEGMENT, MEMBER):
-        texts = [row.get(column, "").strip() for column in columns]
-        if not any(texts):
-            continue
-        for column, text in zip(columns, texts):
-            if not text:
-                return f"the columns {' and '.join(columns)} must be both filled or both empty"
-            if not WHOLE_NUMBER.fullmatch(text):
-                return f"the column {column} has {text!r}, not a whole number from 0 up"
-        first, last = map(int, texts)
-        if columns == SEGMENT and first >= last:
-            return f"the column stop has '{last}', which is not after the start, {first}"
-        if columns == MEMBER and last == 0:
-            return "the column size has '0': a file of no bytes"
+    if (fault := fault_of_part(row)) or not row.get("start", "").strip():
+        return fault
+    start, stop = (int(row[column]) for column in SEGMENT)
+    for rate, unit in UNITS.items():
+        if abs((stop - start) / seconds - rate) < 0.1 * rate:
+            return (
+                f"the columns start and stop have {start} and {stop} where the duration is "
+                f"{seconds:g} s: they look like {unit}, and must be samples at the file's own rate"
+            )
     return None
-
-
-def _missing_files(paths):
-    """Folders and names that are no files; each folder is listed once, for network disks."""
-    by_folder = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        by_folder.setdefault(folder, set()).add(name)
-    return {
-        (folder, name)
-        for folder, names in by_folder.items()
-        for name in names - _files_among(names, folder)
-    }
-
-
-def _files_among(names, folder):
-    try:
-        with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries if entry.name in names and entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise ValueError(
-            f"the folder {folder} cannot be listed ({error.strerror}); allow it for its user"
-        ) from None

@@ -1,5 +1,6 @@
 """What several test files measure with."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -7,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
+import soundfile
 import torch
 from speechbrain.utils.importutils import LazyModule
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from brainquant.data.own_speech import prepare_own_speech
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
@@ -85,3 +90,41 @@ def tf32_allowed():
     matmul.allow_tf32 = True
     yield
     matmul.allow_tf32 = before
+
+
+def _rows_of(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Writes noise of some seconds to a file of the folder ``speech``."""
+
+    def write(name, seconds=1.5, rate=16000, channels=1, **options):
+        path = tmp_path / "speech" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        noise = np.random.default_rng(len(name)).uniform(-0.5, 0.5, (int(seconds * rate), channels))
+        soundfile.write(path, noise, rate, **options)
+        return path
+
+    write.folder = tmp_path / "speech"
+    write.folder.mkdir()
+    return write
+
+
+@pytest.fixture
+def prepare(speech, tmp_path):
+    """Prepares the folder ``speech`` or another source and returns the rows of both manifests."""
+
+    def run(source=speech.folder, folder=tmp_path / "manifests", **settings):
+        prepare_own_speech(str(source), str(folder), **{"num_workers": 2, **settings})
+        return _rows_of(folder / "train.csv"), _rows_of(folder / "valid.csv")
+
+    def left_out():
+        """Reasons by path."""
+        rows = _rows_of(tmp_path / "manifests" / "left_out.csv")
+        return {row["wav"]: row["reason"] for row in rows}
+
+    run.left_out = left_out
+    return run

@@ -98,7 +98,7 @@ def test_a_bad_row_is_named_with_its_line_and_id(write, tmp_path, rows, fault):
 
 
 def test_of_many_bad_rows_the_first_are_named_and_all_are_counted(write, tmp_path):
-    manifest = write(HEADER + "".join(f"{i},{i - 5},a.wav,t\n" for i in range(10)))
+    manifest = write(HEADER + "".join(f"{i},{i - 5},{i}.wav,t\n" for i in range(10)))
     with pytest.raises(ValueError, match="6 of 10 rows .*line 2,.*line 3,.*line 4,.*; ...; mend"):
         read_manifest(manifest, tmp_path)
 
@@ -179,8 +179,10 @@ def test_clips_of_no_fitting_length_are_an_error(write, tmp_path):
 
 
 def test_a_text_column_that_is_asked_for_is_an_item(write, tmp_path):
-    manifest = write(HEADER + 'a,1,$data_root/a.wav,"one, two"\nb,1,$data_root/a.wav,\n', "a.wav")
-    soundfile.write(tmp_path / "audio" / "a.wav", torch.zeros(100).numpy(), 100)
+    manifest = HEADER + 'a,1,$data_root/a.wav,"one, two"\nb,1,$data_root/b.wav,\n'
+    manifest = write(manifest, "a.wav", "b.wav")
+    for name in "ab":
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", torch.zeros(100).numpy(), 100)
     load = {"manifest": manifest, "data_folder": tmp_path / "audio", "reader": AudioReader(100)}
     dataset = load_dataset(**load, columns=["text"])
     assert [dataset[i]["text"] for i in range(2)] == ["one, two", ""]
@@ -202,7 +204,7 @@ def test_the_part_of_a_file_that_a_clip_is_may_be_said_or_not(write, tmp_path):
 @pytest.mark.parametrize(
     "cells, fault",
     [
-        ("1.5,16000,,", "the column start has '1.5', not a whole number from 0 up"),
+        ("1.5,16000,,", "the column start has '1.5', not a whole number of samples"),
         ("0,-1,,", "the column stop has '-1', not a whole number"),
         ("0,,,", "the columns start and stop must be both filled or both empty"),
         ("7,7,,", "the column stop has '7', which is not after the start, 7"),
@@ -271,7 +273,7 @@ GOOD = {"wav": "{data_root}/a.wav", "duration": 1.0}
         ),
         (
             json.dumps({"a": GOOD, "b": {**GOOD, "wav": "{data_root}/b.wav"}}),
-            "1 of its 2 .* first is .*/audio/b.wav in ID 'b'; .* that {data_root} stands for",
+            "1 of its 2 .* first is .*/audio/b.wav in ID 'b'; .* that .data_root stands for",
         ),
     ],
 )
@@ -279,3 +281,62 @@ def test_a_json_manifest_that_is_not_right_gets_one_clear_error(write, tmp_path,
     manifest = write(content, "a.wav", to="train.json")
     with pytest.raises(ValueError, match=message):
         read_manifest(manifest, tmp_path / "audio")
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        (
+            "start_time,end_time",
+            "has the columns start_time, end_time: .* Name two columns s",
+        ),
+        ("begin,end", "has the columns begin, end: which part of its file is a clip"),
+        ("start,end", "has the column end: .* in samples at the file's own rate"),
+        ("onset_ms,speaker", "has the column onset_ms: .* source: of recipes/OwnSpeech"),
+        ("offset,speaker", "has the column offset: which part"),
+        ("channelId,speaker", "has the column 'channelId'; name it channel, and count from 0 up"),
+    ],
+)
+def test_columns_of_other_tools_that_mean_a_part_are_refused(write, tmp_path, columns, message):
+    manifest = write(f"ID,duration,wav,{columns}\na,1,$data_root/a.wav,0,1\n", "a.wav")
+    with pytest.raises(ValueError, match=message):
+        read_manifest(manifest, tmp_path / "audio")
+
+
+def test_the_same_audio_under_two_ids_is_a_fault(write, tmp_path):
+    header = "ID,duration,wav,start,stop,channel\n"
+    rows = ["a,1,$data_root/a.wav,,,", "b,1,$data_root/a.wav,,,0", "c,1,$data_root/a.wav,0,9,"]
+    good = write(header + "\n".join(rows), "a.wav")
+    found = read_manifest(good, tmp_path / "audio")
+    assert [row["channel"] for row in found.values()] == [None, 0, None]
+    bad = write(header + "\n".join([*rows, "d,1,$data_root/a.wav,0,9,"]))
+    with pytest.raises(ValueError, match="line 5, ID 'd': the clip is that of line 4, ID 'c' too"):
+        read_manifest(bad, tmp_path / "audio")
+
+
+@pytest.mark.parametrize("part, unit", [("1,3", "seconds"), ("1500,3500", "milliseconds")])
+def test_parts_in_another_unit_than_samples_are_named(write, tmp_path, part, unit):
+    manifest = write(f"ID,duration,wav,start,stop\na,2.0,$data_root/a.wav,{part}\n", "a.wav")
+    with pytest.raises(ValueError, match=f"duration is 2 s: they look like {unit}, and must be"):
+        read_manifest(manifest, tmp_path / "audio")
+
+
+def test_columns_that_nobody_asked_for_are_named_once(write, tmp_path, caplog):
+    rows = HEADER.strip() + ",note\na,1.0,$data_root/a.wav,t,n\nb,1.0,$data_root/b.wav,t,n\n"
+    manifest = write(rows, "a.wav", "b.wav")
+    with caplog.at_level(logging.INFO):
+        load_dataset(manifest, tmp_path / "audio", reader=AudioReader(100), columns=["text"])
+    assert caplog.text.count("its columns note are not used here") == 1
+
+
+def test_a_wav_of_speechbrains_json_may_be_a_part(write, tmp_path):
+    rows = {
+        "a": {"wav": {"file": "$data_root/a.wav", "start": 5, "stop": 9}, "duration": 1},
+        "b": {"wav": {"file": "{data_root}/a.wav"}, "duration": 1},
+    }
+    manifest = write(json.dumps(rows), "a.wav", to="train.JSON")
+    wav = f"{tmp_path}/audio/a.wav"
+    found = read_manifest(manifest, tmp_path / "audio")
+    assert [(row["wav"], row["start"], row["stop"]) for row in found.values()] == [
+        (wav, 5, 9), (wav, None, None),
+    ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Any audio becomes manifests: cut, split, counted, and what cannot be read is left out."""
 
-import csv
 import json
 import os
 import shutil
@@ -8,46 +7,17 @@ import shutil
 import hypothesis
 import numpy as np
 import pytest
-import soundfile
 import torch
 from hypothesis import strategies as st
 
+from brainquant.data import own_headers
 from brainquant.data import own_speech as module
 from brainquant.data.audio import AudioReader
+from brainquant.data.clips import Clip, cut
 from brainquant.data.manifests import load_dataset
-from brainquant.data.own_clips import Clip, find_clips
-from brainquant.data.own_speech import _cut, _split, prepare_own_speech
-
-
-@pytest.fixture
-def speech(tmp_path):
-    """Writes noise of some seconds to a file of the folder ``speech``."""
-
-    def write(name, seconds=1.5, rate=16000, channels=1, **options):
-        path = tmp_path / "speech" / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        noise = np.random.default_rng(len(name)).uniform(-0.5, 0.5, (int(seconds * rate), channels))
-        soundfile.write(path, noise, rate, **options)
-        return path
-
-    write.folder = tmp_path / "speech"
-    return write
-
-
-@pytest.fixture
-def prepare(speech, tmp_path):
-    """Prepares the folder ``speech`` or another source and returns the rows of both manifests."""
-
-    def run(source=speech.folder, folder=tmp_path / "manifests", **settings):
-        prepare_own_speech(str(source), str(folder), **{"num_workers": 2, **settings})
-        return rows_of(folder / "train.csv"), rows_of(folder / "valid.csv")
-
-    return run
-
-
-def rows_of(path):
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+from brainquant.data.own_clips import find_clips
+from brainquant.data.own_speech import prepare_own_speech
+from brainquant.data.own_split import divide
 
 
 def names_of(rows):
@@ -69,7 +39,7 @@ def test_every_format_and_rate_is_cut_and_can_be_trained_on(speech, prepare, tmp
     for name, rate, channels, options in FORMATS:
         speech(name, 5.0, rate, channels, **options)
     train, valid = prepare(max_seconds=2.0)
-    assert list(train[0]) == ["ID", "duration", "wav", "start", "stop", "spk_id"]
+    assert list(train[0]) == ["ID", "duration", "wav", "start", "stop", "channel", "spk_id"]
     assert names_of(train + valid) == sorted(name for name, *_ in FORMATS)
     assert not {*names_of(train)} & {*names_of(valid)}  # a file is never divided
     ids = [row["ID"] for row in train + valid]
@@ -105,7 +75,7 @@ def test_cuts_are_equal_cover_the_clip_and_are_as_few_as_can_be(
     start, stop = (None, None) if part is None else (part[0], sum(part))
     first, last = (0, num_samples) if part is None else (start, min(stop, num_samples))
     hypothesis.assume(first < last)
-    pieces = _cut(Clip("a", "a", "a", start, stop), num_samples, rate, max_seconds)
+    pieces = cut(Clip("a", "a", "a", start, stop), first, last, rate, max_seconds)
     if len(pieces) == 1:
         assert (pieces[0].start, pieces[0].stop) == (start, stop)
         assert pieces[0].seconds == (last - first) / rate <= max_seconds
@@ -147,10 +117,7 @@ def test_what_cannot_be_read_is_left_out_and_listed(speech, prepare, tmp_path, c
     train, valid = prepare()
     assert names_of(train + valid) == ["a.wav", "b.wav", "c.wav", "d.wav", "streamed.flac"]
     assert "3 of 8 files" in caplog.text and "not looked at: 1 .txt" in caplog.text
-    reasons = {
-        row["wav"]: row["reason"] for row in rows_of(tmp_path / "manifests" / "left_out.csv")
-    }
-    assert reasons == {
+    assert prepare.left_out() == {
         str(speech.folder / "text.wav"): "cannot be read (it is text named .wav)",
         str(speech.folder / "none.wav"): "has no samples",
         str(speech.folder / "gone.flac"): "is a link to nowhere, which is not there",
@@ -174,7 +141,7 @@ def test_five_subfolders_are_speakers_fewer_are_not(speech, prepare, caplog, num
     if num_folders == 5:
         assert not speakers[0] & speakers[1]
         assert {row["spk_id"] for row in valid} == speakers[1]
-        assert "its 5 subfolders are taken for speakers" in caplog.text
+        assert "its 5 folders of level 1, such as speaker 0, are taken for speakers" in caplog.text
     else:
         assert speakers[0] & speakers[1]
         assert {row["spk_id"] for row in train + valid} == {""}
@@ -184,27 +151,45 @@ def test_five_subfolders_are_speakers_fewer_are_not(speech, prepare, caplog, num
 NAMES = st.sets(st.text("abcdefgh0123", min_size=1), min_size=2, max_size=60)
 
 
-@hypothesis.given(NAMES, st.floats(1e-6, 1 - 1e-6), st.integers(0, 9), st.booleans())
-def test_a_split_has_both_parts_and_whole_groups(names, share, seed, speakers):
+@hypothesis.given(NAMES, st.data(), st.floats(1e-6, 0.5), st.integers(0, 9), st.booleans())
+def test_a_split_has_both_parts_and_whole_groups(names, data, share, seed, speakers):
+    seconds = data.draw(st.lists(st.floats(0.1, 500.0), min_size=len(names), max_size=len(names)))
     clips = [
-        Clip(name, name, f"{name}{k}", speaker=name if speakers else "")
-        for name in sorted(names)
+        Clip(name, name, f"{name}{k}", speaker=name if speakers else "", seconds=length)
+        for name, length in zip(sorted(names), seconds, strict=True)
         for k in range(3)
     ]
-    train, valid = _split(clips, share, seed, "source")
+    train, valid = divide(clips, share, seed, "source")
     assert train and valid and sorted([*train, *valid], key=id) == sorted(clips, key=id)
     group = (lambda clip: clip.speaker) if speakers else (lambda clip: clip.name)
     assert not {*map(group, train)} & {*map(group, valid)}
-    assert _split(clips[::-1], share, seed, "source") == (train[::-1], valid[::-1])
+    assert divide(clips[::-1], share, seed, "source") == (train[::-1], valid[::-1])
+    taken, total = (sum(clip.seconds for clip in part) for part in (valid, clips))
+    assert taken <= 0.5001 * total
+    least = min(seconds) * (3 if speakers else 1)
+    assert taken <= 2.0001 * max(share * total, least)
 
 
-def test_a_split_is_of_the_size_asked_for_and_files_that_are_added_move_no_others():
-    clips = [Clip(str(n), f"{n}.wav", f"{n}.wav") for n in range(2000)]
-    valid = {clip.id for clip in _split(clips, 0.1, 1, "source")[1]}
-    assert 150 < len(valid) < 250
-    before = {clip.id for clip in _split(clips[:1000], 0.1, 1, "source")[1]}
-    assert before == {name for name in valid if int(name) < 1000}
-    assert valid != {clip.id for clip in _split(clips, 0.1, 2, "source")[1]}
+def test_a_split_has_its_share_of_the_seconds_and_files_that_are_added_move_few_others():
+    lengths = np.random.default_rng(1).uniform(1.0, 30.0, 2000)
+    clips = [Clip(str(n), f"{n}.wav", f"{n}.wav", seconds=lengths[n]) for n in range(2000)]
+    valid = [clip for clip in divide(clips, 0.1, 1, "source")[1]]
+    assert 0.1 <= sum(clip.seconds for clip in valid) / sum(lengths) < 0.102
+    valid = {clip.id for clip in valid}
+    before = {clip.id for clip in divide(clips[:1000], 0.1, 1, "source")[1]}
+    assert len(before ^ {name for name in valid if int(name) < 1000}) < 20
+    assert valid != {clip.id for clip in divide(clips, 0.1, 2, "source")[1]}
+
+
+@pytest.mark.parametrize(("names", "seconds"), [("ab", [50.0, 1.0]), ("abc", [90.0, 2.0, 30.0])])
+def test_of_a_long_and_a_short_file_validation_takes_the_short_one(names, seconds):
+    for seed in range(8):
+        clips = [
+            Clip(f"{name}-{k}", name, name, seconds=1.0)
+            for name, length in zip(names, seconds, strict=True)
+            for k in range(int(length))
+        ]
+        assert {clip.name for clip in divide(clips, 0.05, seed, "source")[1]} == {"b"}
 
 
 def test_one_speaker_is_split_by_file_and_one_file_not_at_all(speech, prepare):
@@ -245,19 +230,18 @@ def test_a_manifest_keeps_ids_speakers_parts_and_further_columns(speech, prepare
         "x.2": {
             "wav": "{data_root}/a.flac",
             "start": 0,
-            "stop": 999999,
+            "stop": 160000,
             "spk_id": 8,
             "duration": 3,
         },
-        "x.3": {"wav": "a.flac", "start": 160000, "stop": 180000, "spk_id": 8},
     }
     speech.folder.joinpath("all.json").write_text(json.dumps(table))
     train, valid = prepare(speech.folder / "all.json", max_seconds=5.0)
     rows = {row["ID"]: row for row in train + valid}
-    assert sorted(rows) == ["x.1", "x.2-000", "x.2-001"]  # x.3 is behind the end
+    assert sorted(rows) == ["x.1", "x.2-000", "x.2-001"]
     assert rows["x.1"] == {
         "ID": "x.1", "duration": "2.0", "wav": str(speech.folder / "a.flac"),
-        "start": "16000", "stop": "48000", "spk_id": "7", "wrd": "HI, YOU",
+        "start": "16000", "stop": "48000", "channel": "", "spk_id": "7", "wrd": "HI, YOU",
     }  # fmt: skip
     assert [rows[f"x.2-00{k}"]["stop"] for k in range(2)] == ["80000", "160000"]
     assert {row["spk_id"] for row in train}.isdisjoint(row["spk_id"] for row in valid)
@@ -266,14 +250,14 @@ def test_a_manifest_keeps_ids_speakers_parts_and_further_columns(speech, prepare
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("ID,path\na,a.wav\n", "lacks the column 'wav', it has ID, path"),
+        ("ID,file\na,a.wav\n", "lacks the column 'wav', it has ID, file; name the column .* wav,"),
         ("wav\n", "0 of 0 rows are not right"),
         ("wav,ID\na.wav,a\n,b\n", "1 of 2 rows are not right; line 3, ID 'b': the column wav is e"),
         ("wav,ID\na.wav,a\nb.wav,a\n", "the ID is that of line 2 too"),
-        ("wav\na.wav\n./a.wav\n", "line 3, .*the clip is that of line 2"),
-        ("wav,start,stop\na.wav,5,\n", "the columns start and stop have '5' and ''"),
-        ("wav,start,stop\na.wav,5,5\n", "the columns start and stop have '5' and '5'"),
-        ("wav,start,stop\na.wav,0.5,2\n", "the columns start and stop have '0.5' and '2'"),
+        ("wav\na.wav\n./a.wav\n", "line 3: the clip is that of line 2 too"),
+        ("wav,start,stop\na.wav,5,\n", "the columns start and stop must be both filled"),
+        ("wav,start,stop\na.wav,5,5\n", "the column stop has '5', which is not after the start"),
+        ("wav,start,stop\na.wav,0.5,2\n", "the column start has '0.5', .* go in start_time"),
         ("wav\na.raw\n", "1 of 1 files .*a.raw cannot be read"),
         ("wav\nb.wav\n", "1 of 1 files .* there is no such file; .*relative to the manifest"),
     ],
@@ -291,16 +275,18 @@ def test_a_manifest_that_is_not_right_is_refused(speech, prepare, content, messa
     [
         ({"source": ""}, "source must be a folder or a manifest, got source=''"),
         ({"source": "/nowhere"}, "/nowhere does not exist"),
-        ({"source": __file__}, "test_own_speech.py is neither"),
-        ({}, r"has 1 \.m4a; set source: to another folder, or convert the files to FLAC"),
-        ({"valid_share": 0}, "valid_share must be between 0 and 1, got valid_share=0"),
+        ({"source": __file__}, "test_own_speech.py is none of these"),
+        ({}, r"has 1 of 1 audio files .* 1 \.ape; set source: to another folder, or convert the f"),
+        ({"valid_share": 0}, "valid_share must be above 0 and at most 0.5, .* got valid_share=0"),
+        ({"valid_share": 0.7}, "at most 0.5, .* got valid_share=0.7"),
+        ({"mix_down": "all"}, "mix_down must be one of .*each, got mix_down='all'"),
+        ({"speaker_level": -1}, "speaker_level must be a whole number from 0 up or null, got"),
         ({"min_seconds": 20.0}, "min_seconds must be from 0 up and below max_seconds"),
         ({"seed": "one"}, "seed must be a whole number, got seed='one'"),
     ],
 )
 def test_wrong_settings_are_named(speech, tmp_path, settings, message):
-    speech.folder.mkdir()
-    (speech.folder / "a.m4a").touch()
+    (speech.folder / "a.ape").touch()
     with pytest.raises(ValueError, match=message):
         prepare_own_speech(
             **{"source": speech.folder, "manifest_folder": tmp_path / "manifests", **settings}
@@ -313,9 +299,8 @@ def test_nothing_is_done_again_until_the_source_or_the_settings_change(
     for name in "abcdef":
         speech(f"{name}.wav")
     read = []
-    monkeypatch.setattr(
-        module, "read_header", lambda wav, real=module.read_header: read.append(wav) or real(wav)
-    )
+    real = own_headers.read_header
+    monkeypatch.setattr(own_headers, "read_header", lambda wav: read.append(wav) or real(wav))
     rows = prepare()
 
     def made_again(**settings):
@@ -348,7 +333,7 @@ def test_interrupted_it_begins_anew(speech, prepare, tmp_path, monkeypatch):
         speech(f"{name}.wav")
     rows = prepare()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_split", None)
+        patch.setattr(module, "divide", None)
         with pytest.raises(TypeError):
             prepare(seed=2)
     assert not (tmp_path / "manifests" / "train.csv").exists()
@@ -398,6 +383,6 @@ def test_odd_names_give_ids_for_any_tool_and_manifests_that_can_be_read(speech, 
     assert {row["wav"] for row in train + valid} == {
         str(speech.folder / name) for name in names[:6]
     }
-    assert len(rows_of(tmp_path / "manifests" / "left_out.csv")) == 3
+    assert len(prepare.left_out()) == 3
     for split in ("train", "valid"):
         load_dataset(tmp_path / "manifests" / f"{split}.csv", "", reader=AudioReader(16000))

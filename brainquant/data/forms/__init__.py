@@ -1,0 +1,1 @@
+"""Corpora as other tools write them: each form becomes rows of one kind."""
