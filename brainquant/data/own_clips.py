@@ -127,14 +127,16 @@ def _size(path):
 def _clips_of(path, found):
     """The clips of a manifest in any form: paths are made whole, and doubles found."""
     root, names, clips, faults = os.path.dirname(path), FileNames(), [], []
-    ids, places = {}, {}
+    ids, places, prefix = {}, {}, os.path.join(os.path.normpath(found.folder), "")
     for row in found.rows:
         if row.fault:
             faults.append(f"{row.place}: {row.fault}")
             continue
         wav = replace_root(row.wav, root)
         wav = names.find(os.path.normpath(os.path.join(found.folder, wav)))
-        name = os.path.relpath(wav, found.folder)
+        name = wav.removeprefix(prefix)
+        if name == wav:
+            name = os.path.relpath(wav, found.folder)
         clip = Clip(
             row.id or make_id(name),
             wav,

@@ -103,13 +103,14 @@ def list_audio(folder):
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if name[0] != ".")
+        below = os.path.relpath(parent, folder)
         for name in sorted(names):
             ending = os.path.splitext(name)[1].lower()
             if name[0] == ".":
                 continue
             path = os.path.join(parent, name)
             if ending in readable:
-                files.append(os.path.relpath(path, folder))
+                files.append(name if below == os.curdir else os.path.join(below, name))
             elif ending in AUDIO or ending in decoded:
                 unreadable[ending] += 1
                 left_out[path] = f"has an ending that cannot be read, {ending}" + (

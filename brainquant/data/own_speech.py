@@ -76,7 +76,7 @@ def prepare_own_speech(
     speaker_level : int or None
         Speakers are the folders so many levels below the source; 0: there are none. None: those of
         the first level with at least 5 folders, whose names say something else than
-        ``train-clean-100``, ``dev``, ``wav`` or ``v1.0`` do. Manifests have speakers of their own.
+        ``train-clean-100``, ``dev``, ``wav`` or ``v1.0`` do.
     seed : int
         Another seed, another part for validation.
     num_workers : int or None
@@ -109,6 +109,11 @@ def prepare_own_speech(
     folder = os.path.abspath(manifest_folder)
     paths = {"train": source, "valid": valid_source}
     paths = {part: os.path.abspath(path) for part, path in paths.items() if path is not None}
+    if speaker_level is not None and not any(map(os.path.isdir, paths.values())):
+        raise ValueError(
+            f"speaker_level is for folders, got speaker_level={speaker_level} where source is "
+            f"{source}; set speaker_level: null, and name speakers in the manifest"
+        )
     sources = {part: find_clips(path, speaker_level) for part, path in paths.items()}
     reading = {"mix_down": mix_down, "sample_rate": sample_rate, "resample": resample}
     settings = {

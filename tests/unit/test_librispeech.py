@@ -201,7 +201,6 @@ def test_a_broken_download_is_an_error_and_what_was_read_is_kept(copy, tmp_path,
     )
 
 
-@pytest.mark.parametrize("name", ["train", TRAIN])
 @pytest.mark.parametrize("depth, function", [(2, "listdir"), (1, "scandir"), (0, "scandir")])
 def test_a_folder_that_cannot_be_listed_is_named(copy, tmp_path, monkeypatch, depth, function):
     chapter = sorted(copy.glob(f"{TRAIN}/*/*"))[0]
@@ -218,6 +217,7 @@ def test_a_folder_that_cannot_be_listed_is_named(copy, tmp_path, monkeypatch, de
         prepare_librispeech(copy, tmp_path / "manifests", **SPLITS)
 
 
+@pytest.mark.parametrize("name", ["train", TRAIN])
 @pytest.mark.parametrize(
     "content",
     ["ID,duration,wav\na,1.0,a.wav\n", "ID,duration,wav,spk_id,wrd\na,1.0,/a.flac,1,HELLO\n"],

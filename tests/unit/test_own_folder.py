@@ -62,6 +62,11 @@ def test_speaker_level_names_another_level(speech, prepare, caplog):
     assert set(speakers(speaker_level=0)) == {""}
     with pytest.raises(ValueError, match="speaker_level is 4, but .* at most 3 folders deep"):
         speakers(speaker_level=4)
+    (speech.folder / "all.csv").write_text("wav\ndev/b.wav\n")
+    with pytest.raises(
+        ValueError, match="speaker_level is for folders, .*name speakers in the man"
+    ):
+        speakers(source=speech.folder / "all.csv", speaker_level=1)
 
 
 def test_audio_with_an_ending_that_cannot_be_read_is_a_warning_and_listed(speech, prepare, caplog):

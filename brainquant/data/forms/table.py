@@ -75,8 +75,9 @@ def read_rows(path, objects=None):
         if not row.wav.strip():
             row.fault = f"the column {wav} is empty"
     folder = os.path.dirname(path)
-    if wav == "path" and os.path.isdir(clips := os.path.join(folder, "clips")):  # Common Voice
-        folder = clips
+    if wav == "path" and "client_id" in columns:  # Common Voice
+        clips = os.path.join(folder, "clips")
+        folder = clips if os.path.isdir(clips) else folder
     remark = f"its further columns are kept as text: {', '.join(more)}" if more else ""
     return Found(rows, folder, [path], remark)
 
