@@ -48,9 +48,8 @@ def load_dataset(
     max_seconds : float
         Longer clips are left out.
     reader : callable
-        Makes a waveform of a path and a duration and, where the manifest has these columns, of
-        ``start``, ``stop``, ``channel``, ``offset`` and ``size``: a
-        ``brainquant.data.audio.AudioReader``.
+        Makes a waveform of a path and a duration and, where a row has them, of ``start``,
+        ``stop``, ``channel``, ``offset`` and ``size``: a ``brainquant.data.audio.AudioReader``.
     columns : sequence of str
         Further columns of the manifest to be items, as text.
     remedy : str
@@ -98,7 +97,8 @@ def load_dataset(
 
 
 def _read_clip(reader, parts, path, duration, *values):
-    return reader(path, duration, **dict(zip(parts, values)))
+    given = {part: value for part, value in zip(parts, values) if value is not None}
+    return reader(path, duration, **given)
 
 
 def read_manifest(manifest, data_folder):

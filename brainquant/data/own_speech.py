@@ -6,7 +6,7 @@ import os
 from speechbrain.utils.logger import get_logger
 
 from .clips import COLUMNS, cut, make_unique
-from .headers import MIX_DOWNS, BadAudio
+from .headers import BadAudio
 from .own_clips import find_clips
 from .own_folder import has_codecs
 from .own_headers import check_units, place_clips, read_headers
@@ -19,6 +19,7 @@ logger = get_logger(__name__)
 VERSION = 2  # of what the manifests hold: a higher number makes existing ones anew
 SETTINGS = "own_speech.json"
 SPLITS = ("valid", "train")
+MIX_DOWNS = ("mean", "first", "each", True, False)
 
 
 def prepare_own_speech(
@@ -176,7 +177,7 @@ def _check(source, valid_share, min_seconds, max_seconds, mix_down, speaker_leve
             f"min_seconds must be from 0 up and below max_seconds, got min_seconds={min_seconds}, "
             f"max_seconds={max_seconds}; set them to 1.0 and 20.0"
         )
-    if mix_down not in (True, *MIX_DOWNS):
+    if mix_down not in MIX_DOWNS:
         raise ValueError(
             f"mix_down must be one of {', '.join(map(str, MIX_DOWNS))}, got mix_down={mix_down!r}; "
             f"set mix_down: mean"
