@@ -1,6 +1,7 @@
 """Shards: what is read from them is what is read from the files, to the last bit."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -213,3 +214,19 @@ def test_options_that_cannot_be_are_refused_by_name(folder, option):
     with pytest.raises(ValueError, match=f"{option} must be at least 1, got {option}=0"):
         write_shards(folder / "train.csv", folder, folder / "shards", **{option: 0})
     assert not (folder / "shards").exists()
+
+
+def test_a_clip_that_is_a_channel_of_its_file_stays_one(folder):
+    audio = np.random.default_rng(1).integers(-(2**15), 2**15, (RATE, 2), dtype=np.int16)
+    soundfile.write(folder / "call.wav", audio, RATE)
+    rows = ["x,1.0,$data_root/call.wav,,,0", "y,0.5,$data_root/call.wav,4000,8000,1"]
+    header = "ID,duration,wav,start,stop,channel"
+    (folder / "calls.csv").write_text("\n".join([header, *rows, ""]))
+    path = write_shards(folder / "calls.csv", folder, folder.parent / "shards")
+    packed = read_manifest(path, folder.parent / "shards")
+    assert [row["channel"] for row in packed.values()] == [0, 1]
+    for row, part in zip(packed.values(), (audio, audio[4000:])):
+        with open(row["wav"], "rb") as file:
+            file.seek(row["offset"])
+            content = io.BytesIO(file.read(row["size"]))
+        assert np.array_equal(soundfile.read(content, dtype="int16")[0], part)
