@@ -2,12 +2,12 @@
 
 import collections
 import dataclasses
-import importlib.util
 import os
 import re
 
 import soundfile
 
+from .decoders import EXTRA, import_av
 from .headers import decoder_endings
 
 # A .raw file has no header; the names of some formats are not the endings of their files.
@@ -20,7 +20,6 @@ AUDIO = {
     ".gsm", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".mpc", ".mpeg",
     ".mpg", ".ra", ".raw", ".shn", ".spx", ".tta", ".vox", ".webm", ".weba", ".wma", ".wmv", ".wv",
 }  # fmt: skip
-INSTALL = 'pip install "brainquant[codecs]"'
 MIN_SPEAKERS = 5  # folders of one level that are taken for speakers
 NUM_SHOWN = 3  # endings or folders in a message
 # Folders that divide a corpus by another thing than its speakers: by parts, kinds of file, versions
@@ -87,7 +86,7 @@ def list_audio(folder):
     files, left_out, seen = [], {}, set()
     unreadable, others = collections.Counter(), collections.Counter()
     decoded = decoder_endings()
-    readable = ENDINGS | (decoded if has_codecs() else set())
+    readable = ENDINGS | (decoded if import_av() else set())
 
     def leave_out(error):
         if os.path.abspath(error.filename) == os.path.abspath(folder):
@@ -114,7 +113,7 @@ def list_audio(folder):
             elif ending in AUDIO or ending in decoded:
                 unreadable[ending] += 1
                 left_out[path] = f"has an ending that cannot be read, {ending}" + (
-                    f"; {INSTALL}" if ending in decoded else ""
+                    f"; {EXTRA}" if ending in decoded else ""
                 )
             else:
                 others[ending or "without an ending"] += 1
@@ -134,7 +133,7 @@ def _warning(num_files, left_out, unreadable):
             f"{_counts(unreadable)}"
         )
         if decoded := decoder_endings() & {*unreadable}:
-            texts.append(f"{INSTALL}, which reads {', '.join(sorted(decoded))}")
+            texts.append(f"{EXTRA}, which reads {', '.join(sorted(decoded))}")
     if len(left_out) > num_bad:
         folders = [
             path for path, reason in left_out.items() if reason.startswith("cannot be listed")
@@ -145,11 +144,6 @@ def _warning(num_files, left_out, unreadable):
             f"{', ...' if len(folders) > NUM_SHOWN else ''}"
         )
     return "; ".join(texts)
-
-
-def has_codecs():
-    """Whether the extra ``codecs`` is installed, which reads more endings."""
-    return importlib.util.find_spec("av") is not None
 
 
 def find_speakers(files, folder, level=None):

@@ -5,10 +5,11 @@ import os
 
 from speechbrain.utils.logger import get_logger
 
+from .audio import as_mix_down
 from .clips import COLUMNS, cut, make_unique
+from .decoders import import_av
 from .headers import BadAudio
 from .own_clips import find_clips
-from .own_folder import has_codecs
 from .own_headers import check_units, place_clips, read_headers
 from .own_left_out import LeftOut
 from .own_split import divide
@@ -19,7 +20,6 @@ logger = get_logger(__name__)
 VERSION = 2  # of what the manifests hold: a higher number makes existing ones anew
 SETTINGS = "own_speech.json"
 SPLITS = ("valid", "train")
-MIX_DOWNS = ("mean", "first", "each", True, False)
 
 
 def prepare_own_speech(
@@ -106,7 +106,8 @@ def prepare_own_speech(
     long-000,2.0,.../long.ogg,0,44100,,
     long-001,2.0,.../long.ogg,44100,88200,,
     """
-    _check(source, valid_share, min_seconds, max_seconds, mix_down, speaker_level, seed)
+    _check(source, valid_share, min_seconds, max_seconds, speaker_level, seed)
+    mix_down = as_mix_down(mix_down)
     folder = os.path.abspath(manifest_folder)
     paths = {"train": source, "valid": valid_source}
     paths = {part: os.path.abspath(path) for part, path in paths.items() if path is not None}
@@ -127,7 +128,7 @@ def prepare_own_speech(
         "min_seconds": min_seconds,
         **reading,
         "speaker_level": speaker_level,
-        "codecs": has_codecs(),
+        "codecs": import_av() is not None,
         "seed": seed,
     }
     if _is_ready(folder, settings):
@@ -162,7 +163,7 @@ def prepare_own_speech(
         logger.info(f"{part}.csv: {len(rows)} clips, {hours:.3f} hours")
 
 
-def _check(source, valid_share, min_seconds, max_seconds, mix_down, speaker_level, seed):
+def _check(source, valid_share, min_seconds, max_seconds, speaker_level, seed):
     if not source:
         raise ValueError(
             f"source must be a folder or a manifest, got source={source!r}; set source:"
@@ -176,11 +177,6 @@ def _check(source, valid_share, min_seconds, max_seconds, mix_down, speaker_leve
         raise ValueError(
             f"min_seconds must be from 0 up and below max_seconds, got min_seconds={min_seconds}, "
             f"max_seconds={max_seconds}; set them to 1.0 and 20.0"
-        )
-    if mix_down not in MIX_DOWNS:
-        raise ValueError(
-            f"mix_down must be one of {', '.join(map(str, MIX_DOWNS))}, got mix_down={mix_down!r}; "
-            f"set mix_down: mean"
         )
     if speaker_level is not None and (type(speaker_level) is not int or speaker_level < 0):
         raise ValueError(

@@ -35,7 +35,8 @@ LOADERS = {
     "num_workers": whole("the processes that read audio, on each rank", 4, low=0, high=1000),
     "sample_rate": whole("the samples of a second", 16000, low=100),
     "resample": flag("whether files of other rates are resampled", default=False),
-    "mix_down": flag("whether several channels become their mean", default=False),
+    "mix_down": choice("what becomes of several channels", False, "mean", "first", "each", True,
+                       default=False),
 }  # fmt: skip
 
 RUN = {
@@ -93,8 +94,9 @@ CTC = {
 REFERENCED = {
     "source": text("the folder or the manifest of your audio"),
     "valid_source": text("the folder or the manifest of your audio for validation", null=True),
-    "valid_share": number("the share of the audio that is kept for validation", 0.05, above=0,
-                          below=1),
+    "valid_share": number("the share of the seconds that is kept for validation", 0.05, above=0,
+                          high=0.5),
+    "speaker_level": whole("the level of the folders that are speakers", low=0, null=True),
     "manifest_folder": text("the folder that manifests are written into"),
     "train_splits": texts("the splits of the corpus to train on"),
     "valid_splits": texts("the splits of the corpus to validate on"),

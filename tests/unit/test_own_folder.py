@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 
+from brainquant.data import own_folder
 from brainquant.data.own_clips import find_clips
 from brainquant.data.own_folder import find_speakers
 
@@ -87,6 +88,20 @@ def test_audio_with_an_ending_that_cannot_be_read_is_a_warning_and_listed(speech
     reasons = prepare.left_out()
     assert len(reasons) == 10
     assert reasons[str(speech.folder / "x.SHN")] == "has an ending that cannot be read, .shn"
+
+
+def test_endings_that_the_extra_reads_are_files_with_it_and_name_it_without(speech, monkeypatch):
+    for name in ("a.wav", "b.M4A", "c.webm", "d.m4a"):
+        (speech.folder / name).touch()
+    monkeypatch.setattr(own_folder, "import_av", lambda: None)
+    found = find_clips(str(speech.folder))
+    assert [clip.name for clip in found.clips] == ["a.wav"] and len(found.left_out) == 3
+    assert "3 of 4 audio files have an ending that cannot be read: 2 .m4a, 1 .webm" in found.warning
+    assert 'pip install "brainquant[codecs]", which reads .m4a, .webm' in found.warning
+    assert "brainquant[codecs]" in found.left_out[str(speech.folder / "c.webm")]
+    monkeypatch.setattr(own_folder, "import_av", lambda: object())
+    found = find_clips(str(speech.folder))
+    assert len(found.clips) == 4 and not found.left_out and not found.warning
 
 
 @pytest.fixture
