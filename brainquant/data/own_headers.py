@@ -54,7 +54,7 @@ def place_clips(clips, headers, *, mix_down, sample_rate, resample):
     Example
     -------
     >>> from brainquant.data.clips import Clip
-    >>> from brainquant.data.headers import Header
+    >>> from brainquant.data.decoders import Header
     >>> clips = [Clip("a", "a.wav", "a.wav", Decimal(1)), Clip("b", "a.wav", "a.wav", 9, 90000)]
     >>> reading = {"mix_down": "each", "sample_rate": 8000, "resample": True}
     >>> placed, bad = place_clips(clips, {"a.wav": Header(16000, 8000, 2)}, **reading)
@@ -116,7 +116,7 @@ def check_units(path, clips, headers, min_seconds):
     Example
     -------
     >>> from brainquant.data.clips import Clip
-    >>> from brainquant.data.headers import Header
+    >>> from brainquant.data.decoders import Header
     >>> clips = [Clip("a", "a.wav", "a.wav", 1, 3)]
     >>> try:
     ...     check_units("my.csv", clips, {"a.wav": Header(64000, 16000, 1)}, 1.0)

@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from brainquant.data.clips import Clip
-from brainquant.data.headers import BadAudio, Header
+from brainquant.data.decoders import Header
+from brainquant.data.headers import BadAudio
 from brainquant.data.own_headers import place_clips
 
 
