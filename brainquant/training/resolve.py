@@ -182,10 +182,9 @@ class ConstructionError(ValueError):
     def __init__(self, tag, line, error):
         self.line = line
         reason = _one_line(*error.args)
-        known = isinstance(error, ValueError) and tag.split(":")[1].startswith("brainquant")
-        super().__init__(
-            reason if known else f"{tag.split(':')[1]} refuses its arguments: {reason}"
-        )
+        name = tag.split(":")[1]
+        self.is_clear = isinstance(error, ValueError) and name.startswith("brainquant.")
+        super().__init__(reason if self.is_clear else f"{name} refuses its arguments: {reason}")
 
 
 def build(text, hparams_file):
@@ -216,6 +215,8 @@ def build(text, hparams_file):
     try:
         return load_hyperpyyaml(io.StringIO(text), loader=KeyLoader)
     except ConstructionError as error:
+        if error.is_clear:  # our own errors name the key
+            raise ValueError(str(error)) from error
         above = text.splitlines()[error.line :: -1]
         key = next(match[0] for line in above if (match := re.match(r"\w+", line)))
         raise ValueError(f"{hparams_file}: {key}: {error}") from error
