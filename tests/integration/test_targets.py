@@ -47,7 +47,7 @@ def test_clips_that_hold_no_span_are_told_of_by_mask_length(corpus, tmp_path):
         fit(brain, hparams)
 
 
-@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+@pytest.mark.parametrize("name", ["best_rq", pytest.param("wav2vec2", marks=pytest.mark.slow)])
 def test_a_training_without_a_target_ends_with_its_keys(corpus, tmp_path, name):
     with pytest.raises(RunError, match="no target was seen in training .*mask_ratio:"):
         run(name, corpus, tmp_path, mask_ratio=1e-12, batch_seconds=30, **SHORT)
