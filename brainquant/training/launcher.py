@@ -44,7 +44,8 @@ def end_with_launcher():
     try:
         yield
     finally:
-        done.set()
+        if not launcher_has_ended():  # or the end of the program is watched, too
+            done.set()
 
 
 def _watch(done):
