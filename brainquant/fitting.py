@@ -94,13 +94,7 @@ def load_weights(brain, layer):
     if layer == 0 and not x_BTI.requires_grad:
         return  # features that nobody trains, as in BEST-RQ
     folder = brain.checkpointer.checkpoints_dir
-    try:
-        found = brain.checkpointer.recover_if_possible()
-    except RuntimeError as error:
-        raise ValueError(
-            f"the checkpoint in {folder} is of another model: {' '.join(str(error).split())}; "
-            f"give the options that it was trained with"
-        ) from error
+    found = brain.checkpointer.recover_if_possible()
     if found is None:
         raise ValueError(
             f"layer {layer} has weights to be trained, and there is no checkpoint in {folder}; "

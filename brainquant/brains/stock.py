@@ -1,16 +1,20 @@
 """A run of SpeechBrain's own BEST-RQ recipe, opened under the names of this package."""
 
-import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import ruamel.yaml
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
+from speechbrain.utils.logger import get_logger
 
 from ..features import stacks_ahead
 from ..quick_layers import quicken
+from ..training.checkpoint_contents import Damaged, load_states, read_meta
 from .best_rq import BestRQBrain
+
+logger = get_logger(__name__)
 
 
 def is_stock(hparams_file):
@@ -74,17 +78,28 @@ class StockBestRQ:
         """
         model = torch.nn.ModuleList([self.modules["front_end"], self.modules["encoder"]])
         recoverables = {"model": model, "normalize": self.modules["normalize"]}
+        for checkpoint in stock_checkpoints(checkpoints_dir):
+            try:
+                load_states(recoverables, checkpoint)
+            except Damaged as damage:  # SpeechBrain 1.1.2 writes in place: it may be cut short
+                logger.warning(f"{checkpoint.path} is no whole checkpoint ({damage}): passed over")
+            else:
+                return
+        raise ValueError(
+            f"there is no whole checkpoint in {checkpoints_dir}: the run has not saved one "
+            f"yet; train it first"
+        )
 
-        def is_whole(checkpoint):
-            # SpeechBrain 1.1.2 writes in place: of a save that was killed, files are cut short.
-            files = checkpoint.paramfiles
-            return all(name in files and zipfile.is_zipfile(files[name]) for name in recoverables)
 
-        checkpointer = Checkpointer(checkpoints_dir, recoverables)
-        checkpoint = checkpointer.find_checkpoint(ckpt_predicate=is_whole)
-        if checkpoint is None:
-            raise ValueError(
-                f"there is no whole checkpoint in {checkpoints_dir}: the run has not saved one "
-                f"yet; train it first"
-            )
-        checkpointer.load_checkpoint(checkpoint)
+def stock_checkpoints(checkpoints_dir):
+    """The checkpoints of a folder that SpeechBrain wrote, the most recent first."""
+    found = []
+    for folder in sorted(Path(checkpoints_dir).glob(f"{CKPT_PREFIX}*")):
+        try:
+            meta = read_meta(folder)
+        except Damaged as damage:
+            logger.warning(f"{folder} is no whole checkpoint ({damage}): passed over")
+        else:
+            files = {path.stem: path for path in folder.glob("*.ckpt")}
+            found.append(Checkpoint(folder, meta, files))
+    return sorted(found, key=ckpt_recency, reverse=True)

@@ -6,12 +6,14 @@ import math
 import os
 import shutil
 import time
+from functools import partial
 
 from speechbrain.utils import checkpoints as sb_checkpoints
 from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
-from ..ranks import on_main_process
+from ..ranks import gather_over_ranks, on_main_process
+from .checkpoint_contents import Damaged, is_number, load_states
 from .checkpoint_folder import (
     DAMAGED,
     DELETED,
@@ -20,6 +22,7 @@ from .checkpoint_folder import (
     flush,
     meta_is_whole,
     remove,
+    remove_tree,
     set_aside,
     size,
     what_is_wrong,
@@ -205,20 +208,60 @@ class Checkpointer(sb_checkpoints.Checkpointer):
         RunError
             Where there were checkpoints, now or before, and none of them is whole.
         """
-        checkpoint = on_main_process(
-            lambda: self._choose(importance_key, max_key, min_key, ckpt_predicate)
+        best = importance_key, max_key, min_key, ckpt_predicate
+        damaged = None
+        while True:
+            checkpoint = on_main_process(partial(self._choose, damaged, *best))
+            if checkpoint is None:
+                logger.info(f"No checkpoint in {self.checkpoints_dir} yet")
+                return None
+            # Its sums are right, and what it holds may still be wrong. What of it is loaded by
+            # then, the next one replaces.
+            reasons = gather_over_ranks(self._load(checkpoint))
+            reason = next((reason for reason in reasons if reason), None)
+            if reason is None:
+                return checkpoint
+            damaged = checkpoint.path, reason
+
+    def find_checkpoints(
+        self,
+        importance_key=None,
+        max_key=None,
+        min_key=None,
+        ckpt_predicate=None,
+        max_num_checkpoints=None,
+    ):
+        """As in SpeechBrain. Of ``max_key`` or ``min_key``, those with a number under it."""
+        key = max_key or min_key
+
+        def is_candidate(checkpoint):
+            has_number = key is None or is_number(checkpoint.meta.get(key))
+            return has_number and (ckpt_predicate is None or ckpt_predicate(checkpoint))
+
+        return super().find_checkpoints(
+            importance_key, max_key, min_key, is_candidate, max_num_checkpoints
         )
-        if checkpoint is None:
-            logger.info(f"No checkpoint in {self.checkpoints_dir} yet")
-        else:
-            super().load_checkpoint(checkpoint)
-        return checkpoint
 
     def load_checkpoint(self, checkpoint):
-        """Loads a checkpoint, or raises a RunError where it does not match its sums."""
-        if wrong := what_is_wrong(checkpoint.path):
+        """Loads a checkpoint, or raises a RunError where it is damaged."""
+        if wrong := what_is_wrong(checkpoint.path) or self._load(checkpoint):
             raise RunError(f"{checkpoint.path} is damaged ({wrong}): load another checkpoint")
-        super().load_checkpoint(checkpoint)
+
+    def _load(self, checkpoint):
+        """Loads a checkpoint whose sums are right; gives what is wrong with it, or None."""
+        logger.info(f"Loading a checkpoint from {checkpoint.path}")
+        try:
+            load_states(
+                self.recoverables,
+                checkpoint,
+                hooks=self.custom_load_hooks,
+                is_optional=lambda name: (
+                    self.allow_partial_load or self.optional_recoverables.get(name, False)
+                ),
+            )
+        except Damaged as damage:
+            return str(damage)
+        return None
 
     # ---- on the main process ---------------------------------------------------------------
 
@@ -280,20 +323,22 @@ class Checkpointer(sb_checkpoints.Checkpointer):
         """What a save or a deletion has left behind that failed or was killed."""
         for prefix in (UNFINISHED, DELETED):
             for path in self.checkpoints_dir.glob(f"{prefix}*"):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
-    def _choose(self, *best):
+    def _choose(self, damaged, *best):
         """The best checkpoint that is whole, after setting aside what is not."""
-        damaged = [p for p in self._folders() if not meta_is_whole(p)]
-        for path in damaged:
-            set_aside(path)
+        wrong = dict([damaged] if damaged else [])
+        wrong.update((p, what_is_wrong(p)) for p in self._folders() if not meta_is_whole(p))
+        for path, reason in wrong.items():
+            set_aside(path, reason)
         for checkpoint in self.find_checkpoints(*best):
-            if not what_is_wrong(checkpoint.path):
+            reason = what_is_wrong(checkpoint.path)
+            if reason is None:
                 return checkpoint
-            set_aside(checkpoint.path)
-            damaged.append(checkpoint.path)
+            set_aside(checkpoint.path, reason)
+            wrong[checkpoint.path] = reason
         before = sorted(path.name for path in self.checkpoints_dir.glob(f"{DAMAGED}*"))
-        if damaged or (before and not self._folders()):
+        if wrong or (before and not self._folders()):
             raise RunError(
                 f"{self.checkpoints_dir} has no whole checkpoint to go on from, only "
                 f"{', '.join(before)}: restore one of these folders from a copy, under its name "

@@ -24,7 +24,7 @@ from .keys import RUN, check_values
 from .launcher import end_of_launcher, launcher_has_ended
 from .lost_workers import explain_lost_workers
 from .randomness import seed_global_generators
-from .resume import check_setup, run_setup
+from .resume import check_setup, check_state, run_setup
 from .signals import Stopped, StopSignals
 from .watchdog import Watchdog
 
@@ -107,17 +107,7 @@ class LongRunBrain(FiniteStepsBrain):
         self.tick("comparing the ranks")
         self.check_ranks_agree()
         self.tick("loading a checkpoint")
-        try:
-            super().on_fit_start()
-        except RuntimeError as error:
-            if "state_dict" not in str(error) and "missing a load path" not in str(error):
-                raise
-            reason = " ".join(str(error).split())[:300]
-            raise RunError(
-                f"the checkpoint in {self.checkpointer.checkpoints_dir} is not of this YAML "
-                f"({reason}); go back to the YAML that it was made with, or begin in a new "
-                f"output_folder:"
-            ) from error
+        super().on_fit_start()
 
     def check_ranks_agree(self):
         """Raises a RunError where ranks have built other modules or see other clips."""
@@ -326,7 +316,8 @@ class LongRunBrain(FiniteStepsBrain):
 
     @mark_as_loader
     def _recover(self, path, end_of_epoch):
-        state = torch.load(path, map_location="cpu")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        check_state(state)
         self.optimizer_step = state["optimizer_step"]
         if self.setup is None:  # loaded to be used, not to be trained
             return

@@ -40,6 +40,30 @@ def run_setup(hparams, dataset, batches_per_step):
     }
 
 
+def check_state(state):
+    """Raises a ValueError where the state of a run is none.
+
+    Arguments
+    ---------
+    state : dict
+        What ``LongRunBrain.run_state`` gave, if it is right.
+
+    Example
+    -------
+    >>> check_state({"optimizer_step": "many"})
+    Traceback (most recent call last):
+    ValueError: optimizer_step is 'many', not a number of steps, batches or clips
+    """
+    if not isinstance(state, dict):
+        raise ValueError(f"holds a {type(state).__name__} in the place of the run's state")
+    for key in ("optimizer_step", "batches_done", "nonfinite_in_a_row"):
+        if type(state[key]) is not int or state[key] < 0:
+            raise ValueError(f"{key} is {state[key]!r}, not a number of steps, batches or clips")
+    for key, kinds in (("setup", (dict, type(None))), ("bad_audio", dict), ("rank_states", list)):
+        if not isinstance(state[key], kinds):
+            raise ValueError(f"{key} is of the type {type(state[key]).__name__}")
+
+
 def check_setup(saved, now, allowed):
     """Compares the setup of a checkpoint with that of the run that goes on from it.
 

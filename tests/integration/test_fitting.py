@@ -98,7 +98,7 @@ def test_a_deeper_layer_needs_the_checkpoint_of_a_run(brainquant, run_recipe, tm
     done = brainquant("kmeans", *arguments, "--layer", 3, check=False)
     assert "error: there is no layer 3;" in done.stderr and "1 to 2" in done.stderr
     done = brainquant("kmeans", *arguments, "--make_quantiser", "{cb_dim: 9}", check=False)
-    assert "error: the checkpoint in" in done.stderr and "of another model" in done.stderr
+    assert "error: the checkpoint" in done.stderr and "is not of this YAML" in done.stderr
 
 
 def test_streamed_centroids_are_about_as_good_as_those_of_all_frames(recipe):

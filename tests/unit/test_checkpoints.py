@@ -1,6 +1,8 @@
 """Checkpoints are whole or not there, whatever happens to a save, a disk or a clock."""
 
 import logging
+import os
+import pickle
 import resource
 import shutil
 import subprocess
@@ -20,10 +22,12 @@ from small_run import (
     resume,
     save_at_step_4,
 )  # fmt: skip
+from speechbrain.nnet.schedulers import NoamScheduler
 from speechbrain.utils.checkpoints import Checkpointer as StockCheckpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 from syscalls import in_child
 
+from brainquant.training.checkpoint_folder import write_manifest
 from brainquant.training.checkpoints import Checkpointer
 from brainquant.training.errors import RunError
 
@@ -372,3 +376,198 @@ def test_all_ranks_get_what_became_of_a_save_and_of_a_start(tmp_path):
     assert none_whole[0] is RunError and "damaged+CKPT+first" in none_whole[1]
     assert error == (ZeroDivisionError, "division by zero")
     assert error_of_second == (RuntimeError, "on rank 0, ZeroDivisionError: division by zero")
+
+
+# ---- contents that are wrong though their sums are right ----------------------------------------
+
+
+class Attack:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def set_sums_right(folder):
+    """As whoever changes a checkpoint on purpose, or with a tool, would."""
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "has no keys"),
+        ("[1, 2]", "has no keys"),
+        ("{", "cannot be read"),
+        ("unixtime: 4e9", "unixtime in CKPT.yaml is '4e9', not a time"),  # no dot: a text
+        ("unixtime: 4000000000.0", "lacks the key 'end-of-epoch'"),
+        ("end-of-epoch: true", "lacks the key 'unixtime'"),
+        ("unixtime: .inf\nend-of-epoch: true", "unixtime in CKPT.yaml is inf"),
+        ("unixtime: 4000000000.0\nend-of-epoch: maybe", "end-of-epoch in CKPT.yaml is 'maybe'"),
+        ("!!python/object/apply:os.system ['touch attacked']", "cannot be read"),
+        ("&a [*a, *a]", "has no keys"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_meta_with_other_contents_is_damaged(saved, caplog, monkeypatch, text, reason):
+    monkeypatch.chdir(saved)
+    (saved / "CKPT+step2" / "CKPT.yaml").write_text(text)
+    set_sums_right(saved / "CKPT+step2")
+    counter, checkpointer = counter_and_checkpointer(saved)
+    assert checkpointer.recover_if_possible().path.name == "CKPT+step1" and counter.current == 1
+    assert names(saved) == ["CKPT+step1", "damaged+CKPT+step2"]
+    assert reason in warnings(caplog)[0]
+
+
+def pickled(path, attacked):
+    path.write_bytes(pickle.dumps(Attack(attacked)))
+
+
+def pickled_as_text(path, attacked):
+    path.write_bytes(pickle.dumps(Attack(attacked), protocol=0))
+
+
+def saved_by_torch(path, attacked):
+    torch.save({"weight": Attack(attacked)}, path)
+
+
+def empty(path, attacked):
+    path.write_bytes(b"")
+
+
+def cut_short(path, attacked):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def another_kind(path, attacked):
+    torch.save([1, 2], path)
+
+
+def no_tensor(path, attacked):
+    torch.save({"weight": "1", "bias": torch.zeros(1)}, path)
+
+
+@pytest.mark.parametrize("name", ["layer", "steps", "moments", "annealing", "state"])
+@pytest.mark.parametrize(
+    "spoil",
+    [pickled, pickled_as_text, saved_by_torch, empty, cut_short, another_kind, no_tensor],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_a_file_with_other_contents_is_damaged_and_nothing_of_it_runs(
+    tmp_path, caplog, monkeypatch, name, spoil
+):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as many set it for other files
+    layer = torch.nn.Linear(1, 1)
+
+    def load_state(state, path, end_of_epoch):
+        state.update(steps=torch.load(path)["steps"])
+
+    counter, checkpointer = counter_and_checkpointer(tmp_path / "save")
+    moments = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1)).backward()
+    moments.step()
+    checkpointer.add_recoverable("moments", moments)
+    checkpointer.add_recoverable("annealing", NoamScheduler(1.0, 10))  # torch.load of SpeechBrain
+    state = {"steps": 3}
+    checkpointer.add_recoverable("state", state, load_state, torch.save)
+    for counter.current in (1, 2):
+        newest = checkpointer.save_checkpoint().path
+    if name == "steps" and spoil is cut_short:
+        pytest.skip("a number that is cut short is another number")
+    spoil(newest / f"{name}.ckpt", tmp_path / "attacked")
+    set_sums_right(newest)
+    checkpointer.recover_if_possible()
+    assert counter.current == 1 and state == {"steps": 3}
+    assert names(newest.parent)[1] == f"damaged+{newest.name}"
+    assert f"({name}.ckpt: " in warnings(caplog)[-1] and "\n" not in warnings(caplog)[-1]
+    assert "weights_only=False" not in caplog.text and not (tmp_path / "attacked").exists()
+    newest = checkpointer.save_checkpoint().path
+    spoil(newest / f"{name}.ckpt", tmp_path / "attacked")
+    set_sums_right(newest)
+    with pytest.raises(RunError, match=f"{name}.ckpt: .*load another checkpoint"):
+        checkpointer.load_checkpoint(checkpointer.find_checkpoint())
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+
+
+def test_a_file_that_has_no_sum_is_not_loaded(saved, caplog):
+    newest = saved / "CKPT+step2"
+    lines = (newest / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (newest / "SHA256SUMS").write_text("".join(line for line in lines if "layer" not in line))
+    (newest / "notes.txt").write_text("the best so far")  # of a person: does no harm
+    (saved / "CKPT+step1" / "notes.txt").write_text("the one before")
+    assert counter_and_checkpointer(saved)[1].recover_if_possible().path.name == "CKPT+step1"
+    assert "layer.ckpt has no sum in SHA256SUMS" in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../CKPT+step1/layer.ckpt", "pipe"])
+def test_a_manifest_of_what_is_no_file_of_the_folder_is_damaged(saved, caplog, name):
+    newest = saved / "CKPT+step2"
+    os.mkfifo(newest / "pipe")
+    manifest = newest / "SHA256SUMS"
+    manifest.write_text(f"{'0' * 64}  {name}\n{manifest.read_text()}")
+    assert counter_and_checkpointer(saved)[1].recover_if_possible().path.name == "CKPT+step1"
+    assert name in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize("change", ["another size", "no file", "another optimiser"])
+def test_a_whole_checkpoint_of_another_model_stays_and_is_named(saved, change):
+    counter, checkpointer = counter_and_checkpointer(saved)
+    if change == "another size":
+        checkpointer.recoverables["layer"] = torch.nn.Linear(2, 1)
+    elif change == "no file":
+        checkpointer.recoverables["head"] = torch.nn.Linear(1, 1)
+    else:
+        few = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.1)
+        many = torch.optim.SGD([{"params": [p]} for p in torch.nn.Linear(1, 1).parameters()], 0.1)
+        checkpointer.recoverables["moments"] = few
+        checkpointer.save_checkpoint()
+        checkpointer.recoverables["moments"] = many
+    before = names(saved)
+    with pytest.raises(RunError, match="is not of this YAML .*new output_folder"):
+        checkpointer.recover_if_possible()
+    assert names(saved) == before
+
+
+def test_the_best_is_chosen_among_those_with_a_number(tmp_path):
+    counter, checkpointer = counter_and_checkpointer(tmp_path)
+    for counter.current, loss in enumerate([2.0, 1.0, float("nan"), "0.5", None]):
+        checkpointer.save_checkpoint({"valid_loss": loss})
+    assert checkpointer.recover_if_possible(min_key="valid_loss").meta["valid_loss"] == 1.0
+    assert counter.current == 1
+    checkpointer.save_and_keep_only({"valid_loss": 3.0}, min_keys=["valid_loss"])
+    kept = [c.meta["valid_loss"] for c in checkpointer.list_checkpoints()]
+    assert 1.0 in kept and 3.0 in kept
+
+
+def test_a_link_in_the_place_of_what_is_removed_is_removed_and_not_followed(saved, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    for name in (".unfinished+CKPT+a", ".deleted+CKPT+b", "damaged+CKPT+step2"):
+        (saved / name).symlink_to(precious if name[0] == "." else "nowhere")
+    (saved / "CKPT+step2" / "layer.ckpt").write_bytes(b"")
+    _, checkpointer = counter_and_checkpointer(saved)
+    checkpointer.recover_if_possible()
+    checkpointer.save_checkpoint(name="step3")
+    assert names(precious) == ["file"]
+    assert names(saved) == [
+        "CKPT+step1", "CKPT+step3", "damaged+CKPT+step2", "damaged+CKPT+step2+2"
+    ]  # fmt: skip
+
+
+def test_every_rank_passes_over_a_checkpoint_that_one_cannot_read(tmp_path):
+    def on_rank(rank):
+        counter, checkpointer = counter_and_checkpointer(tmp_path)
+        for counter.current in (1, 2):
+            saved = checkpointer.save_checkpoint()
+        if rank == 0:
+            (saved.path / "steps.ckpt").write_text("two")
+            set_sums_right(saved.path)
+        return checkpointer.recover_if_possible(), counter.current, names(tmp_path)
+
+    first, second = ranks(on_rank)
+    assert first == second and first[1] == 1 and first[2][1].startswith("damaged+CKPT+")

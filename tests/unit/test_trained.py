@@ -1,6 +1,7 @@
 """Runs that were made before give their encoder, whatever has become of their folder."""
 
 import os
+import pickle
 import shutil
 
 import pytest
@@ -230,3 +231,23 @@ def test_a_stock_checkpoint_that_was_cut_short_is_passed_over(stock):
     shutil.rmtree(folder / "save" / "CKPT+good")
     with pytest.raises(ValueError, match="no whole checkpoint"):
         load_encoder(folder)
+
+
+class Attack:
+    """Ends the test where it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("it was run",)
+
+
+@pytest.mark.parametrize("spoiled", ["model.ckpt", "normalize.ckpt", "CKPT.yaml"])
+def test_a_stock_checkpoint_with_other_contents_is_passed_over(stock, spoiled, monkeypatch, caplog):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    folder, hparams = stock
+    expected = weight(load_encoder(folder)).clone()
+    with torch.no_grad():
+        next(hparams["CNN"].parameters()).zero_()
+    newest = hparams["checkpointer"].save_checkpoint(name="other").path
+    (newest / spoiled).write_bytes(pickle.dumps(Attack(), protocol=0))
+    assert torch.equal(weight(load_encoder(folder)), expected)
+    assert f"{newest} is no whole checkpoint ({spoiled}" in caplog.text
