@@ -22,6 +22,7 @@ from ..masking import span_mask
 from ..quick_layers import quicken
 from ..ranks import on_main_process
 from ..training.keys import CTC
+from ..training.own_files import refuse_link
 from ..training.randomness import derived_generator
 from .error_rates import ErrorRateBrain
 
@@ -102,7 +103,9 @@ class CTCBrain(ErrorRateBrain):
     def write_characters(self):
         """Writes the characters in SpeechBrain's form."""
         os.makedirs(self.run_log.folder, exist_ok=True)
-        self.characters.save(os.path.join(self.run_log.folder, "characters.txt"))
+        path = os.path.join(self.run_log.folder, "characters.txt")
+        refuse_link(path)
+        self.characters.save(path)
 
     def encode_text(self, text):
         """The numbers of its characters; what training never had cannot be written, and is not."""

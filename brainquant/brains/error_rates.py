@@ -11,6 +11,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from ..ranks import on_main_process, rank, world_size
 from ..training.errors import RunError
+from ..training.own_files import open_own
 from .logged import LoggedBrain
 
 logger = get_logger(__name__)
@@ -176,7 +177,7 @@ class ErrorRateBrain(LoggedBrain):
     def write_alignments(self):
         """Writes the errors of a test, word by word, in SpeechBrain's form."""
         path = os.path.join(self.run_log.folder, f"wer_{self.test_name}.txt")
-        with open(path, "w", encoding="utf-8") as file:
+        with open_own(path, "w") as file:
             self.wer_stats.write_stats(file)
         logger.info(f"{self.test_name}: WER {self.wer_stats.summary['WER']:.2f}%, see {path}")
 

@@ -13,6 +13,7 @@ from ..monitors import CodeMonitor, Sums, code_statistics, unigram_loss
 from ..quantisers.base import check_quantiser_class
 from ..ranks import rank, world_size
 from ..training.errors import RunError
+from ..training.own_files import open_own
 from .logged import LoggedBrain
 
 logger = get_logger(__name__)
@@ -122,7 +123,7 @@ class WatchedBrain(LoggedBrain):
                     logger.info(f"It is evaluated; to do that again, remove {marker}")
                     return
         evaluate(self, *arguments)
-        with open(marker, "w", encoding="utf-8") as file:
+        with open_own(marker, "w") as file:
             file.write(step)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):

@@ -11,6 +11,7 @@ from speechbrain.utils.logger import get_logger
 from ..processes import is_running
 from .errors import place_in_run
 from .launcher import launcher
+from .own_files import refuse_links
 
 logger = get_logger(__name__)
 
@@ -56,13 +57,15 @@ class RunLock:
         Raises
         ------
         ValueError
-            Where another run has it; with its host, process and start.
+            Where another run has it; with its host, process and start. Or where the folder has
+        symbolic links in the place of files.
         """
         if place_in_run()[0] > 0:
             return
         if self.folder in self._held:
             self._refuse("of this process")
         os.makedirs(self.folder, exist_ok=True)
+        refuse_links(self.folder)
         until, waiting = time.monotonic() + PATIENCE_SECONDS, False
         while (holder := self._try_to_lock()) is not None:
             ended = _ended_launcher(holder)

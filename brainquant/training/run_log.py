@@ -13,6 +13,7 @@ from ..monitors import health_warnings
 from ..plots import plot_report
 from ..ranks import on_main_process
 from .checkpoints import NO_SPACE
+from .own_files import open_own, refuse_link
 
 logger = get_logger(__name__)
 
@@ -130,14 +131,17 @@ class RunLog:
     def _append(self, path, record):
         def append():
             os.makedirs(self.folder, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
+            with open_own(path, "a") as file:
                 file.write(json.dumps(record) + "\n")
 
         self._if_space(append, name=path, path=path, lost=f"lines from step {record['step']} on")
 
     def _if_space(self, call, *, name, lost, path=None):
         """Calls what writes; where there is no space for it, warns once."""
-        size = _size(path) if path else 0
+        size = 0
+        if path:
+            refuse_link(path)
+            size = _size(path)
         try:
             call()
         except OSError as error:
@@ -188,6 +192,7 @@ class RunLog:
     @main_process_only
     def _rewind_files(self, positions):
         for name, path in self._files().items():
+            refuse_link(path)
             if positions:
                 self._cut(path, positions.get(name))
             elif os.path.exists(path) and self._is_inside(path):

@@ -1,0 +1,69 @@
+"""A run writes into its own folder, and through no symbolic link into another."""
+
+import os
+
+from .errors import RunError
+
+
+def refuse_link(path):
+    """Raises a RunError where a file that a run is about to write is a symbolic link.
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir")
+    >>> refuse_link(folder / "metrics.jsonl")
+    >>> os.symlink("/etc/hosts", folder / "metrics.jsonl")
+    >>> refuse_link(folder / "metrics.jsonl")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    brainquant.training.errors.RunError: .../metrics.jsonl is a symbolic link to /etc/hosts: ...
+    """
+    if os.path.islink(path):
+        raise RunError(
+            f"{path} is a symbolic link to {os.readlink(path)}: a run writes no file through a "
+            f"link, since that would change another one; remove it, or begin in a new "
+            f"output_folder:"
+        )
+
+
+def refuse_links(folder):
+    """Raises a RunError where an entry of a run's folder is a link to a file, or to nothing.
+
+    SpeechBrain and torch write some of the files there, and follow links. A link to a folder may
+    stay, such as ``save`` on a larger disk, and the run's folder itself may be one.
+
+    Arguments
+    ---------
+    folder : str
+        Of the run; it exists.
+    """
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if not os.path.isdir(path):
+            refuse_link(path)
+
+
+def open_own(path, mode):
+    """Opens a text file of the run, in UTF-8, unless it is a symbolic link.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    mode : str
+        "a" or "w".
+
+    Returns
+    -------
+    file : io.TextIOWrapper
+
+    Raises
+    ------
+    RunError
+        Where the path is a symbolic link.
+    """
+    refuse_link(path)
+
+    def open_no_link(name, flags):  # it may have become one since
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    return open(path, mode, encoding="utf-8", opener=open_no_link)
