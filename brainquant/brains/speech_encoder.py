@@ -5,6 +5,7 @@ Shape suffixes: B batch, L samples, T encoder frames, D dim.
 
 import itertools
 import os
+from types import NoneType, SimpleNamespace
 
 import torch
 from speechbrain.processing.features import InputNormalization
@@ -57,7 +58,7 @@ class SpeechEncoder(torch.nn.Module):
 
     It has the modules that ``brain.encode`` calls, without quantiser, head and projections. What
     has no parameters stays in evaluation mode: a normalisation keeps the statistics of the
-    pretraining.
+    pretraining. Beside its modules it has plain values only, so it can be copied and pickled.
 
     Arguments
     ---------
@@ -76,23 +77,17 @@ class SpeechEncoder(torch.nn.Module):
 
     def __init__(self, brain):
         super().__init__()
-        self.brain = brain  # no module of torch: its modules that count are the parts below
         self.sample_rate = brain.hparams.sample_rate
         self.min_samples = next(n for n in itertools.count(1) if brain.count_frames(n) > 0)
-        called = set()
-        hooks = [
-            module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
-            for name, module in brain.modules.items()
-        ]
-        brain.modules.eval()
-        noise_BL = torch.randn(1, max(self.sample_rate, self.min_samples))
-        hidden_BTD = brain.encode(noise_BL, torch.tensor([noise_BL.shape[1]]))
-        for hook in hooks:
-            hook.remove()
-        self.dim = hidden_BTD.shape[2]
-        self.parts = torch.nn.ModuleDict({name: brain.modules[name] for name in sorted(called)})
+        num_samples = max(self.sample_rate, self.min_samples)
+        noise_BL = torch.randn(1, num_samples, generator=torch.Generator())
+        lengths_B = torch.tensor([num_samples])
+        self.parts = torch.nn.ModuleDict({
+            name: brain.modules[name] for name in called_modules(brain, noise_BL, lengths_B)
+        })  # fmt: skip
         if compute_features := getattr(brain.hparams, "compute_features", None):
             self.parts["compute_features"] = compute_features  # goes to the same device
+        self.encoding = without_training(brain, self.parts)
         for module in self.parts.modules():
             if isinstance(module, InputNormalization):
                 # No buffers in SpeechBrain 1.1.2: they stay on the CPU, and in no checkpoint.
@@ -101,6 +96,8 @@ class SpeechEncoder(torch.nn.Module):
                     delattr(module, name)
                     module.register_buffer(name, statistic)
         # The embedding of what is masked, for one: DistributedDataParallel would wait for it.
+        hidden_BTD = self.encoding.encode(noise_BL, lengths_B)
+        self.dim = hidden_BTD.shape[2]
         parameters = [p for p in self.parts.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(hidden_BTD.sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients):
@@ -123,8 +120,8 @@ class SpeechEncoder(torch.nn.Module):
         frames_B : torch.Tensor
             Valid frames of each.
         """
-        hidden_BTD = self.brain.encode(wavs_BL, lengths_B)
-        frames = [max(self.brain.count_frames(length), 0) for length in lengths_B.tolist()]
+        hidden_BTD = self.encoding.encode(wavs_BL, lengths_B)
+        frames = [max(self.encoding.count_frames(length), 0) for length in lengths_B.tolist()]
         return hidden_BTD, torch.tensor(frames, device=hidden_BTD.device)
 
     def train(self, mode=True):
@@ -162,3 +159,57 @@ class SpeechEncoder(torch.nn.Module):
             if parameter.requires_grad:
                 groups[depth_of.get(id(parameter), 0)].append(parameter)
         return groups
+
+
+def called_modules(brain, wavs_BL, lengths_B):
+    """Names of the modules that ``encode`` calls, in the order of the alphabet."""
+    called = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        for name, module in brain.modules.items()
+    ]
+    brain.modules.eval()
+    with torch.no_grad():
+        brain.encode(wavs_BL, lengths_B)
+    for hook in hooks:
+        hook.remove()
+    return sorted(called)
+
+
+def without_training(brain, parts):
+    """What encodes as a Brain does, without its checkpointer, loggers, optimiser and locks.
+
+    Arguments
+    ---------
+    brain : PretrainBrain or StockBestRQ
+        Has ``encode`` and ``count_frames``.
+    parts : torch.nn.ModuleDict
+        The modules that these call.
+
+    Returns
+    -------
+    encoding : PretrainBrain or StockBestRQ
+        Of the same class, never initialised: it has the parts, and plain values of the other.
+    """
+    encoding = object.__new__(type(brain))
+    hparams = {name: value for name, value in vars(brain.hparams).items() if is_plain(value)}
+    if "compute_features" in parts:
+        hparams["compute_features"] = parts["compute_features"]
+    vars(encoding).update({name: value for name, value in vars(brain).items() if is_plain(value)})
+    vars(encoding).update(modules=parts, hparams=SimpleNamespace(**hparams))
+    return encoding
+
+
+def is_plain(value):
+    """Whether a value is a number, a text, or a list, tuple or dictionary of such.
+
+    Example
+    -------
+    >>> is_plain([("stack", 4), None]), is_plain({"lock": object()})
+    (True, False)
+    """
+    if isinstance(value, dict):
+        return is_plain([*value.items()])
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return isinstance(value, (int, float, str, NoneType, torch.device, torch.dtype))

@@ -1,5 +1,7 @@
 """Runs that were made before give their encoder, whatever has become of their folder."""
 
+import copy
+import io
 import os
 import pickle
 import shutil
@@ -140,6 +142,100 @@ def test_an_encoder_trains_all_that_it_asks_gradients_for_and_nothing_else(run):
     assert {id(p) for p in first.parameters()} <= {id(p) for p in groups[0]}
 
 
+def by_torch(encoder):
+    file = io.BytesIO()
+    torch.save(encoder, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def by_state_dict(encoder, run):
+    other = load_encoder(run, from_scratch=True).eval()
+    other.load_state_dict(encoder.state_dict())
+    return other
+
+
+def averaged(encoder):
+    return torch.optim.swa_utils.AveragedModel(encoder).module
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda encoder: pickle.loads(pickle.dumps(encoder)),
+    "torch.save": by_torch,
+    "AveragedModel": averaged,
+}
+
+
+@pytest.fixture
+def encode_as_the_original():
+    """Checks that a copy encodes as its original, and goes on without it."""
+
+    def check(encoder, copied):
+        wavs_BL, lengths_B = two_clips()
+        expected_BTD, frames_B = encoder(wavs_BL, lengths_B)
+        for module in (encoder.train(), encoder.eval()):  # leaves the copy alone
+            assert not copied.training
+        hidden_BTD, same_B = copied(wavs_BL, lengths_B)
+        assert torch.equal(hidden_BTD, expected_BTD) and torch.equal(same_B, frames_B)
+        assert (copied.dim, copied.min_samples) == (encoder.dim, encoder.min_samples)
+        hidden_BTD.square().sum().backward()
+        with torch.no_grad():
+            for parameter in copied.parameters():
+                assert (parameter.grad is not None) == parameter.requires_grad
+                parameter.add_(1.0)
+        assert not torch.allclose(copied(wavs_BL, lengths_B)[0], expected_BTD)
+        assert torch.equal(encoder(wavs_BL, lengths_B)[0], expected_BTD)
+
+    return check
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_encodes_alike_and_has_its_own_weights(run, how, encode_as_the_original):
+    encoder = load_encoder(run).eval()
+    encode_as_the_original(encoder, COPIES[how](encoder).eval())
+
+
+def test_a_state_dict_gives_the_same_encoder(run, encode_as_the_original):
+    encoder = load_encoder(run).eval()
+    encode_as_the_original(encoder, by_state_dict(encoder, run))
+
+
+def test_a_part_that_is_replaced_is_the_one_that_encodes(run):
+    encoder = copy.deepcopy(load_encoder(run).eval())
+    name = "front_end" if "front_end" in encoder.parts else "extractor"
+    called = []
+    encoder.parts[name] = copy.deepcopy(encoder.parts[name])
+    encoder.parts[name].register_forward_hook(lambda *_: called.append(name))
+    encoder(*two_clips())
+    assert called == [name]
+
+
+def test_an_encoder_in_distributed_training_can_be_copied(run, tmp_path, encode_as_the_original):
+    encoder = load_encoder(run).eval()
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", store, rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(encoder)
+        wrapped(*two_clips())[0].sum().backward()
+        encode_as_the_original(encoder, copy.deepcopy(wrapped).module)
+        encode_as_the_original(encoder, COPIES["torch.save"](wrapped.module))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _save_outputs(rank, encoder, path):
+    torch.save(encoder(*two_clips()), path)
+
+
+@pytest.mark.slow  # test_a_copy_encodes_alike_and_has_its_own_weights pickles, too
+def test_another_process_encodes_alike(run, tmp_path):
+    encoder = load_encoder(run).eval().requires_grad_(False)
+    torch.multiprocessing.spawn(_save_outputs, (encoder, tmp_path / "outputs.pt"))
+    for there, here in zip(torch.load(tmp_path / "outputs.pt"), encoder(*two_clips())):
+        torch.testing.assert_close(there, here)
+
+
 def test_from_scratch_is_the_same_encoder_of_the_seed_that_is_set_now(run):
     def weights(seed, **options):
         seed_everything(seed)
@@ -212,7 +308,7 @@ def test_a_stock_encoder_pads_on_the_right_and_on_no_other_side(stock):
     encoder = load_encoder(stock[0]).eval()
     clip_BL = torch.randn(1, 160 * 97, generator=torch.manual_seed(1))  # 98 frames, 24.5 stacks
     lengths_B = torch.tensor([clip_BL.shape[1]])
-    feats_BTF, frames_B = encoder.brain.features(clip_BL, lengths_B)
+    feats_BTF, frames_B = encoder.encoding.features(clip_BL, lengths_B)
     assert frames_B.tolist() == [98] and feats_BTF.shape[1] == 100
     assert not feats_BTF[0, 98:].any() and feats_BTF[0, :98].any(dim=1).all()
     assert encoder(clip_BL, lengths_B)[1].tolist() == [25]
@@ -251,3 +347,9 @@ def test_a_stock_checkpoint_with_other_contents_is_passed_over(stock, spoiled, m
     (newest / spoiled).write_bytes(pickle.dumps(Attack(), protocol=0))
     assert torch.equal(weight(load_encoder(folder)), expected)
     assert f"{newest} is no whole checkpoint ({spoiled}" in caplog.text
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_of_a_stock_encoder_encodes_alike(stock, how, encode_as_the_original):
+    encoder = load_encoder(stock[0]).eval()
+    encode_as_the_original(encoder, COPIES[how](encoder).eval())
