@@ -1,6 +1,7 @@
 """Fits what a quantiser is made from, probes what a run has learnt, packs a corpus into shards."""
 
 import argparse
+import logging
 import math
 import os
 
@@ -31,6 +32,9 @@ def main(argv=None):
     elif overrides:
         parser.error(f"unknown arguments: {' '.join(overrides)}")
     with clear_errors():
+        from .training.log_config import log_to_terminal
+
+        log_to_terminal()
         run(**options)
 
 
@@ -72,6 +76,7 @@ def run_probe(run_folder, data_folder, device, output, **options):
     hparams_file = find_hparams(run_folder)
     data_folder = data_folder or brain.hparams.data_folder
     name = os.path.abspath(output)
+    logging.getLogger("brainquant.evaluation.table").setLevel(logging.WARNING)  # it is printed
     print(format_table(probe(brain, hparams_file, data_folder=data_folder, name=name, **options)))
     print(f"step {brain.optimizer_step} of {run_folder}; written to {output}.json and {output}.png")
 

@@ -6,6 +6,7 @@ import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
 
 from ..data.batches import Skipped
 from ..masking import span_mask
@@ -143,6 +144,8 @@ class PretrainBrain(WatchedBrain):
         """What the quantiser sees of clips drawn at random, so many frames at most."""
         seen, frames = 0, []
         generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
+        hidden = self.noprogressbar or None  # None: where nobody sees it
+        progress = tqdm(total=wanted, desc="fitting the quantiser", unit=" frames", disable=hidden)
         for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
             clip = self.train_clips[index]
             if isinstance(clip, Skipped):  # told of where the training comes to it
@@ -153,8 +156,10 @@ class PretrainBrain(WatchedBrain):
             if x_TI.isfinite().all():
                 frames.append(x_TI[: wanted - seen])
                 seen += len(frames[-1])
+                progress.update(len(frames[-1]))
             if seen == wanted:
                 break
+        progress.close()
         return frames
 
     # ---- annealing -------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def open_run(folder, *, device="cpu", overrides=None):
         **(overrides or {}),
     }
     hparams = load_hparams(path, changes, refuse_unused=False)
-    options = RunOptions(device=device, noprogressbar=True)
+    options = RunOptions(device=device)
     brain = hparams["brain_class"](
         hparams["modules"], hparams["optimizer"], hparams, options, hparams["checkpointer"]
     )

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 ALPHA = 100.0  # of the ridge, on features of unit variance
 
 
-def probe_layers(layers, labels, *, seed, context=0):
+def probe_layers(layers, labels, *, seed, context=0, progress=iter):
     """Accuracies of a ridge classifier on each layer, with two thirds of the training utterances.
 
     Arguments
@@ -26,6 +26,8 @@ def probe_layers(layers, labels, *, seed, context=0):
         Draws the training utterances; the same for any features.
     context : int
         Rows on both sides that the classifier sees beside each row.
+    progress : callable
+        Goes through the numbers of the layers and shows how far it is, as ``tqdm`` does.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def probe_layers(layers, labels, *, seed, context=0):
         return x_RD, np.concatenate([labels[split][index] for index in indices])
 
     accuracies = []
-    for layer in range(len(layers["train"])):
+    for layer in progress(range(len(layers["train"]))):
         classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=ALPHA))
         classifier.fit(*rows("train", layer, chosen))
         valid, test = (

@@ -13,8 +13,9 @@ from .code_phones import code_phone_statistics
 from .figure import draw_probe
 from .frozen import encode, log_mel_frames, log_mel_windows, on_one_rank, quantise, untrained
 from .linear_probe import majority_accuracy, probe_layers, summarise
+from .progress import progress_bar
 from .spectrum import effective_rank
-from .table import format_table
+from .table import log_table
 from .utterances import load_utterances
 
 logger = get_logger(__name__)
@@ -103,7 +104,8 @@ def probe(
     for split, manifest in {"valid": valid, "test": test}.items():
         splits[split], more = load(manifest)
         left_out |= more
-    comparison = _Comparison(splits, pool=label is not None)
+    bar = partial(progress_bar, brain)
+    comparison = _Comparison(splits, pool=label is not None, bar=bar)
     _check_labels(comparison.labels)
     table = {
         "of": label or "phones",
@@ -119,7 +121,7 @@ def probe(
             times = brain.frame_times(utterance.num_frames)
             return [log_mel_windows(utterance.sig, rate, times, context)]
 
-        table["codes"] = _codes(brain, splits)
+        table["codes"] = _codes(brain, splits, bar)
     else:
         context = 0
 
@@ -129,7 +131,8 @@ def probe(
     comparison.add("log-mel", log_mel, seeds)
     for seed in seeds:
         fresh = untrained(brain, hparams_file, overrides or {}, seed)
-        comparison.add_encoder("untrained encoder", fresh, [seed], context)
+        of_all = f" {seed + 1} of {num_seeds}"
+        comparison.add_encoder("untrained encoder", fresh, [seed], context, shown=of_all)
     comparison.add_encoder("pretrained encoder", brain, seeds, context)
     table["accuracies"] = {n: summarise(by_seed) for n, by_seed in comparison.accuracies.items()}
     table["effective_rank"] = {n: np.mean(r, 0).tolist() for n, r in comparison.ranks.items()}
@@ -137,33 +140,37 @@ def probe(
     path = os.path.join(brain.run_log.folder, name or f"probe_{table['of']}")
     write_whole(path + ".json", json.dumps(table, indent=1))
     draw_probe(table, path + ".png")
-    logger.info(format_table(table))
+    log_table(table)
     return table
 
 
 class _Comparison:
     """Accuracies and effective ranks of several representations of the same utterances."""
 
-    def __init__(self, splits, *, pool):
+    def __init__(self, splits, *, pool, bar):
         self.splits = splits
         self.pool = pool  # over time, for labels of utterances
+        self.bar = bar
         self.labels = {name: [u.labels for u in split] for name, split in splits.items()}
         self.accuracies = {}  # by name, by seed, by layer: (valid, test)
         self.ranks = {}  # by name, by encoder, by layer
 
-    def add_encoder(self, name, brain, seeds, context):
+    def add_encoder(self, name, brain, seeds, context, *, shown=""):
         """Adds an encoder: all its layers, and the effective rank of their test frames."""
 
         def frames(utterance):
             return [layer[: utterance.num_frames] for layer in encode(brain, utterance.sig)]
 
-        self.add(name, frames, seeds, context=context, rank=True)
+        self.add(name, frames, seeds, context=context, rank=True, shown=shown)
 
-    def add(self, name, represent, seeds, *, context=0, rank=False):
+    def add(self, name, represent, seeds, *, context=0, rank=False, shown=""):
         """Adds what a function makes of an utterance: a list of layers, arrays (frames, dim)."""
+        shown = name + shown
+        logger.info(f"Probe: {shown}")
         layers = {}
         for split, utterances in self.splits.items():
-            layers[split] = [list(layer) for layer in zip(*map(represent, utterances))]
+            made = map(represent, self.bar(utterances, f"{shown}, {split}", " utterances"))
+            layers[split] = [list(layer) for layer in zip(*made)]
             if rank and split == "test":
                 ranks = [effective_rank(np.concatenate(layer)) for layer in layers[split]]
                 self.ranks.setdefault(name, []).append(ranks)
@@ -172,7 +179,14 @@ class _Comparison:
                     [x_TD.mean(0, keepdims=True) for x_TD in layer] for layer in layers[split]
                 ]
         self.accuracies.setdefault(name, []).extend(
-            probe_layers(layers, self.labels, seed=seed, context=context) for seed in seeds
+            probe_layers(
+                layers,
+                self.labels,
+                seed=seed,
+                context=context,
+                progress=partial(self.bar, text=f"{shown}, classifiers", unit=" layers"),
+            )
+            for seed in seeds
         )
 
 
@@ -195,10 +209,12 @@ def _check_labels(labels):
             logger.warning(f"{text}; they count as wrong")
 
 
-def _codes(brain, splits):
+def _codes(brain, splits, bar):
     """What the codes of all frames say about their phones: the more frames, the less bias."""
+    logger.info("Probe: codes")
     codes, phones = [], []
-    for utterance in (utterance for split in splits.values() for utterance in split):
+    utterances = [utterance for split in splits.values() for utterance in split]
+    for utterance in bar(utterances, "codes", " utterances"):
         codes.append(quantise(brain, utterance.sig))
         phones.append(utterance.labels[: len(codes[-1])])
     return code_phone_statistics(np.concatenate(codes), np.concatenate(phones))

@@ -3,6 +3,9 @@
 import textwrap
 
 import numpy as np
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 ENCODERS = ("untrained encoder", "pretrained encoder")
 
@@ -48,6 +51,11 @@ def format_table(table):
             lines.append(f"  {name:<22}{codes[key]:6.3f}{codes['shuffled'][key]:11.3f}")
         lines.append(f"  {'code perplexity':<22}{codes['code_perplexity']:6,.0f}")
     return "\n".join(lines)
+
+
+def log_table(table):
+    """Writes the table into the log, which a command that prints it turns off by its name."""
+    logger.info(format_table(table))
 
 
 def _accuracy(mean, spread):

@@ -10,6 +10,7 @@ from ..data.alignments import phones_at, read_alignment
 from ..data.audio import AudioReader
 from ..data.batches import Skipped, SkippingDataset
 from ..data.manifests import load_dataset
+from .progress import progress_bar
 
 logger = get_logger(__name__)
 
@@ -62,7 +63,9 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
     columns = () if label is None else (label,)
     dataset = SkippingDataset(load_dataset(manifest, data_folder, reader=reader, columns=columns))
     utterances, left_out, seconds = [], {}, 0.0
-    for index in np.random.default_rng(0).permutation(len(dataset)):
+    logger.info(f"Probe: reading {manifest}")
+    order = np.random.default_rng(0).permutation(len(dataset))
+    for index in progress_bar(brain, order, "reading", " clips"):
         if minutes is not None and seconds >= 60 * minutes:
             break
         item = dataset[int(index)]

@@ -19,6 +19,7 @@ if __name__ == "__main__":
         from brainquant.data.batches import make_loaders
         from brainquant.ranks import join_group, leave_group
         from brainquant.training.hparams import load_hparams, parse_arguments, run_folder
+        from brainquant.training.log_config import log_config
         from brainquant.training.resolve import write_hparams
         from brainquant.training.run_lock import RunLock
 
@@ -29,7 +30,7 @@ if __name__ == "__main__":
         lock = RunLock(folder)
         lock.acquire()
         write_hparams(folder, hparams_file, overrides)
-        sb.create_experiment_directory(folder)
+        sb.create_experiment_directory(folder, log_config=log_config(run_opts))
         if hparams["prepare"]:
             run_on_main(hparams["prepare"])
         brain = hparams["brain_class"](

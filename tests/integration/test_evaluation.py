@@ -1,8 +1,10 @@
 """Probes of real runs, from the command and after a training: what they read, and of what."""
 
+import io
 import json
 import shutil
 import wave
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from brainquant.brains.trained import load_trained
 from brainquant.cli import main
 from brainquant.evaluation import probe
 from brainquant.evaluation.frozen import quantise, untrained
+from brainquant.evaluation.progress import progress_bar
 
 NAMES = ["log-mel", "untrained encoder", "pretrained encoder"]
 
@@ -88,6 +91,35 @@ def test_a_run_is_probed_for_phones_from_its_folder(name, make_run, corpus, caps
         assert len(ranks) == 2 and all(1 <= rank <= 16 for rank in ranks)
     codes = table["codes"]
     assert codes["pnmi"] > codes["shuffled"]["pnmi"] and codes["code_perplexity"] > 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_probe_shows_how_far_it_is_on_a_terminal_and_in_the_log(
+    make_run, loudness, caplog, monkeypatch
+):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    options = ["--label", "level", "--seeds", 2, "--output", loudness / "levels"]
+    command(make_run("best_rq"), loudness, *options)
+    told = [record.getMessage() for record in caplog.records]
+    for manifest in manifests(loudness).values():
+        assert told.count(f"Probe: reading {manifest}") == 1
+    encoders = ["untrained encoder 1 of 2", "untrained encoder 2 of 2", "pretrained encoder"]
+    for stage in ["log-mel", *encoders]:
+        assert told.count(f"Probe: {stage}") == 1
+        for part in ("train", "test", "classifiers"):
+            assert f"{stage}, {part}: " in terminal.getvalue()
+    assert not any("Linear probe" in line for line in told)  # the command prints it
+
+
+def test_no_bar_is_drawn_where_nobody_sees_it(monkeypatch):
+    for terminal, hidden in ((io.StringIO(), False), (Terminal(), True)):
+        monkeypatch.setattr("sys.stderr", terminal)
+        bar = progress_bar(SimpleNamespace(noprogressbar=hidden), range(3), "reading", " clips")
+        assert list(bar) == [0, 1, 2] and terminal.getvalue() == ""
 
 
 def test_a_label_is_read_from_the_mean_over_time(make_run, loudness, caplog):

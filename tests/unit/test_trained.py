@@ -174,8 +174,8 @@ def encode_as_the_original():
     def check(encoder, copied):
         wavs_BL, lengths_B = two_clips()
         expected_BTD, frames_B = encoder(wavs_BL, lengths_B)
-        for module in (encoder.train(), encoder.eval()):  # leaves the copy alone
-            assert not copied.training
+        assert encoder.train() is encoder and not copied.training
+        encoder.eval()
         hidden_BTD, same_B = copied(wavs_BL, lengths_B)
         assert torch.equal(hidden_BTD, expected_BTD) and torch.equal(same_B, frames_B)
         assert (copied.dim, copied.min_samples) == (encoder.dim, encoder.min_samples)
