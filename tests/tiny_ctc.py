@@ -18,11 +18,16 @@ def pretrain(name, corpus, folder, **overrides):
     overrides = {**MODELS[name], "optimizer_step_limit": 1, "warmup_steps": 1, **overrides}
     brain, hparams = build(name, corpus, folder, **overrides)
     brain.run_log.draw_report = lambda *_: None  # longer than the training
+    write_hparams(HPARAMS / f"{name}.yaml", folder, overrides)
     fit(brain, hparams)
-    with open(HPARAMS / f"{name}.yaml", encoding="utf-8") as file:
+    return folder
+
+
+def write_hparams(hparams_file, folder, overrides):
+    """Writes the YAML of a run into its folder, as SpeechBrain does at its start."""
+    with open(hparams_file, encoding="utf-8") as file:
         resolved = resolve_references(file, {**overrides, "output_folder": str(folder)})
     Path(folder, "hyperparams.yaml").write_text(resolved.getvalue(), "utf-8")
-    return folder
 
 
 def manifests(corpus, folder):

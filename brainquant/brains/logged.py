@@ -3,10 +3,13 @@
 from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 
+from ..ranks import on_main_process
+from ..training.errors import RunError
 from ..training.finite_steps import is_empty
 from ..training.hparams import run_folder, show_options
 from ..training.keys import LOADERS, RECIPE, RUN
 from ..training.long_run import LongRunBrain
+from ..training.needed_files import keep_needed_files
 from ..training.run_log import RunLog
 
 logger = get_logger(__name__)
@@ -51,6 +54,14 @@ class LoggedBrain(LongRunBrain):
         """Loads the last checkpoint, then shows what is in force."""
         self.log_positions = None
         super().on_fit_start()
+        went_on = self.log_positions is not None
+        for name in self.modules:
+            if getattr(self.raw(name), "lacks_weights", False):
+                raise RunError(
+                    f"{name} has no weights yet: the run that they came from is gone, and there is "
+                    f"no checkpoint in {self.run_log.folder}; bring that run back"
+                )
+        on_main_process(lambda: keep_needed_files(self.run_log.folder, went_on=went_on))
         self.run_log.rewind(self.log_positions, self.optimizer_step)
         show_options(self)
 

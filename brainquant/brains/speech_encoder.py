@@ -5,11 +5,14 @@ Shape suffixes: B batch, L samples, T encoder frames, D dim.
 
 import itertools
 import os
+import shutil
 from types import NoneType, SimpleNamespace
 
 import torch
 from speechbrain.processing.features import InputNormalization
 
+from ..training.needed_files import FOLDER as NEEDED
+from ..training.resolve import HPARAMS
 from .logged import has_parameters
 from .stock import StockBestRQ, is_stock
 from .trained import find_hparams, load_trained, open_run, without_seeding
@@ -17,7 +20,7 @@ from .trained import find_hparams, load_trained, open_run, without_seeding
 LISTS = (torch.nn.ModuleList, torch.nn.Sequential)  # of layers
 
 
-def load_encoder(folder, *, from_scratch=False):
+def load_encoder(folder, *, from_scratch=False, weights=True):
     """The encoder of a pretraining run, to be trained on: for ``!apply:`` in a YAML.
 
     Arguments
@@ -27,6 +30,9 @@ def load_encoder(folder, *, from_scratch=False):
     from_scratch : bool
         Whether its parameters are drawn anew, for comparison. What was not trained, such as the
         statistics of a normalisation, is that of the run all the same.
+    weights : bool
+        False: neither weights nor statistics are loaded, since a checkpoint of the run that uses
+        the encoder is about to give it both. Written into the YAML of such a run.
 
     Returns
     -------
@@ -41,16 +47,59 @@ def load_encoder(folder, *, from_scratch=False):
     changes = without_seeding(path)  # the seed is that of the YAML which is trained now
     if is_stock(path):
         brain = StockBestRQ(path, changes)
-        brain.load(os.path.join(folder, "save"))
+        if weights:
+            brain.load(os.path.join(folder, "save"))
+    elif not weights:
+        brain, _ = open_run(folder, overrides=changes)
     else:
         brain = load_trained(folder, overrides=changes)
-    if from_scratch:
+    if not weights:
+        # SpeechBrain's normalisation over the corpus has no sizes before it has seen a clip.
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            rate = brain.hparams.sample_rate
+            brain.modules.train()
+            brain.encode(torch.zeros(1, rate), torch.tensor([rate]))
+    if from_scratch and weights:
         stock = isinstance(brain, StockBestRQ)
         fresh = StockBestRQ(path, changes) if stock else open_run(folder, overrides=changes)[0]
         for name, module in fresh.modules.items():
             if has_parameters(module):
                 brain.modules[name] = module
-    return SpeechEncoder(brain)
+    encoder = SpeechEncoder(brain)
+    encoder.lacks_weights = not weights
+    return encoder
+
+
+def keep_pretraining(argument, folder, kept):
+    """Keeps what the sizes of an encoder are built from: for ``files_needed`` of ``load_encoder``.
+
+    Its weights are in the checkpoints of the run that uses it.
+
+    Arguments
+    ---------
+    argument : str
+        The argument that names the pretraining.
+    folder : str
+        The folder of the pretraining.
+    kept : str
+        Where a copy is made, unless there is one.
+
+    Returns
+    -------
+    arguments : dict or None
+        Those of ``load_encoder`` that lead to the copy; None where there are neither.
+    """
+    if not os.path.isfile(os.path.join(kept, HPARAMS)):
+        if not os.path.isfile(os.path.join(folder, HPARAMS)):
+            return None
+        os.makedirs(kept, exist_ok=True)
+        if os.path.isdir(needed := os.path.join(folder, NEEDED)):
+            shutil.copytree(needed, os.path.join(kept, NEEDED), dirs_exist_ok=True)
+        shutil.copyfile(os.path.join(folder, HPARAMS), os.path.join(kept, HPARAMS))
+    return {argument: kept, "weights": False}
+
+
+load_encoder.files_needed = {"folder": keep_pretraining}
 
 
 class SpeechEncoder(torch.nn.Module):
@@ -73,7 +122,11 @@ class SpeechEncoder(torch.nn.Module):
         Of the audio that it was trained on, in Hz.
     min_samples : int
         The shortest audio that makes a frame.
+    lacks_weights : bool
+        Whether it waits for the weights of a checkpoint, and cannot be trained without one.
     """
+
+    lacks_weights = False
 
     def __init__(self, brain):
         super().__init__()
@@ -123,6 +176,17 @@ class SpeechEncoder(torch.nn.Module):
         hidden_BTD = self.encoding.encode(wavs_BL, lengths_B)
         frames = [max(self.encoding.count_frames(length), 0) for length in lengths_B.tolist()]
         return hidden_BTD, torch.tensor(frames, device=hidden_BTD.device)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        """As for any module; the statistics of a normalisation have the size of those saved."""
+        for name, module in self.parts.named_modules(prefix=f"{prefix}parts"):
+            if isinstance(module, InputNormalization):
+                for statistic in ("glob_mean", "glob_std"):
+                    saved = state_dict.get(f"{name}.{statistic}")
+                    if isinstance(saved, torch.Tensor):
+                        setattr(module, statistic, torch.empty_like(saved))
+        self.lacks_weights = False
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode=True):
         """As for any module, but for what has no parameters."""

@@ -7,14 +7,15 @@ import torch
 
 from ..functional.nearest import nearest_code
 from .base import Quantiser, check_frames, check_positive
-from .fitted import load_fitted
+from .fitted import keep_fitted, load_fitted
 
 
 class KMeansQuantizer(Quantiser):
     """Index of the centroid that is nearest to the frame.
 
     The centroids are fitted beforehand and stay as they are, as for the targets of HuBERT (Hsu et
-    al., https://arxiv.org/abs/2106.07447). The ``state_dict`` holds them as ``centroids``.
+    al., https://arxiv.org/abs/2106.07447). The ``state_dict`` holds them as ``centroids``. A run
+    keeps a copy of the file in its folder.
 
     Arguments
     ---------
@@ -38,6 +39,7 @@ class KMeansQuantizer(Quantiser):
     """
 
     num_codebooks = 1
+    files_needed = {"centroids": keep_fitted}  # a run keeps them, see training/needed_files.py
 
     def __init__(self, input_dim, centroids):
         super().__init__()

@@ -10,6 +10,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from ..ranks import world_size
 from .keys import ALL, OPTIONS, RECIPE, check_single_values, check_values
+from .needed_files import with_kept_files
 from .overrides import read_overrides
 from .ranges import REQUIRED
 from .resolve import build, read_yaml, resolve
@@ -133,7 +134,14 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
         Where a key is missing, or is read by nothing: most often a misspelt one, which
         would leave a default in force.
     """
-    hparams = build(resolve(hparams_file, overrides), hparams_file)
+    text = resolve(hparams_file, overrides)
+    try:
+        hparams = build(text, hparams_file)
+    except ValueError:  # a file may be gone that the run has a copy of
+        kept = with_kept_files(text)
+        if kept is None:
+            raise
+        hparams = build(kept, hparams_file)
     read = {**RECIPE, **getattr(hparams.get("brain_class"), "hparams_read", {})}
     try:
         checked = check_values(hparams, read)
