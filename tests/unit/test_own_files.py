@@ -38,7 +38,7 @@ def test_a_run_does_not_begin_where_a_file_is_a_link(run, name, target):
         RunLock(run).acquire()
     for part in (
         f"{run / name} is a symbolic link to {target}",
-        "remove the link",
+        "remove it",
         "output_folder",
     ):
         assert part in str(refused.value)
