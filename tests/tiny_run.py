@@ -21,8 +21,8 @@ MODELS = {
 }
 
 
-def build(name, corpus, output_folder, run_options="", **overrides):
-    """The Brain of a recipe and its hyperparameters."""
+def build(name, corpus, output_folder, run_options="", lr_schedule=None, **overrides):
+    """The Brain of a recipe and its hyperparameters; an override gives no object a new class."""
     argv = [str(HPARAMS / f"{name}.yaml"), "--noprogressbar", *run_options.split()]
     hparams_file, run_opts, from_command_line = parse_arguments(argv)
     overrides = {
@@ -31,6 +31,8 @@ def build(name, corpus, output_folder, run_options="", **overrides):
         **from_command_line,
     }  # fmt: skip
     hparams = load_hparams(hparams_file, overrides)
+    if lr_schedule is not None:
+        hparams["lr_schedule"] = lr_schedule
     brain = hparams["brain_class"](
         hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
     )

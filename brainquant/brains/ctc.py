@@ -176,25 +176,19 @@ class CTCBrain(ErrorRateBrain):
 
     # ---- steps -----------------------------------------------------------------------------
 
-    def init_optimizers(self):
-        """One group of parameters for each layer, from the lowest, and one for the head."""
+    def parameter_groups(self):
+        """One group of parameters for each layer, from the lowest, and one for the head.
+
+        ``lr_scale`` is the share of a group in the learning rate that the schedule gives.
+        """
         lr, decay, lr_head = self.hparams.lr, self.hparams.layer_decay, self.hparams.lr_head
         layers = self.raw("encoder").parameters_by_layer()
         groups = [
             {"params": parameters, "lr_scale": decay**below_last}
             for parameters, below_last in zip(layers, reversed(range(len(layers))))
         ]
-        groups.append({"params": [*self.modules["head"].parameters()], "lr_scale": lr_head / lr})
-        self.optimizer = self.opt_class(groups)
-        self.optimizers_dict = {"opt_class": self.optimizer}
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("optimizer", self.optimizer)
-
-    def set_learning_rates(self):
-        """The schedule times the share of each group; it gives all groups the same."""
-        super().set_learning_rates()
-        for group in self.optimizer.param_groups:
-            group["lr"] *= group["lr_scale"]
+        head = {"params": [*self.modules["head"].parameters()], "lr_scale": lr_head / lr}
+        return [*groups, head]
 
     @property
     def learning_rate(self):

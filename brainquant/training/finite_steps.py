@@ -6,9 +6,12 @@ import speechbrain as sb
 import torch
 from speechbrain import Stage
 from speechbrain.utils.logger import get_logger
+from speechbrain.utils.optimizers import rm_vector_weight_decay
 
 from ..ranks import gather_over_ranks, rank, world_size
 from .errors import RunError
+from .optimisers import make_optimizer
+from .schedules import Schedule
 
 logger = get_logger(__name__)
 
@@ -21,12 +24,13 @@ class FiniteStepsBrain(sb.Brain):
     each loss.) Gradient scaling, for fp16, and optimisers that cannot skip a step on the device
     (``fused: True`` can) wait for each step.
 
-    Reads ``hparams.lr_schedule``, called with the optimiser and the number of the step, from 1.
+    Reads ``hparams.lr_schedule``, see ``brainquant.training.schedules``.
     The sampler of ``fit`` is a ``brainquant.data.batches.RankBatchSampler``.
     """
 
     grad_norm = float("nan")  # of the last step that was read, before clipping
     nonfinite_in_a_row = 0
+    schedule = None  # of the learning rates of ``optimizer``, from the first step on
     turns = math.inf  # batches of this rank in what is left of the epoch
     should_step = False
 
@@ -98,7 +102,7 @@ class FiniteStepsBrain(sb.Brain):
         limit = self.max_grad_norm if self.max_grad_norm > 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         good = norm.isfinite()
-        self.set_learning_rates()
+        self.set_learning_rates(self.optimizer_step + 1)
         # What GradScaler does with such optimisers.
         on_device = getattr(self.optimizer, "_step_supports_amp_scaling", False)
         on_device = on_device and not self.scaler.is_enabled()
@@ -118,9 +122,28 @@ class FiniteStepsBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         self.step_batches, self.losses_finite = [], torch.ones_like(self.losses_finite)
 
-    def set_learning_rates(self):
-        """Sets those of the step that is about to be made."""
-        self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
+    def parameter_groups(self):
+        """Parameters, or groups of them, for the optimiser."""
+        decayed = self.remove_vector_weight_decay
+        return rm_vector_weight_decay(self.modules) if decayed else self.modules.parameters()
+
+    def init_optimizers(self):
+        """Makes the optimiser of the YAML; what cannot work is an error before the first step."""
+        self.optimizer = make_optimizer(
+            self.opt_class,
+            self.parameter_groups(),
+            self.hparams.lr_schedule,
+            self.optimizer_step_limit,
+        )
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def set_learning_rates(self, step):
+        """Sets those of a step, from 1."""
+        if self.schedule is None or self.schedule.optimizer is not self.optimizer:
+            self.schedule = Schedule(self.hparams.lr_schedule, self.optimizer)
+        self.schedule.set_rates(step)
 
     def read_steps(self):
         """Reads what became of the steps; all ranks call it after the same ones.

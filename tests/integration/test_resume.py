@@ -1,20 +1,30 @@
 """A run that was interrupted equals one that was not, to the last bit."""
 
+import functools
+
 import pytest
+from speechbrain.nnet.schedulers import NoamScheduler
 from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
+from torch.optim import lr_scheduler
 
 from brainquant.training.errors import RunError
 
 EPOCHS = {"number_of_epochs": 2, "optimizer_step_limit": 1000, "log_interval": 2}
 PLAIN = {"batch_clips": 4}
-# Dropout, layer norms, Gumbel noise, accumulation and workers all have a say in the last bit.
+# A schedule of torch that goes on from the rates and betas that it has set.
+ONE_CYCLE = functools.partial(lr_scheduler.OneCycleLR, max_lr=0.002, total_steps=1000)
+# Dropout, layer norms, Gumbel noise, accumulation and workers all have a say in the last bit, and
+# so have schedules that count their steps.
 RUNS = {
-    "best_rq": ("best_rq", {"dropout": 0.1, "num_workers": 0}),
+    "best_rq": (
+        "best_rq",
+        {"dropout": 0.1, "num_workers": 0, "lr_schedule": NoamScheduler(0.001, n_warmup_steps=3)},
+    ),
     "best_rq_accumulated": (
         "best_rq",
         {"dropout": 0.1, "num_workers": 2, "grad_accumulation_factor": 4, **PLAIN},
     ),
-    "wav2vec2": ("wav2vec2", {"num_workers": 0, **PLAIN}),
+    "wav2vec2": ("wav2vec2", {"num_workers": 0, "lr_schedule": ONE_CYCLE, **PLAIN}),
 }
 
 
