@@ -46,9 +46,10 @@ class LoggedBrain(LongRunBrain):
         return batch.to(self.device, non_blocking=True).sig.data, lengths_B
 
     def raw(self, name):
-        """A module without the wrapper of DistributedDataParallel."""
+        """A module without what distributes it over ranks, or compiles it."""
         module = self.modules[name]
-        return module.module if isinstance(module, DistributedDataParallel) else module
+        module = module.module if isinstance(module, DistributedDataParallel) else module
+        return self.uncompiled.get(name, module)
 
     def on_fit_start(self):
         """Loads the last checkpoint, then shows what is in force."""

@@ -23,6 +23,13 @@ from .finite_steps import FiniteStepsBrain
 from .keys import RUN, check_values
 from .launcher import end_of_launcher, launcher_has_ended
 from .lost_workers import explain_lost_workers
+from .placement import (
+    check_device,
+    check_module_keys,
+    drops_layers,
+    given_options,
+    module_errors,
+)
 from .randomness import seed_global_generators
 from .resume import check_setup, check_state, run_setup
 from .signals import Stopped, StopSignals
@@ -56,7 +63,9 @@ class LongRunBrain(FiniteStepsBrain):
                 f"!new:brainquant.training.checkpoints.Checkpointer in your YAML"
             )
         hparams = check_values(hparams, self.hparams_read)
+        check_device({**hparams, **given_options(run_opts)})
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        self.uncompiled = {}  # modules that are compiled, as they were
         self.batches_done = 0  # of this epoch, on all ranks
         self.resumed = False  # in the middle of an epoch, and until the end of that epoch
         self.bad_audio = {}  # why clips could not be read, by ID, on all ranks
@@ -109,6 +118,27 @@ class LongRunBrain(FiniteStepsBrain):
         self.tick("loading a checkpoint")
         super().on_fit_start()
 
+    def _compile(self):
+        """SpeechBrain's, with errors that name the modules."""
+        check_module_keys(self)
+        before = dict(self.modules.items())
+        try:
+            super()._compile()
+        except Exception as error:  # of torch.jit
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"jit_module_keys: one of {', '.join(self.jit_module_keys or before)} cannot be "
+                f"scripted ({reason}); name other modules, or say compile_module_keys:"
+            ) from error
+        self.uncompiled = {n: m for n, m in before.items() if self.modules[n] is not m}
+
+    def _wrap_distributed(self):
+        """SpeechBrain's; where layers are dropped, their parameters are not waited for."""
+        if drops_layers(self.modules) and not self.find_unused_parameters:
+            self.find_unused_parameters = True
+            logger.info("find_unused_parameters is set, since the encoder drops layers")
+        super()._wrap_distributed()
+
     def check_ranks_agree(self):
         """Raises a RunError where ranks have built other modules or see other clips."""
         if world_size() == 1:
@@ -146,7 +176,8 @@ class LongRunBrain(FiniteStepsBrain):
         self.train_sampler.start = self.batches_done
         self.turns = len(self.train_sampler)
         self.start_steps()
-        super()._fit_train(Watched(train_set, self.watch_training), epoch, enable)
+        with module_errors(self.modules):
+            super()._fit_train(Watched(train_set, self.watch_training), epoch, enable)
         self.resumed = False
 
     def _fit_valid(self, valid_set, epoch, enable):
@@ -157,7 +188,8 @@ class LongRunBrain(FiniteStepsBrain):
         if self.finished:
             return
         if valid_set is not None:
-            super()._fit_valid(Watched(valid_set, self.watch_validation), epoch, enable)
+            with module_errors(self.modules):
+                super()._fit_valid(Watched(valid_set, self.watch_validation), epoch, enable)
         elif self.checkpointer is not None:
             self.save({"epoch": epoch})
 

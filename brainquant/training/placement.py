@@ -1,0 +1,159 @@
+"""Where and how the modules run: on a device, compiled, on several ranks; errors are one line."""
+
+import re
+import traceback
+from contextlib import contextmanager
+
+import torch
+from speechbrain.utils.logger import get_logger
+from speechbrain.utils.run_opts import RunOptions
+
+from .errors import RunError
+
+logger = get_logger(__name__)
+
+COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")
+# How SpeechBrain's, BEATs' and transformers' encoders name the share of layers that they drop.
+LAYER_DROPS = ("layerdrop_prob", "layerdrop")
+
+
+def given_options(run_opts):
+    """The run options that the command line gives, as a dictionary."""
+    if isinstance(run_opts, RunOptions):
+        return {name: run_opts[name] for name in run_opts.overridden_args}
+    return run_opts or {}
+
+
+def check_device(options):
+    """Raises a ValueError where modules cannot be on the device that is asked for.
+
+    Arguments
+    ---------
+    options : dict
+        Reads ``device``, as torch names it (None is the best that there is), and
+        ``data_parallel_backend``.
+
+    Example
+    -------
+    >>> check_device({"device": "cpu"})
+    >>> check_device({"device": "gpu"})
+    Traceback (most recent call last):
+    ValueError: --device gpu: torch knows no such device; say cpu, cuda or cuda:0
+    """
+    device = options.get("device")
+    if options.get("data_parallel_backend"):
+        raise ValueError(
+            "--data_parallel_backend: the Brains here run on several GPUs by torchrun only; start "
+            "train.py with torchrun --nproc-per-node=<GPUs>, without this option"
+        )
+    if device is None:
+        return
+    try:
+        kind, number = torch.device(device).type, torch.device(device).index
+    except RuntimeError as error:
+        raise ValueError(
+            f"--device {device}: torch knows no such device; say cpu, cuda or cuda:0"
+        ) from error
+    if kind == "cpu":
+        return
+    there = torch.get_device_module(kind).is_available() if hasattr(torch, kind) else False
+    count = torch.get_device_module(kind).device_count() if there else 0
+    if (number or 0) >= count:
+        raise ValueError(
+            f"--device {device}: torch {torch.__version__} sees {count} devices of this kind; say "
+            f"--device cpu, or correct the driver or the build of torch"
+        )
+
+
+def check_module_keys(brain):
+    """Has ``compile_module_keys`` and ``jit_module_keys`` count, for modules that there are.
+
+    (Without ``compile`` or ``jit``, SpeechBrain 1.1.2 takes no notice of them.)
+
+    Arguments
+    ---------
+    brain : speechbrain.Brain
+        Before its modules are compiled.
+
+    Raises
+    ------
+    RunError
+        Where a key names no module.
+    """
+    for option in ("compile", "jit"):
+        keys = getattr(brain, f"{option}_module_keys")
+        if keys is None:
+            continue
+        keys = [keys] if isinstance(keys, str) else list(keys)
+        if unknown := [key for key in keys if key not in brain.modules]:
+            raise RunError(
+                f"{option}_module_keys: there is no module {unknown[0]!r}; the modules are "
+                f"{', '.join(brain.modules)}"
+            )
+        setattr(brain, f"{option}_module_keys", keys)
+        setattr(brain, option, True)
+    if brain.compile and not brain.compile_using_dynamic_shape_tracing:
+        logger.warning(
+            "compile: batches have many lengths, and modules are compiled for each of the first "
+            "few; say --compile_using_dynamic_shape_tracing"
+        )
+
+
+def drops_layers(modules):
+    """Whether an encoder leaves layers out at random, whose parameters then have no gradient.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
+    >>> drops_layers(TransformerEncoder(1, 2, 8, d_model=8, layerdrop_prob=0.1))
+    True
+    """
+    holders = [holder for m in modules.modules() for holder in (m, getattr(m, "config", None))]
+    shares = [getattr(holder, name, 0) for holder in holders for name in LAYER_DROPS]
+    return any(isinstance(share, (int, float)) and share > 0 for share in shares)
+
+
+@contextmanager
+def module_errors(modules):
+    """Makes one line of what torch says of a module that it cannot compile, or reduce over ranks.
+
+    Arguments
+    ---------
+    modules : torch.nn.ModuleDict
+        As they are called, within what compiles or distributes them.
+
+    Raises
+    ------
+    RunError
+        Names the module; any other error goes on as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if type(error).__module__.startswith(COMPILERS):
+            reason = " ".join(text.split())[:200]
+            raise RunError(
+                f"compile: {_called(modules, error)} cannot be compiled "
+                f"({type(error).__name__}: {reason}); name other modules in compile_module_keys:, "
+                f"or run without it"
+            ) from error
+        if isinstance(error, RuntimeError) and "find_unused_parameters=True" in text:
+            name = _called(modules, error)
+            trained = [n for n, p in modules[name].named_parameters() if p.requires_grad]
+            numbers = re.search(r"did not receive grad for rank \d+: ([\d ]+)", text)
+            unused = [trained[int(n)] for n in numbers.group(1).split()] if numbers else trained
+            raise RunError(
+                f"{name}: {len(unused)} of its parameters take no part in the loss of a step, such "
+                f"as {unused[0].removeprefix('module.')}, and the ranks wait for their gradients; "
+                f"set find_unused_parameters: True in your YAML, or requires_grad_(False) for them"
+            ) from error
+        raise
+
+
+def _called(modules, error):
+    """The name of the module in which an error arose."""
+    names, found = {id(module): name for name, module in modules.items()}, "a module"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = names.get(id(frame.f_locals.get("self")), found)
+    return found
