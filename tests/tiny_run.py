@@ -21,8 +21,11 @@ MODELS = {
 }
 
 
-def build(name, corpus, output_folder, run_options="", lr_schedule=None, **overrides):
-    """The Brain of a recipe and its hyperparameters; an override gives no object a new class."""
+def build(name, corpus, output_folder, run_options="", objects=None, **overrides):
+    """The Brain of a recipe and its hyperparameters.
+
+    An override gives no object a new class; ``objects`` has what another YAML would build.
+    """
     argv = [str(HPARAMS / f"{name}.yaml"), "--noprogressbar", *run_options.split()]
     hparams_file, run_opts, from_command_line = parse_arguments(argv)
     overrides = {
@@ -31,8 +34,7 @@ def build(name, corpus, output_folder, run_options="", lr_schedule=None, **overr
         **from_command_line,
     }  # fmt: skip
     hparams = load_hparams(hparams_file, overrides)
-    if lr_schedule is not None:
-        hparams["lr_schedule"] = lr_schedule
+    hparams.update(objects or {})
     brain = hparams["brain_class"](
         hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
     )

@@ -12,7 +12,9 @@ from ..data.batches import Skipped
 from ..masking import span_mask
 from ..quick_layers import quicken
 from ..ranks import on_main_process
+from ..training.begin_from import load_weights
 from ..training.errors import RunError
+from ..training.keys import PRETRAIN
 from ..training.randomness import derived_generator
 from .logged import has_parameters
 from .watched import WatchedBrain
@@ -39,6 +41,8 @@ class PretrainBrain(WatchedBrain):
     checkpointer : brainquant.training.checkpoints.Checkpointer or None
         Saves modules, optimiser, sums and code counts.
     """
+
+    hparams_read = WatchedBrain.hparams_read | PRETRAIN
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -109,8 +113,11 @@ class PretrainBrain(WatchedBrain):
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
     def on_fit_start(self):
-        """Loads the last checkpoint; a quantiser that is fitted in none is fitted now."""
+        """Loads the last checkpoint, or the weights to begin with; fits what is not fitted."""
         super().on_fit_start()
+        if self.recovered is None and self.hparams.begin_from is not None:
+            modules = {name: self.raw(name) for name in self.modules}
+            load_weights(self.hparams.begin_from, modules, self.keys)
         quantiser = self.raw("quantiser")
         if quantiser.frames_to_fit:
             try:

@@ -96,7 +96,8 @@ class WatchedBrain(LoggedBrain):
         if not self.went_on:
             logger.info(
                 f"The run in {self.run_log.folder} is finished, at step {self.optimizer_step}: "
-                f"there is nothing left to train"
+                f"there is nothing left to train; to train its weights on, begin in a new "
+                f"output_folder: with begin_from: this one"
             )
         if self.went_on or not self.run_log.has_report():  # which a signal may have kept from it
             title = f"{type(self).__name__} in {self.run_log.folder}"

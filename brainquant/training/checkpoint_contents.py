@@ -25,6 +25,25 @@ class Damaged(Exception):
     """A file of a checkpoint does not hold what was saved; the message names it."""
 
 
+class OtherModel(RunError):
+    """A checkpoint is whole, and of another model than that of the YAML.
+
+    Arguments
+    ---------
+    checkpoint : speechbrain.utils.checkpoints.Checkpoint
+        The checkpoint.
+    reason : str
+        What does not fit.
+    """
+
+    def __init__(self, checkpoint, reason):
+        super().__init__(
+            f"the checkpoint {checkpoint.path} is not of this YAML ({reason}); go back to the YAML "
+            f"and options that it was made with, or begin in a new output_folder:"
+        )
+        self.checkpoint = checkpoint
+
+
 def read_meta(folder):
     """The meta of a checkpoint.
 
@@ -109,13 +128,13 @@ def load_states(recoverables, checkpoint, *, hooks=None, is_optional=None):
     ------
     Damaged
         Where a file does not hold what was saved. Things before it have their state already.
-    RunError
+    OtherModel
         Where the checkpoint is one of other things.
     """
     for name, thing in recoverables.items():
         path = checkpoint.paramfiles.get(name)
         if path is None and not (is_optional and is_optional(name)):
-            raise of_another_yaml(checkpoint, f"it has no file for {name}")
+            raise OtherModel(checkpoint, f"it has no file for {name}")
         hook = (hooks or {}).get(name) or get_default_hook(thing, DEFAULT_LOAD_HOOKS)
         if hook is None:
             raise ValueError(
@@ -137,7 +156,7 @@ def load_state(hook, thing, path, checkpoint):
         text = one_line(error)
         if not NO_TENSORS.search(text) and isinstance(error, (RuntimeError, ValueError)):
             if OTHER_MODEL.search(text):
-                raise of_another_yaml(checkpoint, text) from error
+                raise OtherModel(checkpoint, text) from error
             if isinstance(error, RuntimeError):  # of the device, for one
                 raise
         if isinstance(error, pickle.UnpicklingError):
@@ -146,14 +165,6 @@ def load_state(hook, thing, path, checkpoint):
         elif isinstance(error, KeyError):
             text = f"lacks {text}"
         raise Damaged(f"{path.name}: {text}") from error
-
-
-def of_another_yaml(checkpoint, reason):
-    """The error of a checkpoint that is whole, and of another model."""
-    return RunError(
-        f"the checkpoint {checkpoint.path} is not of this YAML ({reason}); go back to the YAML and "
-        f"options that it was made with, or begin in a new output_folder:"
-    )
 
 
 @contextmanager

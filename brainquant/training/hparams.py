@@ -14,6 +14,7 @@ from .needed_files import with_kept_files
 from .overrides import read_overrides
 from .ranges import REQUIRED
 from .resolve import build, read_yaml, resolve
+from .values_by_key import values_by_key
 
 logger = get_logger(__name__)
 
@@ -127,6 +128,7 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     Returns
     -------
     hparams : dict
+        Also has ``values_by_key``, what the YAML says after its references are resolved.
 
     Raises
     ------
@@ -134,11 +136,11 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
         Where a key is missing, or is read by nothing: most often a misspelt one, which
         would leave a default in force.
     """
-    text = resolve(hparams_file, overrides)
+    resolved = resolve(hparams_file, overrides)
     try:
-        hparams = build(text, hparams_file)
+        hparams = build(resolved, hparams_file)
     except ValueError:  # a file may be gone that the run has a copy of
-        kept = with_kept_files(text)
+        kept = with_kept_files(resolved)
         if kept is None:
             raise
         hparams = build(kept, hparams_file)
@@ -153,6 +155,7 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
             f"{hparams_file}: evaluate: chooses a layer on valid_csv, which is null; set "
             f"evaluate: null too"
         )
+    checked["values_by_key"] = values_by_key(resolved)
     if not refuse_unused:
         return checked
     known = RUN_OPTIONS | set(read)

@@ -40,7 +40,8 @@ LOADERS = {
 }  # fmt: skip
 
 RUN = {
-    "lr_schedule": anything("what sets the learning rate of each step", null=True),
+    "lr_schedule": anything("what sets the learning rate of each step, null for that of the "
+                            "optimiser", null=True),
     "warmup_steps": whole("the steps in which the learning rate rises", 1000, low=0),
     "log_interval": whole("the steps from one log point to the next", 100, low=1),
     "train_loggers": several("SpeechBrain's loggers", default=()),
@@ -57,6 +58,11 @@ MASKS = {
     "mask_ratio": number("the share of frames that are masked", 0.49, above=0, below=1),
     "mask_length": whole("the frames of a masked span", 10, low=1),
 }
+
+PRETRAIN = {
+    "begin_from": text("the folder of the run whose weights this one begins with", null=True,
+                       default=None),
+}  # fmt: skip
 
 BEST_RQ = {
     **MASKS,
@@ -140,7 +146,9 @@ OPTIONS = {
 }  # fmt: skip
 
 # Of a name that two groups have, the command line reads both alike.
-ALL = {**REFERENCED, **OPTIONS, **RECIPE, **LOADERS, **RUN, **BEST_RQ, **WAV2VEC2, **CTC}
+ALL = {
+    **REFERENCED, **OPTIONS, **RECIPE, **LOADERS, **RUN, **PRETRAIN, **BEST_RQ, **WAV2VEC2, **CTC
+}  # fmt: skip
 
 
 def check_values(hparams, read):

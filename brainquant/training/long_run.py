@@ -17,6 +17,8 @@ from speechbrain.utils.logger import get_logger
 
 from ..data.batches import RankBatchSampler
 from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_size
+from .changed_keys import changed_keys, check_tables, describe, keys_in_force, warn_of_changes
+from .checkpoint_contents import OtherModel
 from .checkpoints import Checkpointer
 from .errors import RunError
 from .finite_steps import FiniteStepsBrain
@@ -53,6 +55,8 @@ class LongRunBrain(FiniteStepsBrain):
     hparams_read = RUN
     rank_states = None  # what each rank gave for the save that is under way
     setup = None  # of ``run_setup``, from the start of ``fit``
+    changed = {}  # keys that are not those of the checkpoint, see ``changed_keys``
+    recovered = None  # ``run_state`` of the checkpoint that ``fit`` goes on from
     went_on = False  # whether there was something left to train, or to validate
 
     def __init__(self, modules, opt_class, hparams, run_opts, checkpointer):
@@ -65,6 +69,8 @@ class LongRunBrain(FiniteStepsBrain):
         hparams = check_values(hparams, self.hparams_read)
         check_device({**hparams, **given_options(run_opts)})
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        if checkpointer is not None:  # the run itself first: it knows what has changed
+            checkpointer.recoverables = {"brain": self, **checkpointer.recoverables}
         self.uncompiled = {}  # modules that are compiled, as they were
         self.batches_done = 0  # of this epoch, on all ranks
         self.resumed = False  # in the middle of an epoch, and until the end of that epoch
@@ -98,6 +104,7 @@ class LongRunBrain(FiniteStepsBrain):
         self.num_clips = len(train_set.dataset) + len(valid_set.dataset if valid_set else [])
         batches_per_step = world_size() * self.grad_accumulation_factor
         self.setup = run_setup(vars(self.hparams), train_set.dataset, batches_per_step)
+        self.keys = keys_in_force(self)
         self.went_on, self.signals = False, StopSignals()
         with (
             ExitStack() as self.until_fit_ends,
@@ -116,7 +123,16 @@ class LongRunBrain(FiniteStepsBrain):
         self.tick("comparing the ranks")
         self.check_ranks_agree()
         self.tick("loading a checkpoint")
-        super().on_fit_start()
+        try:
+            super().on_fit_start()
+        except OtherModel as error:
+            if not self.changed:
+                raise
+            raise OtherModel(error.checkpoint, describe(self.changed)) from error
+        if self.recovered is not None:
+            if self.optimizer_step:
+                self.set_learning_rates(self.optimizer_step)
+            warn_of_changes(self)
 
     def _compile(self):
         """SpeechBrain's, with errors that name the modules."""
@@ -323,6 +339,9 @@ class LongRunBrain(FiniteStepsBrain):
             "grad_norm": self.grad_norm,  # an epoch may be logged after its last step was saved
             "bad_audio": self.bad_audio,
             "setup": self.setup,
+            "keys": self.keys,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "finished": self._optimizer_step_limit_exceeded,
             "rank_states": self.rank_states or [self.rank_state()],
         }
 
@@ -353,7 +372,13 @@ class LongRunBrain(FiniteStepsBrain):
         self.optimizer_step = state["optimizer_step"]
         if self.setup is None:  # loaded to be used, not to be trained
             return
-        same_batches = check_setup(state["setup"], self.setup, self.hparams.resume_with_changes)
+        allowed = self.hparams.resume_with_changes
+        same_batches = check_setup(state["setup"], self.setup, allowed)
+        # A checkpoint of an earlier version does not know its keys.
+        self.changed = changed_keys(state.get("keys", self.keys), self.keys)
+        if not allowed:
+            check_tables(self.changed)
+        self.recovered = state
         self.resumed = not end_of_epoch
         self.load_run_state(state, same_epoch=self.resumed and same_batches)
 

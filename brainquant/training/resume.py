@@ -110,7 +110,8 @@ def check_setup(saved, now, allowed):
         )
         raise RunError(
             f"the run has changed since its checkpoint ({described}): {remedy}, begin in a new "
-            f"output_folder:, or say resume_with_changes: True to go on all the same"
+            f"output_folder: (with begin_from: this one, to train its weights on), or say "
+            f"resume_with_changes: True to go on all the same"
         )
     if same_batches:
         logger.warning(f"Resuming with changes ({described}): steps have another size from here")

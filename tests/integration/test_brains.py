@@ -1,5 +1,6 @@
 """The Brains: annealing, safe steps, masks by place, and errors before the first step."""
 
+import functools
 import json
 import math
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.checkpoints import Checkpointer
-from tiny_run import build, fit
+from tiny_run import build, fit, run
 
 from brainquant.data.batches import AudioBatch, make_loaders
 from brainquant.training.errors import RunError
@@ -125,6 +126,27 @@ def test_update_temp_reaches_every_quantiser_among_the_modules(make_brain):
     brain.on_fit_batch_start(None, True)
     assert stock.curr_temp == pytest.approx(2.0 * 0.9**5)
     assert brain.quantiser.curr_temp == pytest.approx(2.0 * 0.999**5)
+
+
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("best_rq", "quantiser head"),
+        pytest.param("best_rq", "quantiser front_end encoder head", marks=pytest.mark.slow),
+        pytest.param("wav2vec2", "extractor quantiser encoder", marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_modules_train_as_those_that_are_not(corpus, tmp_path, monkeypatch, name, keys):
+    # Without a C++ compiler; what the graphs hold is what the default backend gets.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    losses = []
+    for options in ("", f"--compile_using_dynamic_shape_tracing --compile_module_keys {keys}"):
+        folder = tmp_path / str(len(losses))
+        brain, trace = run(name, corpus, folder, run_options=options, optimizer_step_limit=2)
+        losses.append([loss for *_, loss in trace])
+    compiled = [name for name, module in brain.modules.items() if hasattr(module, "_orig_mod")]
+    assert sorted(compiled) == sorted(keys.split()) and len(losses[1]) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_all_parameter_groups_are_clipped_and_no_limit_means_none(make_brain):

@@ -3,6 +3,7 @@
 import functools
 
 import pytest
+import torch
 from speechbrain.nnet.schedulers import NoamScheduler
 from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
 from torch.optim import lr_scheduler
@@ -11,6 +12,7 @@ from brainquant.training.errors import RunError
 
 EPOCHS = {"number_of_epochs": 2, "optimizer_step_limit": 1000, "log_interval": 2}
 PLAIN = {"batch_clips": 4}
+SGD = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 # A schedule of torch that goes on from the rates and betas that it has set.
 ONE_CYCLE = functools.partial(lr_scheduler.OneCycleLR, max_lr=0.002, total_steps=1000)
 # Dropout, layer norms, Gumbel noise, accumulation and workers all have a say in the last bit, and
@@ -18,13 +20,13 @@ ONE_CYCLE = functools.partial(lr_scheduler.OneCycleLR, max_lr=0.002, total_steps
 RUNS = {
     "best_rq": (
         "best_rq",
-        {"dropout": 0.1, "num_workers": 0, "lr_schedule": NoamScheduler(0.001, n_warmup_steps=3)},
+        {"dropout": 0.1, "num_workers": 0, "objects": {"lr_schedule": NoamScheduler(0.001, 3)}},
     ),
     "best_rq_accumulated": (
         "best_rq",
         {"dropout": 0.1, "num_workers": 2, "grad_accumulation_factor": 4, **PLAIN},
     ),
-    "wav2vec2": ("wav2vec2", {"num_workers": 0, "lr_schedule": ONE_CYCLE, **PLAIN}),
+    "wav2vec2": ("wav2vec2", {"num_workers": 0, "objects": {"lr_schedule": ONE_CYCLE}, **PLAIN}),
 }
 
 
@@ -63,7 +65,10 @@ def test_each_clip_is_seen_once_an_epoch_in_other_batches(whole):
 
 
 def test_two_ranks_go_on_where_they_were_stopped(corpus, tmp_path):
+    run("best_rq", corpus, tmp_path / "before", **{**EPOCHS, "optimizer_step_limit": 1})
     options = {"name": "best_rq", "corpus": corpus, **EPOCHS, "dropout": 0.1}
+    # Half of the layers have no gradient in a step; and all begin with weights of another run.
+    options |= {"transformer": {"layerdrop_prob": 0.5}, "begin_from": str(tmp_path / "before")}
     stop = {**options, "interrupt": "SIGTERM", "at": 3}
     whole, stopped, resumed, _ = run_on_ranks(
         2,
@@ -117,11 +122,75 @@ def test_a_changed_setup_is_refused_by_name_or_allowed(corpus, tmp_path, key, va
     assert all(map(lambda record: record["loss"] > 0, state(brain)["log"]))
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_one_line(corpus, tmp_path):
-    run("best_rq", corpus, tmp_path, number_of_epochs=1)
-    brain, hparams = build("best_rq", corpus, tmp_path, number_of_epochs=1, d_model=32)
-    with pytest.raises(RunError, match="is not of this YAML .*size mismatch.*new output_folder"):
-        fit(brain, hparams)
+@pytest.fixture(scope="module")
+def stopped(corpus, tmp_path_factory):
+    """The folder of a run that was stopped in its first epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    run("best_rq", corpus, folder, interrupt="SIGTERM", at=2, **EPOCHS)
+    return folder
+
+
+def resume(corpus, folder, run_options="", objects=None, **overrides):
+    """Loads the checkpoint as ``fit`` does, and trains on no batch."""
+    options = {**EPOCHS, **overrides}
+    brain, hparams = build("best_rq", corpus, folder, run_options, objects, **options)
+    brain._fit_train = brain._fit_valid = lambda **_: None
+    fit(brain, hparams)
+    return brain
+
+
+def test_the_checkpoint_of_another_model_is_refused_with_its_key(corpus, stopped):
+    message = "is not of this YAML .d_model: 16 then, 32 now.*new output_folder"
+    with pytest.raises(RunError, match=message):
+        resume(corpus, stopped, d_model=32)
+
+
+def test_keys_that_change_are_listed_and_their_new_values_count(corpus, stopped, caplog):
+    assert "Resuming with other keys" not in caplog.text + str(resume(corpus, stopped).changed)
+    optimizer = {"weight_decay": 0.5, "betas": (0.8, 0.9), "fused": False}
+    changed = {"lr": 0.002, "optimizer": {**optimizer, "betas": [0.8, 0.9]}, "mask_ratio": 0.4}
+    brain = resume(corpus, stopped, "--precision bf16", **changed)
+    (line,) = [text for text in caplog.messages if "Resuming with other keys" in text]
+    for expected in (
+        "lr: 0.0005 then, 0.002 now", "precision: fp32 then, bf16 now",
+        "mask_ratio: 0.5 then, 0.4 now", "optimizer.weight_decay: 0.01 then, 0.5 now",
+        "optimizer.betas: [0.9, 0.98] then, [0.8, 0.9] now",
+    ):  # fmt: skip
+        assert expected in line
+    assert "lr_schedule.lr" not in line  # which refers to lr
+    (group,) = brain.optimizer.param_groups
+    assert {key: group[key] for key in optimizer} == optimizer
+    assert group["lr"] == 0.002  # of the last step, after a warm-up of two
+    assert brain.optimizer.state  # the moments are those of the checkpoint
+    assert "learning rate was 0.0005 at step 2, and is 0.002" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"make_quantiser": {"seed": 7}}, "make_quantiser.seed: 1234 then, 7 now.*tables"),
+        ({"objects": {"optimizer": SGD}}, "keeps exp_avg, exp_avg_sq, step.*momentum_buffer"),
+        ({"run_options": "--remove_vector_weight_decay"}, r"has 1 group\(s\).*the YAML 2 group"),
+    ],
+)
+def test_a_change_that_would_not_count_is_refused_by_name(corpus, stopped, change, message):
+    with pytest.raises(RunError, match=message):
+        resume(corpus, stopped, **change)
+
+
+def test_the_tables_of_a_checkpoint_can_be_kept(corpus, stopped):
+    options = {"make_quantiser": {"seed": 7}, "resume_with_changes": True}
+    kept, same = resume(corpus, stopped, **options), resume(corpus, stopped)
+    assert torch.equal(kept.quantiser.CB, same.quantiser.CB)
+
+
+def test_more_steps_for_a_finished_run_come_with_its_learning_rates(corpus, tmp_path, caplog):
+    options = {"number_of_epochs": 3, "log_interval": 2}
+    run("best_rq", corpus, tmp_path, **options, optimizer_step_limit=4)
+    run("best_rq", corpus, tmp_path, **options, optimizer_step_limit=8)
+    (line,) = [text for text in caplog.messages if "learning rate was" in text]
+    assert "The learning rate was 0 at step 4, and is 0.0005 there" in line
+    assert f"with begin_from: {tmp_path}/save/CKPT+" in line and "warmup_steps:" in line
 
 
 def test_ranks_with_other_codebooks_are_refused_before_the_first_step(corpus, tmp_path):

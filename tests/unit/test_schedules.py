@@ -3,9 +3,12 @@
 import copy
 import functools
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.nnet import schedulers as sb
 from torch.optim import lr_scheduler as lrs
 
@@ -13,6 +16,7 @@ from brainquant.training.errors import RunError
 from brainquant.training.optimisers import make_optimizer
 from brainquant.training.schedules import Schedule
 
+ROOT = Path(__file__).resolve().parents[2]
 LR, STEPS = 0.01, 12
 BY_CALL = {
     "WarmAndExpDecay": sb.WarmAndExpDecayLRSchedule(LR, 3, 12),
@@ -166,3 +170,16 @@ def test_what_cannot_be_a_schedule_ends_the_run_before_its_first_step(schedule, 
     weights = [torch.nn.Parameter(torch.ones(2, 2))]
     with pytest.raises(RunError, match=f"lr_schedule: .*{message}"):
         make_optimizer(functools.partial(torch.optim.AdamW, lr=LR), weights, schedule, STEPS)
+
+
+def test_the_schedules_of_the_documentation_are_what_it_says():
+    text = (ROOT / "docs/options.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    head = f"lr: {LR}\nwarmup_steps: 3\noptimizer_step_limit: {STEPS}\n"
+    peaks = []
+    for block in blocks:
+        schedule = load_hyperpyyaml(head + block)["lr_schedule"]
+        seen = [first for first, _ in rates(schedule, adam(), range(1, STEPS + 1))]
+        assert max(seen) == pytest.approx(LR) and seen[0] < seen[1] > 0 and seen[-1] < LR
+        peaks.append(seen.index(max(seen)) + 1)
+    assert peaks == [3, 4]  # the warm-up of torch ends a step later

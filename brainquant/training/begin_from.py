@@ -1,0 +1,124 @@
+"""A run that begins with the weights of another one, and with all else anew."""
+
+import os
+from pathlib import Path
+
+import torch
+from speechbrain.utils.checkpoints import CKPT_PREFIX, ckpt_recency
+from speechbrain.utils.logger import get_logger
+
+from ..ranks import on_main_process
+from .changed_keys import changed_keys, describe
+from .checkpoint_folder import what_is_wrong
+from .checkpoints import Checkpointer
+from .errors import RunError
+
+logger = get_logger(__name__)
+
+
+def load_weights(place, modules, keys):
+    """Gives modules the parameters of another run, as far as they are of the same sizes.
+
+    What has no parameters (the statistics of a normalisation, the tables of a quantiser that is
+    not trained) is that of the run that begins: its corpus, its YAML. Nothing else is read of the
+    checkpoint: optimiser, schedule, epochs and counts are new.
+
+    Arguments
+    ---------
+    place : str
+        ``begin_from`` of the YAML: the ``output_folder`` of a run, whose last whole checkpoint is
+        taken, or the folder of one of its checkpoints. It is not changed.
+    modules : dict of str to torch.nn.Module
+        By the names that they have in ``modules:``.
+    keys : dict of str to str
+        Values of this run by key, to be compared with those of the other.
+
+    Raises
+    ------
+    RunError
+        Where there is no whole checkpoint, or its encoder does not fit.
+    """
+    checkpoint = on_main_process(lambda: find_checkpoint(place))
+    run = checkpoint.paramfiles.get("brain")
+    then = torch.load(run, map_location="cpu").get("keys") if run else None
+    other_keys = describe(changed_keys(then, keys)) if then else ""
+    taken, new = [], []
+    for name, module in modules.items():
+        tensors = module.state_dict()
+        if next(module.parameters(), None) is None:
+            new.append(f"{name} (of this YAML and corpus)")
+        elif name not in checkpoint.paramfiles:
+            new.append(f"{name} (not in the checkpoint)")
+        else:
+            path = checkpoint.paramfiles[name]
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            misfit = first_misfit(saved, tensors)
+            if misfit is None:
+                module.load_state_dict(saved)
+                taken.append(name)
+            elif name == "encoder":
+                raise RunError(
+                    f"begin_from: the encoder of {checkpoint.path} is another one than that of "
+                    f"the YAML ({other_keys or misfit}); set the sizes of that run, or "
+                    f"begin_from: null"
+                )
+            else:
+                new.append(f"{name} ({misfit})")
+    if not taken:
+        raise RunError(
+            f"begin_from: {checkpoint.path} has none of the modules {', '.join(modules)}; name a "
+            f"run of the same brain_class:, or set begin_from: null"
+        )
+    logger.info(
+        f"Begins with weights of {checkpoint.path}: {', '.join(taken)}. New: "
+        f"{', '.join([*new, 'optimiser, schedule, epochs and counts'])}"
+    )
+    if other_keys:
+        logger.info(f"That run had other keys: {other_keys}")
+
+
+def find_checkpoint(place):
+    """The checkpoint that ``begin_from`` names.
+
+    Example
+    -------
+    >>> find_checkpoint("results/none")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    brainquant.training.errors.RunError: begin_from: there is no folder results/none; ...
+    """
+    folder = Path(place)
+    if not folder.is_dir():
+        raise RunError(
+            f"begin_from: there is no folder {place}; name the output_folder: of a run, or set "
+            f"begin_from: null"
+        )
+    one = folder.name.startswith(CKPT_PREFIX)
+    parent = folder.parent if one else folder / "save"
+    found = Checkpointer(parent).list_checkpoints() if parent.is_dir() else []
+    chosen = os.path.realpath(folder) if one else None
+    found = [c for c in found if not one or os.path.realpath(c.path) == chosen]
+    for checkpoint in sorted(found, key=ckpt_recency, reverse=True):
+        if not what_is_wrong(checkpoint.path):
+            return checkpoint
+    raise RunError(
+        f"begin_from: {place} has no whole checkpoint; name the output_folder: of a run that has "
+        f"saved one, or set begin_from: null"
+    )
+
+
+def first_misfit(saved, tensors):
+    """What a module's tensors do not have in common with those of a checkpoint; None if nothing.
+
+    Example
+    -------
+    >>> first_misfit({"w": torch.zeros(2)}, {"w": torch.zeros(3)})
+    'w: 2 there, 3 here'
+    """
+    for name in [*tensors, *saved]:
+        if name not in saved or name not in tensors:
+            return f"{name}: only {'here' if name in tensors else 'there'}"
+        there, here = saved[name].shape, tensors[name].shape
+        if there != here:
+            sizes = (" x ".join(map(str, shape)) or "1" for shape in (there, here))
+            return "{}: {} there, {} here".format(name, *sizes)
+    return None

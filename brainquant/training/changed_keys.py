@@ -1,0 +1,133 @@
+"""Keys of a run, and what has become of them when it goes on."""
+
+from speechbrain.utils.logger import get_logger
+
+from .errors import RunError
+from .hparams import OPTIONS_SHOWN
+from .resume import BATCH_KEYS
+
+logger = get_logger(__name__)
+
+# Where a run is, what it began with and how it may go on; the batches are for ``check_setup``.
+NOT_COMPARED = {"output_folder", "begin_from", "resume_with_changes", *BATCH_KEYS}
+# Where a recipe makes its quantiser, and the arguments that its tables are made from.
+QUANTISER = ("make_quantiser.", "quantiser.")
+MAKE_TABLES = ("seed", "centroids")
+NOT_THERE = "absent"
+
+
+def changed_keys(then, now):
+    """Keys whose values have changed.
+
+    Arguments
+    ---------
+    then, now : dict of str to str
+        Values by key. Of what has another class its arguments are left out, and so is a key that
+        changed with a shorter one which it refers to.
+
+    Returns
+    -------
+    changed : dict of str to str
+        What it was and is, by key.
+
+    Example
+    -------
+    >>> then = {"lr": "0.1", "optimizer": "!name:SGD", "optimizer.lr": "0.1", "seed": "1"}
+    >>> changed_keys(then, {**then, "lr": "0.2", "optimizer.lr": "0.2"})
+    {'lr': '0.1 then, 0.2 now'}
+    >>> changed_keys(then, {**then, "optimizer": "!name:AdamW", "optimizer.lr": "0.2"})
+    {'optimizer': '!name:SGD then, !name:AdamW now'}
+    """
+    changed = {}
+    for key in sorted({**then, **now}, key=lambda key: key.count(".")):
+        was, is_now = then.get(key, NOT_THERE), now.get(key, NOT_THERE)
+        parents = [".".join(key.split(".")[:n]) for n in range(1, key.count(".") + 1)]
+        described = f"{was} then, {is_now} now"
+        if was == is_now or any(parent in changed for parent in parents):
+            continue
+        if not parents or described not in changed.values():
+            changed[key] = described
+    return changed
+
+
+def describe(changed):
+    """Changed keys as a text."""
+    return "; ".join(f"{key}: {values}" for key, values in changed.items())
+
+
+def check_tables(changed):
+    """Raises a RunError where a quantiser would be made otherwise than its tables were.
+
+    Arguments
+    ---------
+    changed : dict
+        Of ``changed_keys``.
+
+    Example
+    -------
+    >>> check_tables({"lr": "0.1 then, 0.2 now"})
+    >>> check_tables({"make_quantiser.seed": "1 then, 2 now"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    brainquant.training.errors.RunError: make_quantiser.seed: 1 then, 2 now: the tables of the...
+    """
+    for key, values in changed.items():
+        if key.startswith(QUANTISER) and key.split(".")[-1] in MAKE_TABLES:
+            raise RunError(
+                f"{key}: {values}: the tables of the quantiser are in the checkpoint, and the new "
+                f"value would not count; go back to what was, begin in a new output_folder:, or "
+                f"say resume_with_changes: True to keep the tables of the checkpoint"
+            )
+
+
+def keys_in_force(brain):
+    """What is to be compared when a run goes on: the values of its YAML and its run options.
+
+    Arguments
+    ---------
+    brain : speechbrain.Brain
+        Reads ``values_by_key`` of its hyperparameters, which ``load_hparams`` gives.
+
+    Returns
+    -------
+    keys : dict of str to str
+        Values by key; paths in the run's folder are written as from there.
+    """
+    options = {name: str(getattr(brain, name)) for name in OPTIONS_SHOWN}
+    keys = {**options, **getattr(brain.hparams, "values_by_key", {})}
+    folder = str(brain.hparams.output_folder)
+    return {
+        key: value.replace(folder, "<output_folder>")
+        for key, value in keys.items()
+        if key not in NOT_COMPARED
+    }
+
+
+def warn_of_changes(brain):
+    """Warns of keys that are not as they were, and of a learning rate that jumps.
+
+    Arguments
+    ---------
+    brain : LongRunBrain
+        Has loaded its checkpoint, and set the learning rates of its last step.
+    """
+    if brain.changed:
+        logger.warning(
+            f"Resuming with other keys, which count from here: {describe(brain.changed)}"
+        )
+    then = brain.recovered.get("lr")  # a checkpoint of an earlier version has none
+    now = brain.optimizer.param_groups[0]["lr"]
+    if then is None or then == now:
+        return
+    step, advice = brain.optimizer_step, ""
+    if brain.recovered["finished"]:
+        best = brain.checkpointer.find_checkpoint(min_key="valid_loss")
+        folder = best.path if best else brain.hparams.output_folder
+        advice = (
+            f". The run was finished there; to train on from its weights with a warm-up and "
+            f"learning rates of their own, begin in a new output_folder: with begin_from: "
+            f"{folder} and lr:, warmup_steps:, optimizer_step_limit: as for a new run"
+        )
+    logger.warning(
+        f"The learning rate was {then:.4g} at step {step}, and is {now:.4g} there by the YAML of "
+        f"now, from which it goes on{advice}"
+    )

@@ -1,0 +1,98 @@
+"""A run that begins with the weights of another one has all else anew."""
+
+import shutil
+
+import pytest
+import torch
+from tiny_run import assert_equal_runs, build, fit, run, state
+
+from brainquant.training.errors import RunError
+
+OPTIONS = {"number_of_epochs": 2, "optimizer_step_limit": 6, "log_interval": 2}
+
+
+@pytest.fixture(scope="module")
+def before(corpus, tmp_path_factory):
+    """The folder of a run of each recipe, and its Brain."""
+    runs = {}
+    for name in ("best_rq", "wav2vec2"):
+        folder = str(tmp_path_factory.mktemp("before"))
+        brain, hparams = build(name, corpus, folder, **OPTIONS)
+        brain.run_log.draw_report = lambda *_: None  # longer than the training
+        fit(brain, hparams)
+        runs[name] = folder, brain
+    return runs
+
+
+def begin(name, corpus, folder, **overrides):
+    """The Brain as it is before its first step."""
+    brain, hparams = build(name, corpus, folder, **{**OPTIONS, **overrides})
+    brain._fit_train = brain._fit_valid = lambda **_: None
+    fit(brain, hparams)
+    return brain
+
+
+def equal(one, other):
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+def test_weights_are_taken_and_all_else_is_new(before, corpus, tmp_path, name, caplog):
+    folder, trained = before[name]
+    brain = begin(name, corpus, tmp_path, begin_from=folder, seed=99, max_seconds=3.0)
+    for module in brain.modules:
+        whitened = name == "best_rq" and module == "quantiser"  # to the clips of now
+        assert equal(brain.modules[module], trained.modules[module]) != whitened
+    assert brain.optimizer_step == 0 and not brain.optimizer.state
+    assert trained.train_codes.counts.any() and not brain.train_codes.counts.any()
+    (line,) = [text for text in caplog.messages if "Begins with weights of" in text]
+    taken, new = line.split(" New: ")
+    assert "encoder" in taken and "optimiser, schedule, epochs and counts" in new
+    if name == "best_rq":
+        assert "normalize (of this YAML and corpus)" in new and "quantiser" in new
+        assert brain.quantiser.frames_to_fit == 0
+
+
+def test_what_does_not_fit_is_new_and_named(before, corpus, tmp_path, caplog):
+    folder, trained = before["best_rq"]
+    brain = begin("best_rq", corpus, tmp_path, begin_from=folder, cb_vocab=16)
+    assert equal(brain.modules["encoder"], trained.modules["encoder"])
+    assert "head (w.weight: 32 x 16 there, 16 x 16 here)" in caplog.text
+    assert "That run had other keys: cb_vocab: 32 then, 16 now" in caplog.text
+
+
+def test_the_same_command_goes_on_with_the_run_that_has_begun(before, corpus, tmp_path):
+    source = str(shutil.copytree(before["best_rq"][0], tmp_path / "source"))
+    options = {**OPTIONS, "begin_from": source}
+    whole, trace = run("best_rq", corpus, tmp_path / "whole", **options)
+    _, first = run("best_rq", corpus, tmp_path / "cut", interrupt="SIGTERM", at=2, **options)
+    shutil.rmtree(source)  # which is not asked for again
+    resumed, rest = run("best_rq", corpus, tmp_path / "cut", **options)
+    assert first + rest == trace
+    assert_equal_runs(state(resumed), state(whole))
+
+
+def test_one_checkpoint_of_a_run_can_be_named(before, corpus, tmp_path, caplog):
+    folder, trained = before["best_rq"]
+    checkpoint = trained.checkpointer.find_checkpoint(min_key="valid_loss").path
+    begin("best_rq", corpus, tmp_path, begin_from=str(checkpoint))
+    assert f"Begins with weights of {checkpoint}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("begin_from", "nowhere", "begin_from: there is no folder nowhere"),
+        ("begin_from", ".", "begin_from: .* has no whole checkpoint"),
+        ("d_model", 32, "begin_from: the encoder .*d_model: 16 then, 32 now"),
+    ],
+)
+def test_what_cannot_be_begun_from_is_one_line(before, corpus, tmp_path, key, value, message):
+    options = {"begin_from": before["best_rq"][0], key: value}
+    with pytest.raises(RunError, match=message):
+        begin("best_rq", corpus, tmp_path, **options)
+
+
+def test_another_kind_of_run_has_nothing_to_begin_from(before, corpus, tmp_path):
+    with pytest.raises(RunError, match="begin_from: the encoder .* is another one"):
+        begin("wav2vec2", corpus, tmp_path, begin_from=before["best_rq"][0])
