@@ -114,12 +114,11 @@ def warn_of_changes(brain):
         logger.warning(
             f"Resuming with other keys, which count from here: {describe(brain.changed)}"
         )
-    then = brain.recovered.get("lr")  # a checkpoint of an earlier version has none
-    now = brain.optimizer.param_groups[0]["lr"]
-    if then is None or then == now:
+    then = brain.recovered.get("lr")  # that of an earlier version has none, nor the first step
+    if then is None or then == (now := brain.schedule.rates[0]):
         return
     step, advice = brain.optimizer_step, ""
-    if brain.recovered["finished"]:
+    if brain.recovered["finished"] and hasattr(brain.hparams, "begin_from"):
         best = brain.checkpointer.find_checkpoint(min_key="valid_loss")
         folder = best.path if best else brain.hparams.output_folder
         advice = (

@@ -55,6 +55,7 @@ class LongRunBrain(FiniteStepsBrain):
     hparams_read = RUN
     rank_states = None  # what each rank gave for the save that is under way
     setup = None  # of ``run_setup``, from the start of ``fit``
+    keys = None  # of ``keys_in_force``, from the start of ``fit``
     changed = {}  # keys that are not those of the checkpoint, see ``changed_keys``
     recovered = None  # ``run_state`` of the checkpoint that ``fit`` goes on from
     went_on = False  # whether there was something left to train, or to validate
@@ -340,7 +341,7 @@ class LongRunBrain(FiniteStepsBrain):
             "bad_audio": self.bad_audio,
             "setup": self.setup,
             "keys": self.keys,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.schedule.rates[0] if self.schedule else None,
             "finished": self._optimizer_step_limit_exceeded,
             "rank_states": self.rank_states or [self.rank_state()],
         }
@@ -375,7 +376,7 @@ class LongRunBrain(FiniteStepsBrain):
         allowed = self.hparams.resume_with_changes
         same_batches = check_setup(state["setup"], self.setup, allowed)
         # A checkpoint of an earlier version does not know its keys.
-        self.changed = changed_keys(state.get("keys", self.keys), self.keys)
+        self.changed = changed_keys(state.get("keys") or self.keys, self.keys)
         if not allowed:
             check_tables(self.changed)
         self.recovered = state

@@ -117,15 +117,15 @@ def keep_options(optimizer, state_names, *, learns_options=False):
             raise RunError(
                 f"the optimiser of the checkpoint has {_described(saved_sizes)}, that of the YAML "
                 f"{_described(sizes)}; go back to the YAML that the checkpoint was made with, or "
-                f"begin in a new output_folder: with begin_from: this one"
+                f"begin in a new output_folder: (a pretraining with begin_from: this one)"
             )
         saved_names = {name for state in state_dict["state"].values() for name in state}
         if saved_names and saved_names != state_names:
             raise RunError(
                 f"the optimiser of the checkpoint keeps {', '.join(sorted(saved_names))}, that of "
                 f"the YAML {', '.join(sorted(state_names)) or 'nothing'}: a run cannot change its "
-                f"optimiser; go back to the one of then, or begin in a new output_folder: with "
-                f"begin_from: this one"
+                f"optimiser; go back to the one of then, or begin in a new output_folder: (a "
+                f"pretraining with begin_from: this one)"
             )
         kept = [{**group, **now} for group, now in zip(groups, options)]
         for group in kept:

@@ -110,7 +110,7 @@ def check_setup(saved, now, allowed):
         )
         raise RunError(
             f"the run has changed since its checkpoint ({described}): {remedy}, begin in a new "
-            f"output_folder: (with begin_from: this one, to train its weights on), or say "
+            f"output_folder: (a pretraining with begin_from: this one), or say "
             f"resume_with_changes: True to go on all the same"
         )
     if same_batches:
