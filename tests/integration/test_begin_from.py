@@ -1,5 +1,6 @@
 """A run that begins with the weights of another one has all else anew."""
 
+import re
 import shutil
 
 import pytest
@@ -17,7 +18,7 @@ def before(corpus, tmp_path_factory):
     runs = {}
     for name in ("best_rq", "wav2vec2"):
         folder = str(tmp_path_factory.mktemp("before"))
-        brain, hparams = build(name, corpus, folder, **OPTIONS)
+        brain, hparams = build(name, corpus, folder, **{**OPTIONS, "optimizer_step_limit": 2})
         brain.run_log.draw_report = lambda *_: None  # longer than the training
         fit(brain, hparams)
         runs[name] = folder, brain
@@ -58,7 +59,7 @@ def test_what_does_not_fit_is_new_and_named(before, corpus, tmp_path, caplog):
     brain = begin("best_rq", corpus, tmp_path, begin_from=folder, cb_vocab=16)
     assert equal(brain.modules["encoder"], trained.modules["encoder"])
     assert "head (w.weight: 32 x 16 there, 16 x 16 here)" in caplog.text
-    assert "That run had other keys: cb_vocab: 32 then, 16 now" in caplog.text
+    assert re.search("That run had other keys: .*cb_vocab: 32 then, 16 now", caplog.text)
 
 
 def test_the_same_command_goes_on_with_the_run_that_has_begun(before, corpus, tmp_path):
