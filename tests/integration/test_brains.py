@@ -133,7 +133,7 @@ def test_update_temp_reaches_every_quantiser_among_the_modules(make_brain):
     [
         ("best_rq", "quantiser head"),
         pytest.param("best_rq", "quantiser front_end encoder head", marks=pytest.mark.slow),
-        pytest.param("wav2vec2", "extractor quantiser encoder", marks=pytest.mark.slow),
+        pytest.param("wav2vec2", "quantiser target_proj context_proj", marks=pytest.mark.slow),
     ],
 )
 def test_compiled_modules_train_as_those_that_are_not(corpus, tmp_path, monkeypatch, name, keys):
