@@ -5,16 +5,16 @@ Shape suffixes: N frames, K drawn frames, R ranks, X dims of a frame.
 
 import torch
 import torch.nn.functional as F
-from torch import distributed
+
+from .collectives import place_among_ranks, sum_over_ranks
 
 HIGHEST_KEY = 2**63 - 1
 
 
-def draw_frames(frames_NX, valid_N, most, seed, step):
-    """Frames of all ranks, drawn without replacement, the same on every rank.
+def frame_keys(frames_NX, valid_N, seed, step, generator=None):
+    """A random number for each frame, which says in what order frames are drawn.
 
-    The valid ones with the highest keys, which are hashes of frame, seed and step: whichever rank
-    has a frame, and wherever, its key is the same.
+    It does not depend on the rank that has the frame, or on how many frames a batch has.
 
     Arguments
     ---------
@@ -22,40 +22,86 @@ def draw_frames(frames_NX, valid_N, most, seed, step):
         Frames of this rank, float32, shape (frames, ...).
     valid_N : torch.Tensor
         Which of them may be drawn.
-    most : int
-        How many are drawn, unless there are fewer.
     seed : int
         Of the hash.
     step : torch.Tensor
-        Another one draws others.
+        Another one gives other keys.
+    generator : torch.Generator or None
+        Draws the keys, where it belongs to the batch. Else they are hashes of frame, seed and
+        step, in which the last bit of a frame counts as much as the first.
+
+    Returns
+    -------
+    keys_N : torch.Tensor
+        From 0 to 2 ** 63 - 1; -1 for a frame that may not be drawn.
+    """
+    if generator is not None:
+        keys_N = torch.randint(
+            HIGHEST_KEY, (len(frames_NX),), generator=generator, device=generator.device
+        ).to(frames_NX.device)
+    else:
+        bits_NX = frames_NX.flatten(1).contiguous().view(torch.int32).long()
+        odd_X = scramble(torch.arange(bits_NX.shape[1], device=bits_NX.device) + seed) | 1
+        keys_N = scramble((bits_NX * odd_X).sum(1) + scramble(step)) & HIGHEST_KEY
+    return keys_N.masked_fill(~valid_N, -1)
+
+
+def with_highest_keys(keys_N, frames_NX, most):
+    """The frames with the highest keys.
+
+    Arguments
+    ---------
+    keys_N : torch.Tensor
+        See ``frame_keys``.
+    frames_NX : torch.Tensor
+        Shape (frames, ...).
+    most : int
+        How many are drawn.
+
+    Returns
+    -------
+    keys_K, frames_KX : torch.Tensor
+        As many as ``most``, the highest first; keys of -1 where there are fewer frames.
+
+    Example
+    -------
+    >>> with_highest_keys(torch.tensor([3, -1, 5]), torch.tensor([[7.0], [8.0], [9.0]]), 2)
+    (tensor([5, 3]), tensor([[9.],
+            [7.]]))
+    """
+    keys_K, which_K = F.pad(keys_N, (0, most), value=-1).topk(most)
+    padded_NX = torch.cat([frames_NX, frames_NX.new_zeros(most, *frames_NX.shape[1:])])
+    return keys_K, padded_NX[which_K]
+
+
+def draw_over_ranks(keys_K, frames_KX):
+    """Of the frames that each rank has drawn, those that all ranks have drawn together.
+
+    Arguments
+    ---------
+    keys_K, frames_KX : torch.Tensor
+        From ``with_highest_keys``, of the same size on every rank.
 
     Returns
     -------
     frames_KX : torch.Tensor
-        Shape (most, ...).
+        The same on every rank.
     drawn_K : torch.Tensor
         Which of them are frames; False for the rest, where there are fewer.
 
     Example
     -------
-    >>> frames = torch.arange(5.0)[:, None]
-    >>> drawn, _ = draw_frames(frames, frames[:, 0] < 4, 3, 0, torch.tensor(1))
-    >>> drawn.unique().numel(), bool(drawn.max() < 4)
-    (3, True)
+    >>> keys, frames = torch.arange(5), torch.arange(5.0)[:, None]
+    >>> draw_over_ranks(*with_highest_keys(keys, frames, 3))[0].flatten()
+    tensor([4., 3., 2.])
     """
-    bits_NX = frames_NX.flatten(1).contiguous().view(torch.int32).long()
-    odd_X = scramble(torch.arange(bits_NX.shape[1], device=bits_NX.device) + seed) | 1
-    keys_N = scramble((bits_NX * odd_X).sum(1) + scramble(step)) & HIGHEST_KEY
-    keys_N = keys_N.masked_fill(~valid_N, -1)
-    keys_K, which_K = F.pad(keys_N, (0, most), value=-1).topk(most)
-    own_KX = torch.cat([frames_NX, frames_NX.new_zeros(most, *frames_NX.shape[1:])])[which_K]
-
+    most = len(keys_K)
     rank, ranks = place_among_ranks()
     keys_RK = keys_K.new_zeros(ranks, most)
     keys_RK[rank] = keys_K
     keys_K, place_K = sum_over_ranks(keys_RK).flatten().topk(most)
-    others_KX = (place_K // most != rank).view(-1, *[1] * (frames_NX.dim() - 1))
-    return sum_over_ranks(own_KX[place_K % most].masked_fill(others_KX, 0)), keys_K >= 0
+    others_KX = (place_K // most != rank).view(-1, *[1] * (frames_KX.dim() - 1))
+    return sum_over_ranks(frames_KX[place_K % most].masked_fill(others_KX, 0)), keys_K >= 0
 
 
 def scramble(x):
@@ -67,17 +113,3 @@ def scramble(x):
         shifted = (x >> shift) & (2 ** (64 - shift) - 1)  # with zeros, not with the sign
         x = (x ^ shifted) * factor
     return x
-
-
-def place_among_ranks():
-    """The number of this process, and how many there are."""
-    if distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def sum_over_ranks(tensor):
-    """The tensor after it has been summed, in place, over all ranks."""
-    if distributed.is_initialized():
-        distributed.all_reduce(tensor)
-    return tensor

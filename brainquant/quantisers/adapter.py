@@ -4,24 +4,49 @@ Shape suffixes: B batch, T time, N = B * T frames, M finite frames, G codebooks,
 """
 
 from contextlib import contextmanager
-from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from ..functional.collectives import gather_batches, place_among_ranks
 from ..functional.precision import full_precision
-from .base import Quantiser, as_float, check_positive
+from .base import as_float, check_positive
+from .moving import MovingQuantiser, drawing_from_seed
 
 
-class LibraryQuantizer(Quantiser):
+class Batch(NamedTuple):
+    """A batch that moves the library's codebooks.
+
+    Attributes
+    ----------
+    frames_MD : torch.Tensor
+        Its projected frames, finite ones only.
+    seed : int
+        Of what the library drew.
+    buffers : dict of str to torch.Tensor
+        The library's buffers after a step that has this batch only.
+    """
+
+    frames_MD: torch.Tensor
+    seed: int
+    buffers: dict
+
+
+class LibraryQuantizer(MovingQuantiser):
     """A quantiser of the library vector-quantize-pytorch behind a learned projection.
 
     Among them finite scalar quantisation (``FSQ``, https://arxiv.org/abs/2309.15505), lookup-free
     quantisation (``LFQ``, https://arxiv.org/abs/2310.05737) and residual vector quantisation
     (``ResidualVQ``, https://arxiv.org/abs/2107.03312). The library computes codes, vectors, loss
-    and its own updates; it sees finite frames only. It agrees on codebooks between ranks where
-    the process group exists before the quantiser is built, as in a recipe.
+    and its own updates; it sees finite frames only.
+
+    Codebooks that follow the frames (``VectorQuantize``, ``ResidualVQ``) move once in each
+    optimiser step, see ``MovingQuantiser``; the library itself (1.32) moves them in each forward,
+    and its ranks draw other frames than one process. A step with more than one batch keeps the
+    projected frames of all of them, on all ranks, until it ends: 1 kB per frame for a vq_dim of
+    256, and then several times as much for a moment.
 
     Arguments
     ---------
@@ -31,8 +56,10 @@ class LibraryQuantizer(Quantiser):
         Size of the projected and of the quantised vector.
     name : str
         Class of the library.
+    seed : int
+        Draws the first projection, and what the library draws when it is built.
     **arguments
-        Arguments of that class, but for its ``dim``, which is vq_dim.
+        Arguments of that class, but for its ``dim``, which is vq_dim, and ``sync_codebook``.
 
     Raises
     ------
@@ -52,26 +79,34 @@ class LibraryQuantizer(Quantiser):
     True
     """
 
-    def __init__(self, input_dim, vq_dim, name, **arguments):
+    def __init__(self, input_dim, vq_dim, name, *, seed=0, **arguments):
         super().__init__()
-        check_positive(input_dim=input_dim, vq_dim=vq_dim)
-        self.input_dim = input_dim
-        self.vq_dim = vq_dim
-        self.proj = torch.nn.Linear(input_dim, vq_dim)
+        self.input_dim, self.vq_dim = check_positive(input_dim=input_dim, vq_dim=vq_dim)
         make = library_class(name)
         try:
-            self.library = make(dim=vq_dim, **arguments)
+            with drawing_from_seed(seed):
+                self.proj = torch.nn.Linear(self.input_dim, self.vq_dim)
+                self.library = make(dim=self.vq_dim, **arguments)
+            if self.follows:  # the ranks add up here, not in the library
+                with drawing_from_seed(seed):
+                    arguments["sync_codebook"] = False
+                    self.library = make(dim=self.vq_dim, **arguments)
         except AssertionError as error:
             raise ValueError(
                 f"{name} of vector-quantize-pytorch does not take these arguments ({error}), got "
                 f"{arguments}; change them under the quantiser in your YAML"
             ) from error
         self.codebook_size = self.library.codebook_size
-        _, codes_MG, _ = self._look(torch.zeros(1, vq_dim))
+        _, codes_MG, _ = self._look(torch.zeros(1, self.vq_dim))
         self.num_codebooks = codes_MG.shape[1]
 
+    @property
+    def follows(self):
+        """Whether the library has codebooks that follow the frames."""
+        return any(name.endswith("initted") for name, _ in self.library.named_buffers())
+
     def forward(self, x, *, generator=None, return_codes=False):
-        """Quantised vectors; in training, the library then updates what it updates.
+        """Quantised vectors; in training, the library's codebooks then follow the frames.
 
         Arguments
         ---------
@@ -93,11 +128,16 @@ class LibraryQuantizer(Quantiser):
         frames_MD, finite_N = self._project(x)
         vectors_MD, codes_MG, loss = self._look(frames_MD)
         chosen_MG = codes_MG
-        # A rank without frames takes part in the collectives of the others.
-        if self.training and (len(frames_MD) or torch.distributed.is_initialized()):
-            with drawing_from(generator, x.device):
-                vectors_MD, chosen_MG, loss = self._ask(self.library, frames_MD)
-        result = {"x": spread(vectors_MD, finite_N, torch.nan).view(B, T, self.vq_dim)}
+        # A rank without frames takes part in the collectives and gradients of the others.
+        if self.training:
+            follows = self.follows and self.moves
+            seed = draw_seed(generator)
+            buffers = self._copied_buffers(started=not follows or not len(frames_MD))
+            vectors_MD, chosen_MG, loss = self._ask(frames_MD, buffers, seed)
+            if follows:
+                self.gather(Batch(frames_MD.detach(), seed, buffers))
+        vectors_ND = spread(vectors_MD, finite_N, torch.nan).to(self.proj.weight.dtype)
+        result = {"x": vectors_ND.view(B, T, self.vq_dim)}
         if return_codes:
             result["aux_loss"] = loss
             for key, rows_MG in {"codes": codes_MG, "chosen_codes": chosen_MG}.items():
@@ -119,29 +159,60 @@ class LibraryQuantizer(Quantiser):
         finite_N = torch.isfinite(x).all(-1)
         return x[finite_N], finite_N
 
-    def _ask(self, library, frames_MD):
-        """Vectors, codes and loss from the library."""
-        with full_precision(frames_MD.device):
-            vectors_1MD, codes, *losses = library(frames_MD[None])
-        loss = vectors_1MD.new_zeros(())
+    def move(self, gathered):
+        """Moves the library's codebooks as one batch of all frames, in the order of one rank."""
+        frames_MD = gather_batches([batch.frames_MD for batch in gathered])
+        seeds = [torch.tensor([[batch.seed]], device=frames_MD.device) for batch in gathered]
+        seed = int(gather_batches(seeds)[0])
+        if not len(frames_MD):
+            return
+        buffers = gathered[0].buffers
+        if len(gathered) > 1 or place_among_ranks()[1] > 1:
+            buffers, training = self._copied_buffers(), self.library.training
+            self.library.train()
+            self._ask(frames_MD, buffers, seed)
+            self.library.train(training)
+        for name, buffer in self.library.named_buffers():
+            if torch.distributed.is_initialized():  # sums of a GPU differ in their last bits
+                torch.distributed.broadcast(buffers[name], 0)
+            buffer.copy_(buffers[name])
+
+    def _copied_buffers(self, *, started=False):
+        """Copies of the library's buffers, in float32; ``started`` as if it had seen frames."""
+        buffers = {}
+        for name, buffer in self.library.named_buffers():
+            buffers[name] = buffer.detach().clone()
+            if buffer.is_floating_point():
+                buffers[name] = buffers[name].float()
+            if started and name.endswith("initted"):
+                buffers[name].fill_(True)
+        return buffers
+
+    def _ask(self, frames_MD, buffers, seed=None):
+        """Vectors, codes and loss from the library, which changes these buffers in training."""
+        state = {name: p.float() for name, p in self.library.named_parameters()}
+        options = {}
+        if getattr(self.library, "quantize_dropout", False):  # else ranks agree on a sum of seeds
+            options["rand_quantize_dropout_fixed_seed"] = seed
+        with drawing_from(seed, frames_MD.device), full_precision(frames_MD.device):
+            vectors_1MD, codes, *losses = functional_call(
+                self.library, {**state, **buffers}, (frames_MD[None],), options
+            )
+        loss = vectors_1MD[:, :0].sum()  # zero, with a gradient also where there are no frames
         if len(frames_MD):
             loss = sum(map(torch.sum, losses), loss)
         # One codebook has no dimension for the codebooks.
         return vectors_1MD[0], codes.unsqueeze(-1).flatten(2)[0].long(), loss
 
     def _look(self, frames_MD):
-        """The same in evaluation, from copies of the buffers.
+        """The same in evaluation, without a trace.
 
         In 1.32 even an evaluation would start codebooks by k-means (``kmeans_init``).
         """
-        buffers = {name: buffer.detach().clone() for name, buffer in self.library.named_buffers()}
-        for name in buffers:
-            if name.endswith("initted"):
-                buffers[name].fill_(True)
         training = self.library.training
         self.library.eval()
         try:
-            return self._ask(partial(functional_call, self.library, buffers), frames_MD)
+            return self._ask(frames_MD, self._copied_buffers(started=True))
         finally:
             self.library.train(training)
 
@@ -170,13 +241,18 @@ def spread(rows_MX, finite_N, fill):
     return rows_NX
 
 
+def draw_seed(generator):
+    """A seed from a generator; from the global one where it is None."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
 @contextmanager
-def drawing_from(generator, device):
-    """The global random numbers replaced by a generator's, where one is given."""
-    if generator is None:
+def drawing_from(seed, device):
+    """The global random numbers replaced by those of a seed, unless it is None."""
+    if seed is None:
         yield
         return
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(seed))
+        torch.manual_seed(seed)
         yield

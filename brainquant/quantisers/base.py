@@ -1,5 +1,7 @@
 """The contract of a quantiser."""
 
+import operator
+
 import torch
 
 
@@ -91,23 +93,54 @@ class Quantiser(torch.nn.Module):
     def update_temp(self, steps):
         """Sets what anneals from the number of optimiser steps taken; nothing by default."""
 
+    def begin_step(self):
+        """Says that the forwards from here to ``end_step`` are those of one optimiser step.
+
+        A Brain of this package says so. A training loop that accumulates gradients says it
+        before the first batch of a step (``begin_step`` again, in the same step, changes
+        nothing). Where nobody says it, each forward in training is a step of its own. Nothing by
+        default: it matters where codebooks follow the frames, see
+        ``brainquant.quantisers.moving``.
+        """
+
+    def end_step(self):
+        """Says that the optimiser has made its step; every rank says it, after the same steps.
+
+        What follows the frames moves here, by those of all batches of the step and of all ranks,
+        and not before: so each batch sees the codebooks that the step began with, and a
+        ``state_dict`` is whole between steps. A step that is not wanted (its loss is not finite)
+        ends as well; the caller then restores the buffers.
+        """
+
 
 def check_positive(**sizes):
-    """Raises a ValueError that names the first argument that is not a positive integer.
+    """The sizes as ints, NumPy's among them.
+
+    Raises
+    ------
+    ValueError
+        Where one is not a positive integer; names it.
 
     Example
     -------
-    >>> check_positive(groups=2)
+    >>> check_positive(groups=2, num_vars=torch.tensor(320))
+    [2, 320]
     >>> check_positive(groups=0)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ValueError: groups must be a positive integer, got 0; set groups: under the quantiser ...
     """
+    numbers = []
     for key, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
+        try:
+            numbers.append(operator.index(value))
+        except TypeError:
+            numbers.append(0)
+        if numbers[-1] < 1 or isinstance(value, bool):
             raise ValueError(
                 f"{key} must be a positive integer, got {value!r}; "
                 f"set {key}: under the quantiser in your YAML"
             )
+    return numbers
 
 
 def check_divides(vq_dim, groups):

@@ -1,33 +1,58 @@
 """Vector quantiser whose codebooks follow the means of the frames that choose them.
 
-Nothing here waits for the device but the start: how many frames are finite, and which codes are
-dead, is known there only.
+Only the first step waits for the device, which alone knows how many frames are finite and which
+codes are dead.
 
 Shape suffixes: B batch, T time, N = B * T frames, K drawn frames, G groups, V codes of a group,
-D dim of a code, E = D + 1: a sum of frames and, last, their number.
+D dim of a code, E = D + 1: a sum of frames and, last, their number, X = G * V.
 """
+
+from numbers import Real
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import distributed
 
-from ..functional.draws import draw_frames, place_among_ranks, sum_over_ranks
+from ..functional.collectives import place_among_ranks, sum_over_ranks
+from ..functional.draws import draw_over_ranks, frame_keys, with_highest_keys
+from ..functional.imports import import_late
 from ..functional.nearest import nearest_code
 from ..functional.straight_through import gather_rows
-from .base import Quantiser, as_float, check_divides, check_positive
+from .base import as_float, check_divides, check_positive
+from .moving import MovingQuantiser, drawing_from_seed
 
 FRAMES_PER_CODE = 64  # what k-means starts from, at most
 SMOOTHING = 1e-5  # Laplace smoothing of the counts, against a division by none
 
 
-class VectorQuantizer(Quantiser):
+class Batch(NamedTuple):
+    """What the codebooks follow of one batch, or of the batches of a step so far.
+
+    Attributes
+    ----------
+    sums_XE : torch.Tensor
+        For each code, the sum of the frames that chose it and their number. In float64, so that
+        the order of batches and ranks leaves no trace in float32.
+    keys_K, frames_KGD : torch.Tensor
+        Frames that were drawn, see ``brainquant.functional.draws``.
+    """
+
+    sums_XE: torch.Tensor
+    keys_K: torch.Tensor
+    frames_KGD: torch.Tensor
+
+
+class VectorQuantizer(MovingQuantiser):
     """Nearest codes of a learned projection, in codebooks that are moving averages.
 
-    See van den Oord et al., https://arxiv.org/abs/1711.00937, appendix A.1. The codebooks start
-    from k-means of the first batch in training, and a code that few frames choose becomes a
-    frame of the current batch (Zeghidour et al., https://arxiv.org/abs/2107.03312). All of it is
-    the same on every rank, and in the ``state_dict``. Encoded with but never trained, as the
-    target of BEST-RQ, it is a random codebook.
+    See van den Oord et al., https://arxiv.org/abs/1711.00937, appendix A.1. The codebooks move
+    once in each optimiser step, see ``MovingQuantiser``. They are random in the first step in
+    training, become the k-means of its frames when it ends, and move to averages after that. A
+    code that few frames choose becomes a frame of the step (Zeghidour et al.,
+    https://arxiv.org/abs/2107.03312). All of it is the same on every rank, and in the
+    ``state_dict``. Encoded with but never trained, as the target of BEST-RQ, it is a random
+    codebook.
 
     Arguments
     ---------
@@ -45,7 +70,7 @@ class VectorQuantizer(Quantiser):
         A code is dead, and becomes a frame, where its average count is below this share of an
         even use of all codes; 0 leaves dead codes alone.
     seed : int
-        Draws the first codebook, k-means and the frames that dead codes become.
+        Draws the first projection and codebook, k-means, and the frames that dead codes become.
 
     Raises
     ------
@@ -57,6 +82,7 @@ class VectorQuantizer(Quantiser):
     -------
     >>> quantiser = VectorQuantizer(16, 4, 1, 8)
     >>> x = torch.randn(1, 4, 16).repeat(1, 10, 1)  # four frames, ten times each
+    >>> _ = quantiser(x)  # the first step: its k-means finds the four
     >>> output = quantiser(x, return_codes=True)
     >>> output["codes"].unique(return_counts=True)[1]
     tensor([10, 10, 10, 10])
@@ -68,10 +94,12 @@ class VectorQuantizer(Quantiser):
         self, input_dim, num_vars, groups, vq_dim, *, decay=0.99, revive_below=0.1, seed=0
     ):
         super().__init__()
-        check_positive(input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim)
+        input_dim, num_vars, groups, vq_dim = check_positive(
+            input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim
+        )
         check_divides(vq_dim, groups)
         for key, share in {"decay": decay, "revive_below": revive_below}.items():
-            if not (isinstance(share, (int, float)) and 0 <= share < 1):
+            if not (isinstance(share, Real) and 0 <= share < 1):
                 raise ValueError(
                     f"{key} must be from 0 to below 1, got {share!r}; "
                     f"set {key}: under the quantiser in your YAML"
@@ -84,7 +112,8 @@ class VectorQuantizer(Quantiser):
         self.revive_below = revive_below
         self.seed = seed
 
-        self.proj = torch.nn.Linear(input_dim, vq_dim)
+        with drawing_from_seed(seed):
+            self.proj = torch.nn.Linear(input_dim, vq_dim)
         shape = groups, num_vars, vq_dim // groups
         generator = torch.Generator().manual_seed(seed)
         codebook_GVD = F.normalize(torch.randn(shape, generator=generator), dim=-1)
@@ -92,17 +121,18 @@ class VectorQuantizer(Quantiser):
         self.register_buffer("sums", torch.zeros(shape))
         self.register_buffer("counts", torch.zeros(shape[:2]))
         self.register_buffer("updates", torch.tensor(0))
-        self.started = False  # as far as the host knows: ``updates`` tells
+        self.started = False  # what the host knows of ``updates``
 
     def forward(self, x, *, generator=None, return_codes=False):
-        """Quantised vectors; in training, the codebooks then move towards the frames.
+        """Quantised vectors; in training, the codebooks then follow the frames.
 
         Arguments
         ---------
         x : torch.Tensor
             Shape (batch, time, input_dim).
         generator : torch.Generator or None
-            Not needed: what is drawn here has to be the same on every rank.
+            Draws the frames that k-means starts from and that dead codes become. None draws them
+            by hashes of the frames, which is the same on every rank too.
         return_codes : bool
             Adds to the result ``codes`` and ``chosen_codes``, both those of the vectors, shape
             (batch, time, groups), and ``aux_loss``, the commitment loss: the mean square of the
@@ -118,17 +148,15 @@ class VectorQuantizer(Quantiser):
         projected_NGD, finite_N = self._project(x)
         invalid_N11 = ~finite_N[:, None, None]
         frames_NGD = projected_NGD.float().masked_fill(invalid_N11, 0.0)
-        if self.training and not self._has_started():
-            self._start(frames_NGD.detach(), finite_N)
         codes_NG = self._nearest(projected_NGD, finite_N)
         rows_NGD = gather_rows(self.codebook.float(), codes_NG.clamp(min=0))
-        if self.training:
-            self._follow(frames_NGD.detach(), codes_NG)
+        if self.moves:
+            self.gather(self._batch(frames_NGD.detach(), codes_NG, finite_N, generator))
 
         # The value is the row to the last bit; the difference has only a gradient.
         vectors_NGD = rows_NGD + (frames_NGD - frames_NGD.detach())
         vectors_NGD = vectors_NGD.masked_fill(invalid_N11, torch.nan)
-        result = {"x": vectors_NGD.view(B, T, self.vq_dim)}
+        result = {"x": vectors_NGD.view(B, T, self.vq_dim).to(self.proj.weight.dtype)}
         if return_codes:
             square_NGD = (frames_NGD - rows_NGD).square().masked_fill(invalid_N11, 0.0)
             result["aux_loss"] = square_NGD.sum() / (finite_N.sum() * self.vq_dim).clamp(min=1)
@@ -167,48 +195,64 @@ class VectorQuantizer(Quantiser):
         super()._load_from_state_dict(*args, **kwargs)
         self.started = False
 
-    def _start(self, frames_NGD, finite_N):
-        """Codes from k-means of frames, as many as there are frames at most."""
-        most = FRAMES_PER_CODE * self.codebook_size
-        frames_KGD, drawn_K = draw_frames(frames_NGD, finite_N, most, self.seed, self.updates)
-        if place_among_ranks()[0] == 0:
-            for codebook_VD, frames_KD in zip(self.codebook, frames_KGD[drawn_K].unbind(1)):
-                means_VD = k_means(frames_KD, self.codebook_size, self.seed)
-                codebook_VD[: len(means_VD)] = means_VD
-        if distributed.is_initialized():
-            distributed.broadcast(self.codebook, 0)
-
-    def _follow(self, frames_NGD, codes_NG):
-        """Moves the averages by the frames of all ranks, and the codes to the averages."""
+    def _batch(self, frames_NGD, codes_NG, finite_N, generator):
+        """What the codebooks follow of this batch, added to what they follow of the others."""
         G, V, D = self.codebook.shape
-        finite_N = codes_NG[:, 0] >= 0
         rows_NG = codes_NG.clamp(min=0) + torch.arange(G, device=codes_NG.device) * V
-        counted_NGE = F.pad(frames_NGD, (0, 1), value=1.0) * finite_N[:, None, None]
-        batch_XE = frames_NGD.new_zeros(G * V, D + 1)
-        batch_XE.index_add_(0, rows_NG.flatten(), counted_NGE.flatten(0, 1))
-        batch_GVE = sum_over_ranks(batch_XE).view(G, V, D + 1)
-        any_frames = batch_GVE[..., D].any()  # without frames on any rank, all stays as it is
+        counted_NGE = F.pad(frames_NGD.double(), (0, 1), value=1.0) * finite_N[:, None, None]
+        sums_XE = counted_NGE.new_zeros(G * V, D + 1)
+        sums_XE.index_add_(0, rows_NG.flatten(), counted_NGE.flatten(0, 1))
+        keys_N = frame_keys(frames_NGD, finite_N, self.seed, self.updates, generator)
+        if self.gathered:
+            before = self.gathered.pop()
+            sums_XE += before.sums_XE
+            keys_N = torch.cat([before.keys_K, keys_N])
+            frames_NGD = torch.cat([before.frames_KGD, frames_NGD])
+        most = V if self._has_started() else V * FRAMES_PER_CODE
+        return Batch(sums_XE, *with_highest_keys(keys_N, frames_NGD, most))
+
+    def move(self, gathered):
+        """Moves the averages by the frames of all ranks, and the codes to the averages."""
+        [batch] = gathered
+        G, V, D = self.codebook.shape
+        sums_GVE = sum_over_ranks(batch.sums_XE).view(G, V, D + 1)
+        frames_KGD, drawn_K = draw_over_ranks(batch.keys_K, batch.frames_KGD)
+        any_frames = sums_GVE[..., D].any()  # without frames on any rank, all stays as it is
+        if not self._has_started():
+            if not any_frames:
+                return
+            sums_GVE = self._start(frames_KGD[drawn_K], sums_GVE[..., D].sum(1).mean())
         self.updates += any_frames
         weight = (1 - self.decay) * any_frames
-        self.sums.lerp_(batch_GVE[..., :D], weight)
-        self.counts.lerp_(batch_GVE[..., D], weight)
+        self.sums.lerp_(sums_GVE[..., :D].to(self.sums), weight)
+        self.counts.lerp_(sums_GVE[..., D].to(self.counts), weight)
         total_G1 = self.counts.sum(1, keepdim=True)
         smooth_GV = total_G1 * (self.counts + SMOOTHING) / (total_G1 + V * SMOOTHING)
         averages_GVD = self.sums / smooth_GV[..., None]
         self.codebook.copy_(torch.where(any_frames, averages_GVD, self.codebook))
         if self.revive_below:
-            self._revive(frames_NGD, finite_N)
+            self._revive(frames_KGD[:V], drawn_K[:V])
 
-    def _revive(self, frames_NGD, finite_N):
+    def _start(self, frames_KGD, num_frames):
+        """Sums and counts of the clusters of drawn frames, as if all frames were in them."""
+        G, V, D = self.codebook.shape
+        sums_GVE = frames_KGD.new_zeros(G, V, D + 1)
+        if place_among_ranks()[0] == 0:
+            for clusters_VE, frames_KD in zip(sums_GVE, frames_KGD.unbind(1)):
+                means_VD, sizes_V = k_means(frames_KD, V, self.seed)
+                clusters_VE[: len(means_VD)] = F.pad(means_VD, (0, 1), value=1.0) * sizes_V[:, None]
+        if distributed.is_initialized():
+            distributed.broadcast(sums_GVE, 0)
+        return sums_GVE * (num_frames / len(frames_KGD))
+
+    def _revive(self, frames_VGD, drawn_V):
         """Dead codes become frames, and count as if they had always been used evenly."""
-        frames_VGD, drawn_V = draw_frames(
-            frames_NGD, finite_N, self.codebook_size, self.seed, self.updates
-        )
         even_G1 = self.counts.mean(1, keepdim=True)
         dead_GV = self.counts < self.revive_below * even_G1
         frame_GV = (dead_GV.cumsum(1) - 1).clamp(min=0)  # the first dead code becomes the first
         dead_GV &= drawn_V[frame_GV]
         revived_GVD = gather_rows(frames_VGD.transpose(0, 1), frame_GV.T).transpose(0, 1)
+        revived_GVD = revived_GVD.to(self.codebook)
         dead_GV1 = dead_GV[..., None]
         self.codebook.copy_(torch.where(dead_GV1, revived_GVD, self.codebook))
         self.counts.copy_(torch.where(dead_GV, even_G1, self.counts))
@@ -216,11 +260,9 @@ class VectorQuantizer(Quantiser):
 
 
 def k_means(frames_KD, num_codes, seed):
-    """Means of ``num_codes`` clusters, or of one for each frame where there are fewer."""
-    from sklearn.cluster import KMeans  # here, since it takes longer to import than brainquant
-
-    if not len(frames_KD):
-        return frames_KD
+    """Means and sizes of ``num_codes`` clusters, or of one for each frame where there are fewer."""
+    KMeans = import_late("sklearn.cluster").KMeans
     fitted = KMeans(min(num_codes, len(frames_KD)), random_state=seed)
-    fitted.fit(frames_KD.double().cpu().numpy())
-    return torch.from_numpy(fitted.cluster_centers_)
+    labels_K = torch.from_numpy(fitted.fit(frames_KD.double().cpu().numpy()).labels_).long()
+    means_VD = torch.from_numpy(fitted.cluster_centers_).to(frames_KD)
+    return means_VD, torch.bincount(labels_K, minlength=len(means_VD)).to(frames_KD)

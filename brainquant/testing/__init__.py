@@ -18,6 +18,7 @@ from .codes import (
 from .copies import check_deepcopy, check_pickle, check_safetensors, check_state_dict
 from .promise import build
 from .ranks import check_ranks
+from .steps import check_frozen, check_steps
 from .training import (
     check_aux_loss,
     check_generator,
@@ -49,6 +50,8 @@ PROMISES = (
     check_aux_loss,
     check_gradients,
     check_not_finite_vectors,
+    check_steps,
+    check_frozen,
     check_state_dict,
     check_deepcopy,
     check_pickle,

@@ -48,6 +48,8 @@ class FiniteStepsBrain(sb.Brain):
         self.losses_finite = torch.ones((), dtype=torch.bool, device=self.device)
         self.unread_steps = []  # number, step_batches, and (norm, losses_finite) on the device
         self.buffers = BufferCopies(self.modules)
+        # What gathers the batches of a step: see brainquant.quantisers.base.
+        self.gatherers = [m for m in self.modules.modules() if hasattr(m, "end_step")]
 
     def share_of_step(self, batch):
         """What the loss of this micro-batch is multiplied with.
@@ -70,6 +72,8 @@ class FiniteStepsBrain(sb.Brain):
         self.should_step = group_ends or self.step == self.turns
         self.step_batches.append([] if is_empty(batch) else list(getattr(batch, "id", [])))
         self.on_fit_batch_start(batch, self.should_step)
+        for module in self.gatherers:
+            module.begin_step()
         self.tick("the forward pass")
         with self.no_sync(not self.should_step):
             with self.training_ctx:
@@ -95,7 +99,7 @@ class FiniteStepsBrain(sb.Brain):
         one rank that sees a loss that is not finite while the others wait. Here 0 and below mean
         no clipping, and a step that is not finite leaves nothing behind but its number: neither
         parameters nor optimiser or buffers (moving averages of a quantiser or a normalisation)
-        change.
+        change. A quantiser whose codebooks follow the frames moves here, once in a step.
         """
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -112,6 +116,8 @@ class FiniteStepsBrain(sb.Brain):
             del self.optimizer.grad_scale, self.optimizer.found_inf
         elif good:
             self.scaler.step(self.optimizer)
+        for module in self.gatherers:
+            module.end_step()
         self.buffers.keep_if(good)
         self.optimizer_step += 1
         outcome = torch.stack([norm.float(), self.losses_finite.to(norm.device).float()])

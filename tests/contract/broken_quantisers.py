@@ -240,6 +240,7 @@ class SilentVector(Vectors):
 
 class PoisonedStatistics(Vectors):
     breaks = "check_not_finite_vectors"
+    also = ("check_steps", "check_frozen")
 
     def __init__(self, input_dim):
         super().__init__(input_dim)
@@ -248,6 +249,39 @@ class PoisonedStatistics(Vectors):
     def spoil(self, output, x):
         if self.training:
             self.mean += x.detach().sum((0, 1)) / 1000
+
+
+class MovesInEachForward(Vectors):
+    breaks = "check_steps"
+
+    def __init__(self, input_dim):
+        super().__init__(input_dim)
+        self.register_buffer("largest", torch.zeros(()))
+
+    def spoil(self, output, x):
+        if self.training and self.vars.requires_grad and x.numel():
+            torch.maximum(self.largest, x.detach().nan_to_num(0, 0, 0).max(), out=self.largest)
+
+
+class MovesWhereItIsFrozen(Vectors):
+    breaks = "check_frozen"
+
+    def __init__(self, input_dim):
+        super().__init__(input_dim)
+        self.register_buffer("steps", torch.zeros(()))
+        self.in_step = self.seen = False
+
+    def begin_step(self):
+        self.in_step = True
+
+    def spoil(self, output, x):
+        self.seen |= self.training
+        if not self.in_step:
+            self.end_step()
+
+    def end_step(self):
+        self.steps += self.seen
+        self.in_step = self.seen = False
 
 
 class UnregisteredTable(Codes):

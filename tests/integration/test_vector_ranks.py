@@ -1,27 +1,45 @@
-"""EMA codebooks on two processes: one codebook, and that of one process which sees all frames."""
+"""Codebooks that follow the frames, on two processes: one codebook, and that of one process.
+
+A step has two batches on each of two ranks, or four on one process.
+"""
 
 import pytest
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from brainquant import VectorQuantizer
+from brainquant import LibraryQuantizer, VectorQuantizer
 
-RANKS, STEPS, DIM = 2, 6, 5
+RANKS, BATCHES, STEPS, DIM = 2, 4, 5, 5
+KINDS = {
+    "vector": lambda: VectorQuantizer(DIM, 12, 2, 4, decay=0.5, revive_below=0.2, seed=3),
+    "residual": lambda: LibraryQuantizer(
+        DIM, 4, "ResidualVQ", codebook_size=8, num_quantizers=2, kmeans_init=True, decay=0.5,
+        threshold_ema_dead_code=1.0,
+    ),
+    "residual with dropout": lambda: LibraryQuantizer(
+        DIM, 4, "ResidualVQ", codebook_size=8, num_quantizers=3, quantize_dropout=True
+    ),
+}  # fmt: skip
 
 
-def share(step, rank=None):
-    """Frames of one step, of one rank or of all; they wander, and so leave codes to die."""
-    generator = torch.Generator().manual_seed(step)
-    x_BTI = 3 * step + torch.randn(4, 30, DIM, generator=generator)
-    x_BTI[step % 4, :7] = torch.nan
-    cut = 0 if step == 3 else 1  # one step has no frames on rank 0, the others have few
-    return x_BTI if rank is None else (x_BTI[:cut], x_BTI[cut:])[rank]
+def batch(step, number):
+    """Frames of one batch; they wander, and so leave codes to die."""
+    generator = torch.Generator().manual_seed(100 * step + number)
+    x_BTI = 3 * step + torch.randn(2, 20, DIM, generator=generator)
+    x_BTI[step % 2, :7] = torch.nan
+    return x_BTI[:0] if number == step else x_BTI  # in turns, a rank has a batch without frames
 
 
-def make():
-    torch.manual_seed(0)
-    return VectorQuantizer(DIM, 12, 2, 4, decay=0.5, revive_below=0.2, seed=3).train()
+def train(quantiser, forward, rank, ranks):
+    """The steps of one rank: batch k goes to rank k modulo the number of ranks."""
+    for step in range(STEPS):
+        quantiser.begin_step()
+        for number in range(rank, BATCHES, ranks):
+            generator = torch.Generator().manual_seed(number)
+            output = forward(batch(step, number), generator=generator, return_codes=True)
+            output["aux_loss"].backward()
+        quantiser.end_step()
 
 
 def train_on_a_rank(rank, folder):
@@ -29,34 +47,37 @@ def train_on_a_rank(rank, folder):
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=RANKS
     )
-    quantiser = make()
-    wrapped = DistributedDataParallel(quantiser)
-    for step in range(STEPS):
-        output = wrapped(share(step, rank), return_codes=True)
-        output["aux_loss"].backward()
-    torch.save(quantiser.state_dict(), folder / f"{rank}.pt")
+    for kind, make in KINDS.items():
+        quantiser = make().train()
+        train(quantiser, DistributedDataParallel(quantiser), rank, RANKS)
+        torch.save(quantiser.state_dict(), folder / f"{kind} {rank}.pt")
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory):
-    """What each rank held in the end."""
+def folder(tmp_path_factory):
+    """What each rank held in the end, by kind and rank."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(train_on_a_rank, (folder,), nprocs=RANKS)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+    return folder
 
 
-def test_ranks_hold_the_same_bits(states):
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name]), name
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_ranks_hold_the_same_bits(folder, kind):
+    one, other = (torch.load(folder / f"{kind} {rank}.pt") for rank in range(RANKS))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
 
 
-def test_ranks_hold_what_one_process_learns_from_all_their_frames(states):
-    alone, partial = make(), make()
-    for step in range(STEPS):
-        alone(share(step))
-        partial(share(step, 1))
-    assert states[0]["updates"] == STEPS
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_ranks_hold_what_one_process_learns_that_accumulates_their_batches(folder, kind):
+    alone, partial = KINDS[kind]().train(), KINDS[kind]().train()
+    train(alone, alone, 0, 1)
+    train(partial, partial, 1, 2)
+    on_ranks = torch.load(folder / f"{kind} 0.pt")
     for name, value in alone.state_dict().items():
-        torch.testing.assert_close(states[0][name], value, msg=name)
-    assert not torch.allclose(partial.codebook, alone.codebook)  # each rank's frames count
+        torch.testing.assert_close(on_ranks[name], value, msg=name)
+    if kind == "vector":
+        assert on_ranks["updates"] == STEPS
+    one, other = (dict(q.named_buffers()) for q in (alone, partial))
+    assert any(not torch.allclose(one[name].float(), other[name].float()) for name in one)
