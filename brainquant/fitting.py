@@ -11,11 +11,11 @@ import itertools
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from .evaluation import layer_features
+from .functional.imports import import_late
 from .monitors import CodeMonitor, code_statistics
 
 logger = get_logger(__name__)
@@ -60,6 +60,7 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
             f"--frames {num_frames}; 1000 frames for each cluster are enough"
         )
     block = FRAMES_PER_CLUSTER * clusters
+    MiniBatchKMeans = import_late("sklearn.cluster").MiniBatchKMeans
     # As in HuBERT, a rare cluster stays where it is.
     kmeans = MiniBatchKMeans(
         clusters, batch_size=block, reassignment_ratio=0.0, random_state=brain.hparams.seed

@@ -5,9 +5,8 @@ Shape suffixes: T frames of one utterance, D dim, R rows: frames, or one per utt
 """
 
 import numpy as np
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+
+from ..functional.imports import import_late
 
 ALPHA = 100.0  # of the ridge, on features of unit variance
 
@@ -50,6 +49,9 @@ def probe_layers(layers, labels, *, seed, context=0, progress=iter):
         x_RD = np.concatenate([windows(utterances[index], context) for index in indices])
         return x_RD, np.concatenate([labels[split][index] for index in indices])
 
+    RidgeClassifier = import_late("sklearn.linear_model").RidgeClassifier
+    StandardScaler = import_late("sklearn.preprocessing").StandardScaler
+    make_pipeline = import_late("sklearn.pipeline").make_pipeline
     accuracies = []
     for layer in progress(range(len(layers["train"]))):
         classifier = make_pipeline(StandardScaler(), RidgeClassifier(alpha=ALPHA))

@@ -6,8 +6,8 @@ Shape suffixes: B batch, T time, N = B * T frames, G codebooks, D code dim, V co
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 
+from ..functional.imports import import_late
 from ..functional.nearest import projected_codes
 from .base import Quantiser, check_frames, check_positive
 
@@ -95,6 +95,7 @@ class RandomProjectionQuantizer(Quantiser):
         ValueError
             Where the frames vary in fewer than ``cb_dim`` directions.
         """
+        PCA = import_late("sklearn.decomposition").PCA
         pca = PCA(svd_solver="full").fit(x.double().cpu().numpy())
         variance_I = pca.explained_variance_
         directions = int((variance_I > np.finfo(np.float32).eps * variance_I[0]).sum())
