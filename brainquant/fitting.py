@@ -14,6 +14,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from .data.silence import check_sound
 from .evaluation import layer_features
 from .functional.imports import import_late
 from .monitors import CodeMonitor, code_statistics
@@ -52,13 +53,15 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
     Raises
     ------
     ValueError
-        Where there is no such layer, or there are fewer frames than clusters.
+        Where there is no such layer, there are fewer frames than clusters, or the audio is
+        silent.
     """
     if not 0 < clusters <= num_frames:
         raise ValueError(
             f"--clusters must be at least 1 and at most --frames, got --clusters {clusters}, "
             f"--frames {num_frames}; 1000 frames for each cluster are enough"
         )
+    check_sound(loader.dataset, torch.Generator().manual_seed(brain.hparams.seed))
     block = FRAMES_PER_CLUSTER * clusters
     MiniBatchKMeans = import_late("sklearn.cluster").MiniBatchKMeans
     # As in HuBERT, a rare cluster stays where it is.

@@ -9,6 +9,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from ..data.batches import Skipped
+from ..data.silence import check_sound
 from ..masking import span_mask
 from ..quick_layers import quicken
 from ..ranks import on_main_process
@@ -118,6 +119,10 @@ class PretrainBrain(WatchedBrain):
         if self.recovered is None and self.hparams.begin_from is not None:
             modules = {name: self.raw(name) for name in self.modules}
             load_weights(self.hparams.begin_from, modules, self.keys)
+        try:
+            check_sound(self.train_clips, derived_generator("cpu", self.hparams.seed, "sound"))
+        except ValueError as error:
+            raise RunError(f"train_csv: {error}") from error
         quantiser = self.raw("quantiser")
         if quantiser.frames_to_fit:
             try:

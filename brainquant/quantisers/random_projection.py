@@ -93,11 +93,16 @@ class RandomProjectionQuantizer(Quantiser):
         Raises
         ------
         ValueError
-            Where the frames vary in fewer than ``cb_dim`` directions.
+            Where the frames vary in fewer than ``cb_dim`` directions, or are all equal.
         """
         PCA = import_late("sklearn.decomposition").PCA
         pca = PCA(svd_solver="full").fit(x.double().cpu().numpy())
         variance_I = pca.explained_variance_
+        if not variance_I.any():
+            raise ValueError(
+                f"the {len(x)} frames are all equal, as those of silence are; fit the quantiser to "
+                f"frames of sound"
+            )
         directions = int((variance_I > np.finfo(np.float32).eps * variance_I[0]).sum())
         if self.cb_dim > directions:
             raise ValueError(

@@ -1,0 +1,53 @@
+"""Whether there is anything to hear in a corpus."""
+
+import torch
+
+from .batches import Skipped
+
+MOST_CLIPS = 100  # that are looked at: a corpus with sound has some in the first one or two
+
+
+def check_sound(clips, generator):
+    """Looks at clips drawn from a corpus until one has a sound.
+
+    A silent clip is one whose samples are all equal (digital silence). Its frames are all equal
+    too: they have no directions to whiten, no clusters, and one code.
+
+    Arguments
+    ---------
+    clips : brainquant.data.batches.SkippingDataset
+        The training audio.
+    generator : torch.Generator
+        Draws the clips.
+
+    Raises
+    ------
+    ValueError
+        Where all clips that it looks at are silent; names some of them.
+
+    Example
+    -------
+    >>> class Clips(list):
+    ...     data = {"a": {"wav": "a.wav"}}
+    >>> check_sound(Clips([{"id": "a", "sig": torch.tensor([0.0, 0.1])}]), torch.Generator())
+    >>> silence = Clips([{"id": "a", "sig": torch.zeros(16000)}])
+    >>> check_sound(silence, torch.Generator())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: all 1 clips that were looked at, of 1, are digital silence ... a.wav; ...
+    """
+    silent = []
+    for index in torch.randperm(len(clips), generator=generator).tolist():
+        clip = clips[index]
+        if isinstance(clip, Skipped):
+            continue
+        if (clip["sig"] != clip["sig"][0]).any():
+            return
+        silent.append(clips.data[clip["id"]]["wav"])
+        if len(silent) == MOST_CLIPS:
+            break
+    if silent:
+        raise ValueError(
+            f"all {len(silent)} clips that were looked at, of {len(clips)}, are digital silence "
+            f"(every sample has the same value), for instance {', '.join(silent[:3])}; listen to "
+            f"them, mend the recording or the conversion, and set train_csv: to audio with sound"
+        )
