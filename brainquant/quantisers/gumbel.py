@@ -64,8 +64,12 @@ class GumbelVectorQuantizer(Quantiser):
         weight_proj_depth=1, weight_proj_factor=1,
     ):  # fmt: skip
         super().__init__()
-        check_positive(input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim)
-        check_positive(weight_proj_depth=weight_proj_depth, weight_proj_factor=weight_proj_factor)
+        input_dim, num_vars, groups, vq_dim = check_positive(
+            input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim
+        )
+        weight_proj_depth, weight_proj_factor = check_positive(
+            weight_proj_depth=weight_proj_depth, weight_proj_factor=weight_proj_factor
+        )
         check_divides(vq_dim, groups)
         self.max_temp, self.min_temp, self.temp_decay = check_temperatures(temp_tuple)
         self.curr_temp = self.max_temp
@@ -76,7 +80,9 @@ class GumbelVectorQuantizer(Quantiser):
 
         # The order of the draws is SpeechBrain's, so that a seed gives its values.
         codebooks = 1 if combine_groups else groups
-        self.vars = torch.nn.Parameter(torch.empty(1, codebooks * num_vars, vq_dim // groups))
+        shape = 1, codebooks * num_vars, vq_dim // groups
+        # SpeechBrain's dtype, whatever the default is: another one draws other numbers.
+        self.vars = torch.nn.Parameter(torch.empty(shape, dtype=torch.float32))
         torch.nn.init.uniform_(self.vars)
         hidden_dim = input_dim * weight_proj_factor
         sizes = [input_dim] + [hidden_dim] * (weight_proj_depth - 1)
@@ -104,7 +110,7 @@ class GumbelVectorQuantizer(Quantiser):
 
     def update_temp(self, steps):
         """Sets the temperature of a step: max(start * decay ** steps, stop)."""
-        self.curr_temp = max(self.max_temp * self.temp_decay**steps, self.min_temp)
+        self.curr_temp = float(max(self.max_temp * self.temp_decay**steps, self.min_temp))
 
     def forward(self, x, *, generator=None, return_codes=False):
         """Quantised vectors.
@@ -140,14 +146,14 @@ class GumbelVectorQuantizer(Quantiser):
             noise_NE = x_NI.new_empty(x_NI.shape[0], weight_EI.shape[0])
             noise_NE.exponential_(generator=generator)
         rows_NGD, chosen_NG, codes_NG, probs_GV, _ = gumbel_rows(
-            x_NI, weight_EI, bias_E, codebook_GVD, noise_NE, self.curr_temp
+            x_NI, weight_EI, bias_E, codebook_GVD, noise_NE, float(self.curr_temp)
         )
         result = {
             "num_vars": self.num_vars * self.groups,
             "temp": self.curr_temp,
             "code_perplexity": perplexity(code_shares(codes_NG, self.num_vars)).sum(),
             "prob_perplex": perplexity(probs_GV).sum(),
-            "x": rows_NGD.reshape(*x.shape[:2], self.vq_dim),
+            "x": rows_NGD.reshape(*x.shape[:2], self.vq_dim).to(self._output_dtype()),
         }
         if return_codes:
             # The diversity loss of https://arxiv.org/abs/2006.11477, as fairseq scales it.
@@ -163,6 +169,12 @@ class GumbelVectorQuantizer(Quantiser):
         weight_GVI = weight_EI.view(self.groups, self.num_vars, -1)
         codes_NG = highest_code(x_NI, weight_GVI, bias_E.view(self.groups, -1))
         return codes_NG.view(*x.shape[:2], self.groups)
+
+    def _output_dtype(self):
+        """The dtype of the module; of SpeechBrain's product of scores and codes, if it has two."""
+        scores = self.weight_proj
+        scores = scores[-1] if isinstance(scores, torch.nn.Sequential) else scores
+        return torch.promote_types(self.vars.dtype, scores.weight.dtype)
 
     def _score_inputs(self, x):
         """Input, weight and bias of the layer that scores the codes, in float32 (or float64)."""
@@ -180,10 +192,10 @@ class GumbelVectorQuantizer(Quantiser):
 
 def check_temperatures(temp_tuple):
     """The three numbers of a temperature schedule, or a ValueError that says what they must be."""
-    start = stop = decay = math.nan
-    if isinstance(temp_tuple, (list, tuple)) and len(temp_tuple) == 3:
-        if all(isinstance(number, (int, float)) for number in temp_tuple):
-            start, stop, decay = map(float, temp_tuple)
+    try:
+        start, stop, decay = (math.nan if isinstance(n, str) else float(n) for n in temp_tuple)
+    except (TypeError, ValueError):
+        start = stop = decay = math.nan
     if not (math.inf > start >= stop > 0 and 0 < decay <= 1):
         raise ValueError(
             f"temp_tuple must be (start, stop, decay) with start >= stop > 0 and 0 < decay <= 1, "

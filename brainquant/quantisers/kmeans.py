@@ -102,7 +102,7 @@ class KMeansQuantizer(Quantiser):
         -------
         codes : torch.Tensor
             LongTensor, shape (batch, time), as RandomProjectionQuantizer gives them. A frame that
-            is not finite gets -1.
+            is not finite gets -1: the ``ignore_index`` of your own cross-entropy.
         """
         check_frames(x, self.input_dim)
         return nearest_code(x.flatten(0, 1), self.centroids).view(x.shape[:2])

@@ -3,12 +3,15 @@
 Shape suffixes: B batch, T time, N = B * T frames, G codebooks, D code dim, V codes, I input dim.
 """
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..functional.imports import import_late
 from ..functional.nearest import projected_codes
+from ..functional.nearest_script import projected_codes_in_script
 from .base import Quantiser, check_frames, check_positive
 
 FRAMES_TO_FIT = 25_000
@@ -60,9 +63,12 @@ class RandomProjectionQuantizer(Quantiser):
     True
     """
 
+    # TorchScript would compile them.
+    __jit_unused_properties__ = ["codebook_size", "frames_to_fit", "num_scores"]
+
     def __init__(self, input_dim, cb_dim, cb_vocab, *, num_codebooks=1, seed=None, whiten=False):
         super().__init__()
-        check_positive(
+        input_dim, cb_dim, cb_vocab, num_codebooks = check_positive(
             input_dim=input_dim, cb_dim=cb_dim, cb_vocab=cb_vocab, num_codebooks=num_codebooks
         )
         self.input_dim = input_dim
@@ -95,14 +101,14 @@ class RandomProjectionQuantizer(Quantiser):
         ValueError
             Where the frames vary in fewer than ``cb_dim`` directions, or are all equal.
         """
-        PCA = import_late("sklearn.decomposition").PCA
-        pca = PCA(svd_solver="full").fit(x.double().cpu().numpy())
-        variance_I = pca.explained_variance_
-        if not variance_I.any():
+        if (x == x[0]).all():
             raise ValueError(
                 f"the {len(x)} frames are all equal, as those of silence are; fit the quantiser to "
                 f"frames of sound"
             )
+        PCA = import_late("sklearn.decomposition").PCA
+        pca = PCA(svd_solver="full").fit(x.double().cpu().numpy())
+        variance_I = pca.explained_variance_
         directions = int((variance_I > np.finfo(np.float32).eps * variance_I[0]).sum())
         if self.cb_dim > directions:
             raise ValueError(
@@ -126,25 +132,43 @@ class RandomProjectionQuantizer(Quantiser):
         -------
         codes : torch.Tensor
             LongTensor, shape (batch, time), or (batch, time, num_codebooks) where there are
-            several. A frame that projects to zeros gets code 0; one that is not finite gets -1.
+            several. A frame that projects to zeros gets code 0. One that is not finite gets -1,
+            where SpeechBrain 1.1.2 gives 0: pass ``ignore_index=-1`` to your own
+            ``torch.nn.functional.cross_entropy``, or leave such frames out of the loss.
         """
-        codes_BTG = self.encode(x)
+        if torch.jit.is_scripting():
+            codes_BTG = projected_codes_in_script(x, self.P, self.CB, self.shift)
+        else:
+            codes_BTG = self.encode(x)
         return codes_BTG[..., 0] if self.num_codebooks == 1 else codes_BTG
 
     def encode(self, x):
         """Codes of frames, shape (batch, time, num_codebooks); see ``Quantiser.encode``."""
         check_frames(x, self.input_dim)
+        if torch.jit.is_tracing():
+            return scripted()(x, self.P, self.CB, self.shift)
         P_GID = self.P.view(-1, self.input_dim, self.cb_dim)
         CB_GVD = self.CB.view(-1, self.cb_vocab, self.cb_dim)
+        if CB_GVD.dtype in (torch.float16, torch.bfloat16):  # whose rounding changes the norms
+            CB_GVD = F.normalize(CB_GVD.float(), dim=-1)
         shift_GD = None if self.shift is None else self.shift.expand(len(P_GID), -1)
         codes_NG = projected_codes(x.detach().flatten(0, 1), P_GID, shift_GD, CB_GVD)
         return codes_NG.view(*x.shape[:2], self.num_codebooks)
 
 
+@functools.cache
+def scripted():
+    """The search as TorchScript: a trace that holds it takes batches of any size."""
+    return torch.jit.script(projected_codes_in_script)
+
+
 def draw_tables(input_dim, cb_dim, cb_vocab, generator):
     """A projection and a codebook, drawn as SpeechBrain does."""
-    P_ID = torch.nn.init.xavier_uniform_(torch.empty(input_dim, cb_dim), generator=generator)
-    return P_ID, F.normalize(torch.randn(cb_vocab, cb_dim, generator=generator))
+    drawn_on = None if generator is None else generator.device
+    empty_ID = torch.empty(input_dim, cb_dim, device=drawn_on)
+    P_ID = torch.nn.init.xavier_uniform_(empty_ID, generator=generator)
+    CB_VD = F.normalize(torch.randn(cb_vocab, cb_dim, generator=generator, device=drawn_on))
+    return P_ID.to(torch.get_default_device()), CB_VD.to(torch.get_default_device())
 
 
 def stack(tables):

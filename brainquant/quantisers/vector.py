@@ -1,7 +1,7 @@
 """Vector quantiser whose codebooks follow the means of the frames that choose them.
 
 Only the first step waits for the device, which alone knows how many frames are finite and which
-codes are dead.
+codes are dead; the second asks once whether the first was kept.
 
 Shape suffixes: B batch, T time, N = B * T frames, K drawn frames, G groups, V codes of a group,
 D dim of a code, E = D + 1: a sum of frames and, last, their number, X = G * V.
@@ -116,7 +116,8 @@ class VectorQuantizer(MovingQuantiser):
             self.proj = torch.nn.Linear(input_dim, vq_dim)
         shape = groups, num_vars, vq_dim // groups
         generator = torch.Generator().manual_seed(seed)
-        codebook_GVD = F.normalize(torch.randn(shape, generator=generator), dim=-1)
+        codebook_GVD = torch.randn(shape, generator=generator, device=generator.device)
+        codebook_GVD = F.normalize(codebook_GVD, dim=-1).to(self.proj.weight.device)
         self.register_buffer("codebook", codebook_GVD)
         self.register_buffer("sums", torch.zeros(shape))
         self.register_buffer("counts", torch.zeros(shape[:2]))
