@@ -18,7 +18,7 @@ from brainquant.data.manifests import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/README.md"))
-READMES = ["README.md", *RECIPES]
+READMES = ["README.md", "docs/drop_in.md", *RECIPES]
 
 
 def blocks(language):

@@ -203,3 +203,21 @@ def test_what_cannot_be_whitened_is_named(frames):
     with pytest.raises(ValueError, match="2000 frames vary in 3 directions only, got cb_dim=6"):
         quantiser.fit(frames[:, :3] @ torch.ones(3, 24).triu())
     assert quantiser.frames_to_fit > 0
+
+
+def test_a_cross_entropy_of_one_s_own_leaves_frames_without_a_code_out():
+    quantiser, x = RandomProjectionQuantizer(12, 4, 32, seed=0), torch.randn(2, 10, 12)
+    x[1, 3] = torch.nan
+    codes, logits = quantiser(x).flatten(), torch.randn(20, 32)
+    with pytest.raises((IndexError, RuntimeError), match="Target -1 is out of bounds"):
+        torch.nn.functional.cross_entropy(logits, codes)
+    seen = torch.nn.functional.cross_entropy(logits, codes, ignore_index=-1)
+    kept = torch.arange(20) != 13
+    assert torch.equal(seen, torch.nn.functional.cross_entropy(logits[kept], codes[kept]))
+    assert "ignore_index=-1" in RandomProjectionQuantizer.forward.__doc__
+
+
+def test_frames_that_are_all_equal_are_named_as_silence():
+    quantiser = RandomProjectionQuantizer(12, 4, 32, seed=0, whiten=True)
+    with pytest.raises(ValueError, match="the 50 frames are all equal, as those of silence"):
+        quantiser.fit(torch.full((50, 12), 0.3))
