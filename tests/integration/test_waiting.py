@@ -80,14 +80,14 @@ def make_brain(corpus, tmp_path):
 
 
 def watch_steps(brain, monkeypatch, start, stop):
-    """Calls start before the second step and stop after the third, with all between them."""
+    """Calls start before the third step and stop in the fourth: codebooks may start before."""
     optimizers_step, calls = brain.optimizers_step, []
 
     def step():
         if brain.optimizer_step == 3:
             stop()
         optimizers_step()
-        if brain.optimizer_step == 1:
+        if brain.optimizer_step == 2:
             start()
         calls.append(1)
 

@@ -1,0 +1,50 @@
+"""In a Brain, codebooks that follow the frames move once a step, unless it is left out."""
+
+import pytest
+import torch
+from tiny_run import build, fit, run
+
+from brainquant import LibraryQuantizer
+
+STEPS = 4
+
+
+def options(fragment):
+    """A run of a few steps of two batches each."""
+    swap = f"--make_quantiser=!include:../../../hparams/quantisers/{fragment}.yaml"
+    return {
+        "run_options": f"{swap} --normalise_targets=True", "num_workers": 0, "batch_clips": 4,
+        "grad_accumulation_factor": 2, "optimizer_step_limit": STEPS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("nan_at", [(), (1,), (3,)], ids=["all good", "first", "second"])
+def test_an_accumulated_step_is_one_update_and_a_bad_one_is_none(corpus, tmp_path, nan_at):
+    brain, _ = run("wav2vec2", corpus, tmp_path, nan_at=nan_at, **options("vector"))
+    quantiser = brain.raw("quantiser")
+    assert brain.optimizer_step == STEPS
+    assert int(quantiser.updates) == STEPS - len(nan_at)
+    assert quantiser.gathered == [] and not quantiser.in_step
+    assert quantiser.codebook.isfinite().all() and (quantiser.counts > 0).any()
+
+
+def test_residual_codebooks_move_once_a_step(corpus, tmp_path, monkeypatch):
+    moves, move = [], LibraryQuantizer.move
+
+    def counted(self, gathered):
+        moves.append(len(gathered))
+        move(self, gathered)
+
+    monkeypatch.setattr(LibraryQuantizer, "move", counted)
+    brain, _ = run("wav2vec2", corpus, tmp_path, **options("residual"))
+    assert moves == [2] * STEPS
+    assert all(layer._codebook.initted for layer in brain.raw("quantiser").library.layers)
+
+
+def test_a_frozen_quantiser_stays_through_a_run(corpus, tmp_path):
+    brain, hparams = build("wav2vec2", corpus, tmp_path, **options("vector"))
+    quantiser = brain.raw("quantiser").requires_grad_(False)
+    before = {name: value.clone() for name, value in quantiser.state_dict().items()}
+    fit(brain, hparams)
+    assert brain.optimizer_step == STEPS
+    assert all(torch.equal(value, before[n]) for n, value in quantiser.state_dict().items())
