@@ -91,7 +91,13 @@ class QuickRelPosMHAXL(RelPosMHAXL):
 
     SpeechBrain 1.1.2 pads the scores of all positions and cuts them out again, which is two copies
     forward and as many, and three times zeros, backward. Outputs and ``state_dict`` are the same.
+    It makes positions in float32 only, which a module of another dtype cannot multiply with.
     """
+
+    def forward(self, query, key, value, pos_embs, *args, **kwargs):
+        """Outputs and weights."""
+        pos_embs = pos_embs.to(self.linear_pos.weight.dtype)
+        return super().forward(query, key, value, pos_embs, *args, **kwargs)
 
     def rel_shift(self, x):
         """Scores of positions, (batch, heads, frames, 2 * frames - 1), by frame and frame."""

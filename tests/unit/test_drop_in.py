@@ -198,7 +198,8 @@ def test_what_speechbrain_s_can_be_used_with_ours_can(use, name):
         assert expected.keys() <= seen.keys()
         for key, value in expected.items():
             if isinstance(value, torch.Tensor):
-                torch.testing.assert_close(seen[key], value)
+                # SpeechBrain's perplexities are float32 in a module of float64 too.
+                torch.testing.assert_close(seen[key], value, check_dtype=key in ("x", "grad"))
             else:
                 assert seen[key] == value
 

@@ -142,3 +142,17 @@ def test_attention_to_the_past_only_is_left_to_speechbrain():
     ours, x = copy.deepcopy(stock), torch.randn(2, 2, 5, 9)
     quicken(ours)
     assert torch.equal(ours.rel_shift(x), stock.rel_shift(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("attention", ["RelPosMHAXL", "regularMHA"])
+def test_a_quickened_encoder_of_another_dtype_gives_that_dtype(attention, dtype):
+    torch.manual_seed(0)
+    encoder = ConformerEncoder(2, 12, 24, 3, kernel_size=7, attention_type=attention).eval()
+    quicken(encoder)
+    x = torch.randn(2, 19, 12)
+    positions = RelPosEncXL(12) if attention == "RelPosMHAXL" else lambda x: None
+    expected, *_ = encoder(x, pos_embs=positions(x))
+    seen, *_ = encoder.to(dtype)(x.to(dtype), pos_embs=positions(x.to(dtype)))
+    assert seen.dtype == dtype
+    torch.testing.assert_close(seen.float(), expected, rtol=0.1, atol=0.1)
