@@ -9,6 +9,7 @@ from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncode
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
+from torch.func import functional_call
 
 from .functional.convolution import convolution, reflect_after
 from .functional.dropout import dropout
@@ -91,13 +92,21 @@ class QuickRelPosMHAXL(RelPosMHAXL):
 
     SpeechBrain 1.1.2 pads the scores of all positions and cuts them out again, which is two copies
     forward and as many, and three times zeros, backward. Outputs and ``state_dict`` are the same.
-    It makes positions in float32 only, which a module of another dtype cannot multiply with.
+    It makes positions and weights in float32, which a module of another dtype cannot multiply
+    with: such a module attends in float32 here.
     """
 
     def forward(self, query, key, value, pos_embs, *args, **kwargs):
-        """Outputs and weights."""
-        pos_embs = pos_embs.to(self.linear_pos.weight.dtype)
-        return super().forward(query, key, value, pos_embs, *args, **kwargs)
+        """Outputs in the dtype of the module, and the weights where they are asked for."""
+        dtype = self.linear_pos.weight.dtype
+        if dtype == torch.float32:
+            return super().forward(query, key, value, pos_embs, *args, **kwargs)
+        parameters = {name: parameter.float() for name, parameter in self.named_parameters()}
+        inputs = query.float(), key.float(), value.float(), pos_embs.float(), *args
+        result = functional_call(self, parameters, inputs, kwargs)
+        if isinstance(result, tuple):
+            return result[0].to(dtype), *result[1:]
+        return result.to(dtype)
 
     def rel_shift(self, x):
         """Scores of positions, (batch, heads, frames, 2 * frames - 1), by frame and frame."""
