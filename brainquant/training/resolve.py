@@ -129,12 +129,12 @@ def write_hparams(folder, hparams_file, overrides):
     source = os.path.abspath(hparams_file)
     header = f"# Generated {datetime.date.today()} from:\n# {source}\n# yamllint disable\n"
 
-    def write():
+    def write_resolved():
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, HPARAMS), "w", encoding="utf-8") as file:
             file.write(header + text)
 
-    on_main_process(write)
+    on_main_process(write_resolved)
 
 
 def _one_line(*parts):
