@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-import torch
 from speechbrain.utils.checkpoints import CKPT_PREFIX, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
 from ..ranks import on_main_process
 from .changed_keys import changed_keys, describe
+from .checkpoint_contents import Damaged, read_state
 from .checkpoint_folder import what_is_wrong
 from .checkpoints import Checkpointer
 from .errors import RunError
@@ -39,8 +39,7 @@ def load_weights(place, modules, keys):
         Where there is no whole checkpoint, or its encoder does not fit.
     """
     checkpoint = on_main_process(lambda: find_checkpoint(place))
-    run = checkpoint.paramfiles.get("brain")
-    then = torch.load(run, map_location="cpu").get("keys") if run else None
+    then = read(checkpoint, "brain").get("keys") if "brain" in checkpoint.paramfiles else None
     other_keys = describe(changed_keys(then, keys)) if then else ""
     taken, new = [], []
     for name, module in modules.items():
@@ -50,8 +49,7 @@ def load_weights(place, modules, keys):
         elif name not in checkpoint.paramfiles:
             new.append(f"{name} (not in the checkpoint)")
         else:
-            path = checkpoint.paramfiles[name]
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved = read(checkpoint, name)
             misfit = first_misfit(saved, tensors)
             if misfit is None:
                 module.load_state_dict(saved)
@@ -75,6 +73,17 @@ def load_weights(place, modules, keys):
     )
     if other_keys:
         logger.info(f"That run had other keys: {other_keys}")
+
+
+def read(checkpoint, name):
+    """The state of a file of the checkpoint, or a RunError where that holds something else."""
+    try:
+        return read_state(checkpoint, name)
+    except Damaged as damage:
+        raise RunError(
+            f"begin_from: {checkpoint.path} is damaged ({damage}); name another checkpoint of that "
+            f"run, or set begin_from: null"
+        ) from damage
 
 
 def find_checkpoint(place):
@@ -111,6 +120,7 @@ def first_misfit(saved, tensors):
 
     Example
     -------
+    >>> import torch
     >>> first_misfit({"w": torch.zeros(2)}, {"w": torch.zeros(3)})
     'w: 2 there, 3 here'
     """

@@ -6,6 +6,7 @@ import pickle
 import re
 from contextlib import contextmanager
 
+import torch
 import yaml
 from speechbrain.utils.checkpoints import DEFAULT_LOAD_HOOKS, METAFNAME, get_default_hook
 
@@ -165,6 +166,27 @@ def load_state(hook, thing, path, checkpoint):
         elif isinstance(error, KeyError):
             text = f"lacks {text}"
         raise Damaged(f"{path.name}: {text}") from error
+
+
+def read_state(checkpoint, name):
+    """The state that a checkpoint holds under a name, without giving it to anything.
+
+    Returns
+    -------
+    state : dict
+
+    Raises
+    ------
+    Damaged
+        Where the file does not hold what was saved.
+    """
+    state = {}
+
+    def read(state, path, _):
+        state.update(torch.load(path, map_location="cpu", weights_only=True))
+
+    load_state(read, state, checkpoint.paramfiles[name], checkpoint)
+    return state
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A run that begins with the weights of another one has all else anew."""
 
+import pickle
 import re
 import shutil
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tiny_run import assert_equal_runs, build, fit, run, state
 
+from brainquant.training.checkpoint_folder import write_manifest
 from brainquant.training.errors import RunError
 
 OPTIONS = {"number_of_epochs": 2, "optimizer_step_limit": 6, "log_interval": 2}
@@ -92,6 +94,25 @@ def test_what_cannot_be_begun_from_is_one_line(before, corpus, tmp_path, key, va
     options = {"begin_from": before["best_rq"][0], key: value}
     with pytest.raises(RunError, match=message):
         begin("best_rq", corpus, tmp_path, **options)
+
+
+class Attack:
+    """Ends the test where it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("it was run",)
+
+
+@pytest.mark.parametrize("name", ["brain", "encoder"])
+def test_a_file_that_holds_code_is_named_and_not_run(before, corpus, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    shutil.copytree(before["best_rq"][0], tmp_path / "before")
+    for checkpoint in (tmp_path / "before/save").iterdir():
+        (checkpoint / f"{name}.ckpt").write_bytes(pickle.dumps(Attack()))
+        (checkpoint / "SHA256SUMS").unlink()
+        write_manifest(checkpoint)
+    with pytest.raises(RunError, match=f"is damaged .{name}.ckpt: .* none of it was run"):
+        begin("best_rq", corpus, tmp_path / "run", begin_from=str(tmp_path / "before"))
 
 
 def test_another_kind_of_run_has_nothing_to_begin_from(before, corpus, tmp_path):
