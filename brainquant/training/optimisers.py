@@ -9,7 +9,7 @@ from .schedules import Schedule, name_of
 def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
     """The optimiser of the YAML, after a trial of it and of the learning rates.
 
-    The trial makes a step with a small matrix in each group and goes through the schedule to its
+    The trial makes a step with small parameters in each group and goes through the schedule to its
     end: what cannot work ends the run before its first step.
 
     Arguments
@@ -65,12 +65,17 @@ def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
 
 
 def _small_copy(opt_class, optimizer):
-    """An optimiser with the same groups, each of which has one small matrix."""
+    """An optimiser with the same groups, of small parameters.
+
+    Each group has one parameter for each number of dimensions in it: Adafactor, for one, keeps
+    other things for a matrix than for a vector.
+    """
     groups = []
     for group in optimizer.param_groups:
         device = next((parameter.device for parameter in group["params"]), "cpu")
-        matrix = torch.zeros(2, 2, device=device, requires_grad=True)
-        groups.append({**group, "params": [matrix]})
+        dims = sorted({parameter.dim() for parameter in group["params"]})
+        small = [torch.zeros([2] * dim, device=device, requires_grad=True) for dim in dims]
+        groups.append({**group, "params": small})
     return opt_class(groups)
 
 

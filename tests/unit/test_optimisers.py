@@ -47,6 +47,17 @@ def test_every_other_optimiser_of_torch_is_made_as_it_is(name):
     assert optimizer.state_dict() == saved
 
 
+@pytest.mark.parametrize("name", CAN)
+def test_every_other_optimiser_of_torch_goes_on_after_a_resume(name):
+    make = functools.partial(getattr(torch.optim, name), lr=0.1)
+    layer = torch.nn.Linear(3, 2)
+    then, now = make_optimizer(make, layer.parameters(), None), make_optimizer(make, model(), None)
+    layer(torch.ones(1, 3)).sum().backward()
+    then.step()
+    now.load_state_dict(then.state_dict())
+    assert list(now.state_dict()["state"]) == list(then.state_dict()["state"])
+
+
 class Counting(torch.optim.SGD):
     """Counts its steps among its options, as some of other packages do."""
 
