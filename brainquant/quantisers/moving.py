@@ -71,7 +71,8 @@ class MovingQuantiser(Quantiser):
             if buffer.dtype in (torch.float16, torch.bfloat16):
                 owner, _, name_there = name.rpartition(".")
                 precise = buffers[name].to(buffer.device)
-                self.get_submodule(owner).register_buffer(name_there, precise)
+                # As an attribute: one that is in no state_dict stays out of it.
+                setattr(self.get_submodule(owner), name_there, precise)
         return self
 
 

@@ -113,6 +113,7 @@ def test_what_is_frozen_stays_and_the_gradient_still_reaches_the_frames(quantise
 def test_averages_keep_their_precision_in_a_module_of_another(quantiser, dtype):
     low, reference = copy.deepcopy(quantiser).to(dtype), copy.deepcopy(quantiser)
     reference.proj.to(dtype).float()  # the rounded projection
+    assert low.state_dict().keys() == reference.state_dict().keys()
     for number in range(3):
         x = frames(number).to(dtype)
         [output] = step(low, x)
