@@ -165,7 +165,7 @@ def check_values(hparams, read):
     Returns
     -------
     hparams : dict
-        With every key of ``read``.
+        With every key of ``read``; whole numbers are ints.
 
     Raises
     ------
@@ -185,12 +185,13 @@ def check_values(hparams, read):
             raise ValueError(f"the YAML lacks the key {name!r}: add it")
         else:
             checked[name] = key.default
-    check_single_values(hparams, {**REFERENCED, **OPTIONS}, besides=read)
-    return checked
+    return checked | check_single_values(hparams, {**REFERENCED, **OPTIONS}, besides=read)
 
 
 def check_single_values(values, keys, besides=()):
-    """Checks values that are no objects, as far as they are there; see ``check_values``."""
-    for name in keys.keys() & values.keys() - set(besides):
-        if values[name] is None or isinstance(values[name], (str, numbers.Number)):
-            keys[name].read(name, values[name])
+    """Checks values that are no objects, as far as they are there; gives them by key."""
+    return {
+        name: keys[name].read(name, values[name])
+        for name in sorted(keys.keys() & values.keys() - set(besides))
+        if values[name] is None or isinstance(values[name], (str, numbers.Number))
+    }

@@ -64,6 +64,8 @@ def test_defaults_are_filled_in_and_steps_become_whole():
     checked = check_values({"stack": 4.0, "mine": 1}, read)
     assert checked == {"stack": 4, "mine": 1, "evaluate": None}
     assert isinstance(checked["stack"], int)
+    options = check_values({"optimizer_step_limit": 1000.0}, {})  # of !ref <steps> / 10
+    assert isinstance(options["optimizer_step_limit"], int)
     with pytest.raises(ValueError, match="lacks the key 'stack'"):
         check_values({}, read)
 
