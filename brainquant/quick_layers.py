@@ -54,7 +54,17 @@ class QuickConvolutionModule(ConvolutionModule):
         -------
         y : torch.Tensor
             As ``x``, zeros in the padding.
+
+        Raises
+        ------
+        ValueError
+            Where a causal convolution gets chunks.
         """
+        if self.causal and dynchunktrain_config is not None:
+            raise ValueError(
+                "causal must be False where there are chunks, got causal=True: in its chunk a "
+                "frame sees both sides; set causal: False of the encoder in your YAML"
+            )
         pointwise = self.bottleneck[0]
         x_BTC = F.linear(self.layer_norm(x), pointwise.weight[..., 0], pointwise.bias)
         x_BTC = F.glu(x_BTC)

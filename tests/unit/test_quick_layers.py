@@ -98,6 +98,13 @@ def test_causal_and_chunked_convolutions_of_a_clip_are_speechbrains(arguments, o
         torch.testing.assert_close(quick, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_chunks_of_a_causal_convolution_are_refused():
+    module = ConvolutionModule(8, 5, causal=True)
+    quicken(module)
+    with pytest.raises(ValueError, match="causal must be False .*set causal: False"):
+        module(torch.randn(1, 12, 8), dynchunktrain_config=CHUNKS)
+
+
 @pytest.mark.parametrize("options", [{}, {"dynchunktrain_config": CHUNKS}])
 def test_what_padding_holds_reaches_no_frame_of_a_convolution(options):
     module, x = ConvolutionModule(8, 5), torch.randn(1, 12, 8)
