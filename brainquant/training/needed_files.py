@@ -79,7 +79,7 @@ def with_kept_files(text):
         path, kept = arguments[name], os.path.join(folder, place)
         if os.path.exists(path) or not (changes := keep(name, path, kept)):
             continue
-        logger.warning(f"{place}: {name}: {path} is gone; the run goes on with its copy in {kept}")
+        logger.warning(f"{place}: {path} is gone; the run goes on with its copy in {kept}")
         arguments.update(changes)
         changed = True
     if not changed:
@@ -90,7 +90,7 @@ def with_kept_files(text):
 
 
 def needed_files(node, place=(), seen=None):
-    """Arguments of a YAML that name files: place of the call, its arguments, name, and keeper."""
+    """Arguments of a YAML that name files: place, all arguments of the call, name, and keeper."""
     seen = set() if seen is None else seen
     if id(node) in seen or not isinstance(node, (dict, list)):
         return
@@ -100,7 +100,7 @@ def needed_files(node, place=(), seen=None):
         called = pydoc.locate(tag.partition(":")[2])
         for name, keep in getattr(called, "files_needed", {}).items():
             if isinstance(node.get(name), str):
-                yield ".".join(place), node, name, keep
+                yield ".".join([*place, name]), node, name, keep
     for key, child in [*(node.items() if isinstance(node, dict) else enumerate(node))]:
         yield from needed_files(child, (*place, str(key)), seen)
 

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from tiny_ctc import FINETUNE, build_ctc, fit_ctc, manifests, options, pretrain, write_hparams
 from tiny_run import HPARAMS, MODELS, build, fit
 
+from brainquant import KMeansQuantizer
 from brainquant.brains.speech_encoder import load_encoder
 from brainquant.brains.trained import load_trained
 from brainquant.cli import main
+from brainquant.quantisers.fitted import keep_fitted
 from brainquant.training.errors import RunError
 from brainquant.training.needed_files import keep_needed_files
 
@@ -121,6 +123,22 @@ def test_a_path_of_any_call_in_the_yaml_leads_into_the_folder(tmp_path, monkeypa
         hparams = load_hyperpyyaml(file, {"output_folder": "moved"})
     make = hparams.get("make_quantiser") or hparams["nested"]["list"][0]
     assert torch.equal(make(3).centroids, torch.eye(3))
+
+
+def test_a_call_that_needs_two_files_has_two_copies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keepers = dict.fromkeys(["centroids", "more"], keep_fitted)
+    monkeypatch.setattr(KMeansQuantizer, "files_needed", keepers)
+    for name in ("a", "b"):
+        save_file({name: torch.eye(3)}, f"{name}.safetensors")
+    files = "{centroids: a.safetensors, more: b.safetensors}"
+    for _ in range(2):  # a run that begins anew in the same folder replaces both
+        Path("run").mkdir(exist_ok=True)
+        text = f"output_folder: run\nmake: !name:brainquant.KMeansQuantizer {files}\n"
+        Path("run/hyperparams.yaml").write_text(text)
+        keep_needed_files("run", went_on=False)
+    kept = {name for path in Path("run/needed").rglob("*.safetensors") for name in load_file(path)}
+    assert kept == {"a", "b"}
 
 
 @pytest.fixture
