@@ -181,7 +181,7 @@ class ConstructionError(ValueError):
 
     def __init__(self, tag, line, error):
         self.line = line
-        reason = _one_line(*error.args)
+        reason = _one_line(*error.args) or type(error).__name__
         name = tag.split(":")[1]
         self.is_clear = isinstance(error, ValueError) and name.startswith("brainquant.")
         super().__init__(reason if self.is_clear else f"{name} refuses its arguments: {reason}")

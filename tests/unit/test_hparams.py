@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from brainquant.training.hparams import load_hparams, parse_arguments
+from brainquant.training.resolve import build
 
 ROOT = Path(__file__).resolve().parents[2]
 BEST_RQ = str(ROOT / "recipes/ToySpeech/hparams/best_rq.yaml")
@@ -85,6 +87,15 @@ def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
     yaml = renamed(tmp_path, key, f"__{key}")
     with pytest.raises(ValueError, match=f"mine.yaml: the YAML lacks the key '{key}'"):
         load_hparams(yaml, {"output_folder": str(tmp_path)})
+
+
+def test_an_assertion_without_a_text_is_named_by_its_kind(monkeypatch):
+    def refuse(self):
+        raise AssertionError
+
+    monkeypatch.setattr(torch.nn.Identity, "__init__", refuse)
+    with pytest.raises(ValueError, match="x.yaml: m: .*refuses its arguments: AssertionError$"):
+        build("m: !new:torch.nn.Identity", "x.yaml")
 
 
 def test_a_missing_yaml_file_is_named():
