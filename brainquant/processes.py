@@ -14,7 +14,7 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 @contextmanager
 def stop_signals_wait():
-    """Signals that ask for a stop come after the block; its children are born deaf to them."""
+    """Holds back signals that ask for a stop until the block ends; its children start with that."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -36,7 +36,7 @@ def ask_for_signal_when_parent_ends(number):
 
 
 def wake_workers():
-    """Lets daemonic children go on that were stopped: nobody could wait for them otherwise."""
+    """Continues daemonic children that were stopped (SIGSTOP): a wait for them would never end."""
     for worker in multiprocessing.active_children():
         if worker.daemon:
             os.kill(worker.pid, signal.SIGCONT)
@@ -74,7 +74,7 @@ def is_running(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # a process of another user
         return True
     with suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as file:
         return file.read().rpartition(")")[2].split()[0] != "Z"

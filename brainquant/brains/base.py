@@ -79,10 +79,10 @@ class PretrainBrain(WatchedBrain):
     def generators(self, stage):
         """What draws a batch's masks, on the host, and its noise or negatives, on the device.
 
-        One and the same where the device is the host. Derived from the seed and the number of the
-        batch in the epoch, counted over ranks: each rank draws other masks, a resumed run the
-        same, and so do several ranks and one rank that accumulates the same batches. Validation
-        draws the same in every epoch.
+        On CPU both are the same generator. They are derived from the seed and the number of the
+        batch in the epoch, counted over ranks. So each rank draws its own masks, and a resumed
+        run draws those of an uninterrupted one. Several ranks draw the masks of one rank that
+        accumulates the same batches. Validation draws the same masks in every epoch.
         """
         place = (0, self.step)
         if stage == Stage.TRAIN:
@@ -156,11 +156,11 @@ class PretrainBrain(WatchedBrain):
         """What the quantiser sees of clips drawn at random, so many frames at most."""
         seen, frames = 0, []
         generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
-        hidden = self.noprogressbar or None  # None: where nobody sees it
+        hidden = self.noprogressbar or None  # None: only in a terminal
         progress = tqdm(total=wanted, desc="fitting the quantiser", unit=" frames", disable=hidden)
         for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
             clip = self.train_clips[index]
-            if isinstance(clip, Skipped):  # told of where the training comes to it
+            if isinstance(clip, Skipped):  # the training reports it
                 continue
             self.tick("fitting the quantiser")
             x_BTI, frames_B = self.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))

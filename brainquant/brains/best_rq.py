@@ -22,9 +22,9 @@ class BestRQBrain(PretrainBrain):
     The features are normalised and their frames stacked for the quantiser; spans of frames are
     replaced by noise; the encoder predicts the codes of the stacks that were masked whole. Logits
     are computed for those only, unless ``unmasked_weight`` asks for the codes of the stacks that
-    it sees, too, as HuBERT does with 1 - alpha (https://arxiv.org/abs/2106.07447): to tell them is
-    easy, soon learnt, and what the masked ones are then predicted with. It also trains the last
-    layers for frames that are not masked, which are all that an encoder is used on.
+    it sees, too, as HuBERT does with 1 - alpha (https://arxiv.org/abs/2106.07447). Unmasked targets
+    are easy and are learned early; the masked ones build on them. They also train the last layers
+    for frames that are not masked: an encoder is used on such frames only.
 
     Modules: ``quantiser``, ``normalize``, ``front_end`` (which takes one step per stack),
     ``encoder``, ``head`` (as many outputs as the quantiser's ``num_scores``).

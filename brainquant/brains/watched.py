@@ -99,7 +99,7 @@ class WatchedBrain(LoggedBrain):
                 f"there is nothing left to train; to train its weights on, begin in a new "
                 f"output_folder: with begin_from: this one"
             )
-        if self.went_on or not self.run_log.has_report():  # which a signal may have kept from it
+        if self.went_on or not self.run_log.has_report():  # a signal may have come before it
             title = f"{type(self).__name__} in {self.run_log.folder}"
             self.run_log.draw_report(self.train_codes.counts.cpu().numpy(), title)
 
@@ -235,7 +235,7 @@ class WatchedBrain(LoggedBrain):
         self.interval_seconds = 0.0
 
     def end_without_targets(self, stage, values):
-        """Raises the RunError of a run that predicts nothing, and so learns or shows nothing."""
+        """Raises a RunError: a run without targets learns nothing."""
         if values["batches"]:
             reason = (
                 f"{values['masked']:g} of {values['valid']:g} frames were masked, none of them "

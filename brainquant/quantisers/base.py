@@ -94,20 +94,19 @@ class Quantiser(torch.nn.Module):
         """Sets what anneals from the number of optimiser steps taken; nothing by default."""
 
     def begin_step(self):
-        """Says that the forwards from here to ``end_step`` are those of one optimiser step.
+        """Begins an optimiser step: all forwards up to ``end_step`` belong to it.
 
-        A Brain of this package says so. A training loop that accumulates gradients says it
-        before the first batch of a step (``begin_step`` again, in the same step, changes
-        nothing). Where nobody says it, each forward in training is a step of its own. Nothing by
-        default: it matters where codebooks follow the frames, see
-        ``brainquant.quantisers.moving``.
+        The Brains of this package call it. A training loop of your own that accumulates gradients
+        calls it before the first batch of a step; a second call in the same step changes nothing.
+        Without a call, each forward in training is a step of its own. By default it does nothing:
+        it matters where codebooks follow the frames, see ``brainquant.quantisers.moving``.
         """
 
     def end_step(self):
-        """Says that the optimiser has made its step; every rank says it, after the same steps.
+        """Ends a step, after that of the optimiser; every rank calls it, after the same steps.
 
-        What follows the frames moves here, by those of all batches of the step and of all ranks,
-        and not before: so each batch sees the codebooks that the step began with, and a
+        Codebooks that follow the frames move here and not before, by the frames of all batches of
+        the step on all ranks. So each batch sees the codebooks that the step began with, and a
         ``state_dict`` is whole between steps. A step that is not wanted (its loss is not finite)
         ends as well; the caller then restores the buffers.
         """

@@ -43,7 +43,7 @@ class MovingQuantiser(Quantiser):
                 self.move(gathered)
 
     def gather(self, batch):
-        """Keeps what a batch adds to the step, which ends here where nobody has begun one."""
+        """Keeps what a batch adds to the step; without ``begin_step`` it is a step of its own."""
         self.gathered.append(batch)
         if not self.in_step:
             self.end_step()

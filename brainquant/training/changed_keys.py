@@ -1,4 +1,4 @@
-"""Keys of a run, and what has become of them when it goes on."""
+"""Keys of a run whose values have changed when it goes on."""
 
 from speechbrain.utils.logger import get_logger
 
@@ -127,6 +127,6 @@ def warn_of_changes(brain):
             f"{folder} and lr:, warmup_steps:, optimizer_step_limit: as for a new run"
         )
     logger.warning(
-        f"The learning rate was {then:.4g} at step {step}, and is {now:.4g} there by the YAML of "
-        f"now, from which it goes on{advice}"
+        f"The learning rate was {then:.4g} at step {step}; the YAML now gives {now:.4g} for that "
+        f"step, and the run goes on with its YAML{advice}"
     )

@@ -147,7 +147,7 @@ def load_states(recoverables, checkpoint, *, hooks=None, is_optional=None):
 
 
 def load_state(hook, thing, path, checkpoint):
-    """Calls what loads one thing, and tells a damaged file from one of another model."""
+    """Loads one thing; a damaged file and a file of another model are different errors."""
     try:
         with tensors_only():
             hook(thing, path, checkpoint.meta["end-of-epoch"])

@@ -215,8 +215,8 @@ class Checkpointer(sb_checkpoints.Checkpointer):
             if checkpoint is None:
                 logger.info(f"No checkpoint in {self.checkpoints_dir} yet")
                 return None
-            # Its sums are right, and what it holds may still be wrong. What of it is loaded by
-            # then, the next one replaces.
+            # Its sums are right, but its content may still be wrong. The next checkpoint then
+            # replaces what was loaded of it.
             reasons = gather_over_ranks(self._load(checkpoint))
             reason = next((reason for reason in reasons if reason), None)
             if reason is None:

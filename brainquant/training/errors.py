@@ -12,7 +12,7 @@ from .launcher import end_of_launcher, end_with_launcher, launcher_has_ended
 from .signals import Stopped, say, stop_signals_end_the_program
 from .streams import lasting_streams
 
-# Of gloo, NCCL and the store in torch 2.11, where there is nobody at the other end any more.
+# Of gloo, NCCL and the store in torch 2.11, where the process at the other end has ended.
 PEER_HAS_ENDED = re.compile(
     r"gloo.*(closed by peer|reset by peer|broken pipe|socket closed|pair is not connected)"
     r"|ncclRemoteError|remote server shutdown|remote peer closed",
@@ -37,7 +37,7 @@ def place_in_run():
     >>> place_in_run()
     (0, 1)
     """
-    if "LOCAL_RANK" not in os.environ:  # as SpeechBrain tells that several were launched
+    if "LOCAL_RANK" not in os.environ:  # SpeechBrain's sign of several processes
         return 0, 1
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
@@ -47,11 +47,11 @@ def clear_errors(*kinds):
     """Ends the program with one line, and exit status 1, where the fault is no bug.
 
     One line where the error is of the given kinds, and where another rank of the run has ended: a
-    collective then fails on all the others, and theirs is not the error to look at. What is left
-    is a bug and keeps its traceback. torchrun is told of each, for the summary that it ends with.
+    collective then fails on all the others, and theirs is not the error to look at. Any other
+    error is a bug and keeps its traceback. torchrun's summary at the end shows each of them.
 
-    One line, and the signal's exit status, also where a signal asks the program to stop, or its
-    torchrun has died. Output whose reader has gone is no error.
+    A signal that asks the program to stop ends it with one line and the signal's exit status. So
+    does the death of its torchrun. Output whose reader has gone is no error.
 
     Arguments
     ---------

@@ -76,7 +76,7 @@ BEST_RQ = {
 
 WAV2VEC2 = {
     **MASKS,
-    "num_negatives": whole("the number of frames that a target is told from", 100, low=1),
+    "num_negatives": whole("the number of frames that a target is compared with", 100, low=1),
     "logit_temp": number("what similarities are divided by in the loss", 0.1, above=0),
     "aux_weight": number("the weight of the quantiser's own loss", 0.1, low=0),
     "penalty_weight": number("the weight of the mean square of the extractor's activations", 10,

@@ -11,7 +11,7 @@ from .signals import say
 # As early as can be: the launcher may die while modules are imported.
 PARENT = os.getppid()
 POLL_SECONDS = 1.0
-SECONDS_TO_END = 45  # for a step and a checkpoint, or the end comes without
+SECONDS_TO_END = 45  # for a step and a checkpoint; then the rank is ended
 
 
 def launcher():
@@ -31,8 +31,8 @@ def launcher_has_ended():
 def end_with_launcher():
     """Stops this rank, as SIGTERM does, when its launcher ends; and ends it 45 seconds later.
 
-    The launcher's own end by a signal is no case for this: it ends its ranks first. But it can be
-    killed, or get a second signal while it waits for them.
+    A launcher that gets a signal ends its ranks first. But it can be killed, or get a second signal
+    while it waits for them.
     """
     if launcher() is None:
         yield
@@ -44,7 +44,7 @@ def end_with_launcher():
     try:
         yield
     finally:
-        if not launcher_has_ended():  # or the end of the program is watched, too
+        if not launcher_has_ended():  # else the watch goes on until the program has ended
             done.set()
 
 

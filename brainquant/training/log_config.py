@@ -10,7 +10,7 @@ from speechbrain.utils.logger import TqdmCompatibleStreamHandler
 
 LOG_CONFIG = Path(__file__).with_name("log_config.yaml")
 OURS = ("brainquant", "speechbrain")
-# Libraries that tell of their own work, and SpeechBrain's sampler, which does in each epoch.
+# Libraries that log their own work, and SpeechBrain's sampler, which logs it in each epoch.
 WORDY = (
     "numba", "matplotlib", "PIL", "filelock", "asyncio", "fsspec", "h5py", "urllib3", "torio",
     "speechbrain.dataio.sampler",
@@ -36,8 +36,8 @@ def log_config(run_opts):
     Raises
     ------
     ValueError
-        Where ``--log_config`` names no file. (SpeechBrain 1.1.2 ignores the option, and logs DEBUG
-        from everybody where it is given a file that is missing.)
+        Where ``--log_config`` names no file. (SpeechBrain 1.1.2 ignores the option, and logs the
+        DEBUG lines of all libraries where the file is missing.)
 
     Example
     -------
@@ -62,7 +62,7 @@ def log_config(run_opts):
 
 
 def quieten():
-    """Keeps libraries from telling of their own work."""
+    """Keeps the log free of what libraries say of their own work."""
     for name in WORDY:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -12,8 +12,8 @@ from .errors import RunError
 def explain_lost_workers(*loaders):
     """Raises a RunError in place of torch's error where a worker of a loader has died.
 
-    torch raises a RuntimeError in the main thread, wherever that is. If that is just fetching a
-    batch from the worker, it meets the end of a connection first.
+    torch raises a RuntimeError in the main thread, wherever that is. If the main thread is fetching
+    a batch at that moment, it gets an OSError or EOFError from the connection first.
 
     Arguments
     ---------

@@ -85,10 +85,10 @@ def _options(optimizer):
 
 
 def keep_options(optimizer, state_names, *, learns_options=False):
-    """Has the options of the YAML outlive ``load_state_dict``.
+    """Keeps the options of the YAML through ``load_state_dict``.
 
-    torch takes ``param_groups`` from the checkpoint, and with them the weight decay, the betas
-    and all else of then.
+    torch takes ``param_groups`` from the checkpoint, and with them its weight decay, betas and
+    all other options.
 
     Arguments
     ---------

@@ -44,7 +44,7 @@ def read_overrides(arguments, document):
         if key in overrides:
             raise ValueError(f"--{key} is there twice on the command line: keep one")
         if not values:
-            raise ValueError(f"--{key} has no value: write one behind it, null for none")
+            raise ValueError(f"--{key} has no value: write one after it, null for none")
         overrides[key] = _read(key, values, document)
     return overrides
 
@@ -58,7 +58,7 @@ def _by_key(arguments):
         elif pairs:
             pairs[-1][1].append(argument)
         else:
-            raise ValueError(f"{argument!r} stands behind no option: write --<key> before it")
+            raise ValueError(f"{argument!r} follows no option: write --<key> before it")
     return pairs
 
 

@@ -66,9 +66,9 @@ def check_device(options):
 
 
 def check_module_keys(brain):
-    """Has ``compile_module_keys`` and ``jit_module_keys`` count, for modules that there are.
+    """Turns on ``compile`` and ``jit`` where their ``_module_keys`` are given, and checks these.
 
-    (Without ``compile`` or ``jit``, SpeechBrain 1.1.2 takes no notice of them.)
+    (Without ``compile`` or ``jit``, SpeechBrain 1.1.2 ignores the keys.)
 
     Arguments
     ---------

@@ -15,13 +15,13 @@ from .own_files import refuse_links
 
 logger = get_logger(__name__)
 
-PATIENCE_SECONDS = 60.0  # with what a launcher has left behind, which ends itself before
+PATIENCE_SECONDS = 60.0  # for ranks without their launcher, which end within 45 s
 
 
 class RunLock:
     """Keeps a second run out of a folder for as long as this process has it.
 
-    A POSIX record lock on ``run.lock``, whose text says who holds it. The kernel drops it with
+    A POSIX record lock on ``run.lock``, whose text names its holder. The kernel drops it with
     the process, however that ends, and works over NFS; and unlike one of ``flock``, children do
     not inherit it: workers of a loader outlive a killed run for seconds. The file may stay.
 
@@ -92,7 +92,7 @@ class RunLock:
         self._held.add(self.folder)
 
     def _try_to_lock(self):
-        """None, or who has the lock."""
+        """None, or the holder of the lock."""
         # Opened for appending: until the lock is there, the text is that of another.
         file = open(os.path.join(self.folder, "run.lock"), "a+", encoding="utf-8")
         try:

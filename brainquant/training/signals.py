@@ -44,7 +44,7 @@ def exit_status(name):
 
 
 def say(text):
-    """Writes a line on stderr from a handler or a thread, whoever holds its lock or has left."""
+    """Writes a line on stderr from a handler or a thread: takes no lock, needs no reader."""
     with suppress(OSError):
         os.write(2, f"\n{text}\n".encode())  # below a progress bar
 
@@ -110,14 +110,14 @@ def stop_signals_end_the_program():
 class StopSignals:
     """Notes that a signal has come, and does no more: the step is finished first.
 
-    Whoever trains looks at ``received`` after each step, saves, and ends with the
+    The training looks at ``received`` after each step, saves, and ends with the
     ``exit_status``. A second SIGINT, which is Ctrl-C, ends the process at once.
 
-    Who sends what: a terminal SIGINT for Ctrl-C, and SIGHUP when it is closed. Kubernetes and Slurm
-    send SIGTERM before they kill, Slurm with ``--signal=USR1@120`` also SIGUSR1 120 seconds before
-    the end of the time limit. torchrun has a session of its own for each rank, passes SIGINT,
-    SIGTERM and SIGHUP on to all processes of it, and kills them 30 seconds later, which has to be
-    enough for a step and a checkpoint. SIGUSR1 ends torchrun itself, unless its
+    A terminal sends SIGINT for Ctrl-C, and SIGHUP when it is closed. Kubernetes and Slurm send
+    SIGTERM before they kill; with ``--signal=USR1@120`` Slurm also sends SIGUSR1 120 seconds before
+    the end of the time limit. torchrun gives each rank a session of its own. It passes SIGINT,
+    SIGTERM and SIGHUP on to all processes of that session and kills them 30 seconds later: that is
+    the time for a step and a checkpoint. SIGUSR1 ends torchrun itself, unless its
     ``--signals-to-handle`` names it (torch 2.11): under torchrun ask for ``--signal=TERM@120``.
 
     Example

@@ -11,8 +11,9 @@ GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, the terminal
 class LastingStream:
     """A text stream that writes what it can, and never raises an OSError.
 
-    Ctrl-C ends all of ``python train.py 2>&1 | tee log``: tee at once, the run after its step and
-    a checkpoint, and a progress bar between them must not end it. So it is with a closed terminal.
+    Ctrl-C reaches both processes of ``python train.py 2>&1 | tee log``. tee ends at once, the run
+    after its step and a checkpoint: a progress bar in between must not end it earlier. The same
+    holds where a terminal is closed.
 
     Arguments
     ---------
@@ -24,7 +25,7 @@ class LastingStream:
     >>> reader, writer = os.pipe()
     >>> stream = LastingStream(open(writer, "w", encoding="utf-8"))
     >>> os.close(reader)
-    >>> print("to nobody", file=stream, flush=True)
+    >>> print("lost", file=stream, flush=True)
     """
 
     def __init__(self, stream):

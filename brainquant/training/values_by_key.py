@@ -11,7 +11,8 @@ def values_by_key(text):
     Arguments
     ---------
     text : str
-        A YAML whose references are resolved. An alias is what it stands for, and is not repeated.
+        A YAML whose references are resolved. An alias is left out: its value has the key of the
+        anchor.
 
     Returns
     -------

@@ -162,7 +162,7 @@ def test_keys_that_change_are_listed_and_their_new_values_count(corpus, stopped,
     assert {key: group[key] for key in optimizer} == optimizer
     assert group["lr"] == 0.002  # of the last step, after a warm-up of two
     assert brain.optimizer.state  # the moments are those of the checkpoint
-    assert "learning rate was 0.0005 at step 2, and is 0.002" in caplog.text
+    assert "learning rate was 0.0005 at step 2; the YAML now gives 0.002 for" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_more_steps_for_a_finished_run_come_with_its_learning_rates(corpus, tmp_
     run("best_rq", corpus, tmp_path, **options, optimizer_step_limit=4)
     run("best_rq", corpus, tmp_path, **options, optimizer_step_limit=8)
     (line,) = [text for text in caplog.messages if "learning rate was" in text]
-    assert "The learning rate was 0 at step 4, and is 0.0005 there" in line
+    assert "The learning rate was 0 at step 4; the YAML now gives 0.0005 for" in line
     assert f"with begin_from: {tmp_path}/save/CKPT+" in line and "warmup_steps:" in line
 
 
