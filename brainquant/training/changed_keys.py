@@ -28,7 +28,7 @@ def changed_keys(then, now):
     Returns
     -------
     changed : dict of str to str
-        What it was and is, by key.
+        What it was and is, by key; all keys that tables are made from, see ``check_tables``.
 
     Example
     -------
@@ -37,6 +37,9 @@ def changed_keys(then, now):
     {'lr': '0.1 then, 0.2 now'}
     >>> changed_keys(then, {**then, "optimizer": "!name:AdamW", "optimizer.lr": "0.2"})
     {'optimizer': '!name:SGD then, !name:AdamW now'}
+    >>> list(changed_keys({"path": "a", "quantiser.centroids": "a"},
+    ...                   {"path": "b", "quantiser.centroids": "b"}))
+    ['path', 'quantiser.centroids']
     """
     changed = {}
     for key in sorted({**then, **now}, key=lambda key: key.count(".")):
@@ -45,9 +48,14 @@ def changed_keys(then, now):
         described = f"{was} then, {is_now} now"
         if was == is_now or any(parent in changed for parent in parents):
             continue
-        if not parents or described not in changed.values():
+        if not parents or makes_tables(key) or described not in changed.values():
             changed[key] = described
     return changed
+
+
+def makes_tables(key):
+    """Whether the tables of a quantiser are made from the value of a key."""
+    return key.startswith(QUANTISER) and key.split(".")[-1] in MAKE_TABLES
 
 
 def describe(changed):
@@ -71,7 +79,7 @@ def check_tables(changed):
     brainquant.training.errors.RunError: make_quantiser.seed: 1 then, 2 now: the tables of the...
     """
     for key, values in changed.items():
-        if key.startswith(QUANTISER) and key.split(".")[-1] in MAKE_TABLES:
+        if makes_tables(key):
             raise RunError(
                 f"{key}: {values}: the tables of the quantiser are in the checkpoint, and the new "
                 f"value would not count; go back to what was, begin in a new output_folder:, or "
