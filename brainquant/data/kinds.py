@@ -33,6 +33,7 @@ KINDS = {
     "AIFF": Kind("an AIFF file", ".aif .aiff .aifc", "sndfile"),
     "AU": Kind("an AU file", ".au .snd", "sndfile"),
     "CAF": Kind("a CAF file", ".caf", "sndfile"),
+    "NIST": Kind("a NIST SPHERE file", ".sph .nist .wav", "sndfile"),
     "MPEG-4": Kind("an MPEG-4 file", ".m4a .mp4 .m4b .3gp", "ffmpeg"),
     "WebM": Kind("a WebM or Matroska file", ".webm .mka", "ffmpeg"),
     "AAC": Kind("an AAC file", ".aac", "ffmpeg"),
@@ -51,6 +52,7 @@ KINDS = {
 MAGIC = (
     (0, b"fLaC", "FLAC"), (0, b"RIFF", "WAV"), (0, b"RF64", "WAV"), (0, b"OggS", "Ogg"),
     (0, b"FORM", "AIFF"), (0, b".snd", "AU"), (0, b"caff", "CAF"), (4, b"ftyp", "MPEG-4"),
+    (0, b"NIST_1A", "NIST"),  # its first 1024 bytes are text
     (0, b"\x1a\x45\xdf\xa3", "WebM"), (0, b"#!AMR", "AMR"), (0, b"wvpk", "WavPack"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media"), (0, b"MThd", "MIDI"),
     (0, b"version https://git-lfs", "Git LFS"), (0, b"PK\x03\x04", "zip"), (0, b"%PDF", "PDF"),

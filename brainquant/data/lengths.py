@@ -113,7 +113,7 @@ def _with_head(head, file, path, begin):
 def _seconds_behind(header, file, kind):
     """What follows the samples of a WAV file and its like, as if it were samples."""
     size, behind = file.seek(0, os.SEEK_END), bytes_behind(file, kind)
-    if not kind and header.subtype in WIDTHS:
+    if kind in ("", "NIST") and header.subtype in WIDTHS:
         samples = header.num_samples * header.num_channels * WIDTHS[header.subtype]
         behind = max(0, size - samples - LARGEST_HEAD)
     return behind / (size - behind) * header.num_samples / header.sample_rate

@@ -71,6 +71,20 @@ def flac(samples, told=None):
     return bytes(content)
 
 
+def nist(samples):
+    """A NIST SPHERE file as TIMIT has them: a header of 1024 bytes of text."""
+    head = f"""NIST_1A\n   1024
+sample_count -i {len(samples)}
+sample_n_bytes -i 2
+channel_count -i 1
+sample_byte_format -s2 01
+sample_rate -i {RATE}
+sample_coding -s3 pcm
+end_head
+"""
+    return head.encode().ljust(1024) + (32767 * samples).astype("<i2").tobytes()
+
+
 def quiet_then_loud():
     """Speech-like: its first frames take few bits, so that a length guessed by them is far off."""
     return np.concatenate([chirp(4) * 1e-4, np.random.default_rng(0).uniform(-0.5, 0.5, 6 * RATE)])
@@ -101,6 +115,8 @@ WHOLE = {
         lambda: encoded(chirp(10), "AU")[:8] + b"\xff" * 4 + encoded(chirp(10), "AU")[12:],
         10,
     ),
+    "NIST SPHERE": ("a.sph", lambda: nist(chirp(10)), 10),
+    "NIST SPHERE named .wav": ("a.wav", lambda: nist(chirp(10)), 10),
     "RF64": ("a.wav", lambda: encoded(chirp(10), "RF64"), 10),
     "Ogg Vorbis": ("a.ogg", lambda: encoded(chirp(10), "OGG"), 10),
     "GSM, which cannot be sought in": (
@@ -344,17 +360,21 @@ def bomb_in_a_tar(path):
 
 
 @pytest.mark.parametrize(
-    "bomb, reason, place",
+    "bomb, reason, mix_down, place",
     [
-        (bomb_of_channels, None, {}),
-        (bomb_of_an_hour, "lasts 3600 s where the manifest says 1 s", {}),
-        (bomb_in_a_tar, "lasts .* s where the manifest", {"offset": 0, "size": 2**33 - 1}),
+        (bomb_of_channels, None, "mean", {}),
+        (bomb_of_channels, None, "first", {}),
+        (bomb_of_channels, None, False, {"channel": 7}),
+        (bomb_of_an_hour, "lasts 3600 s where the manifest says 1 s", False, {}),
+        (bomb_in_a_tar, "lasts .* s where the manifest", False, {"offset": 0, "size": 2**33 - 1}),
     ],
 )
-def test_a_file_that_unpacks_to_gigabytes_takes_what_its_clip_takes(bomb, reason, place, tmp_path):
+def test_a_file_that_unpacks_to_gigabytes_takes_what_its_clip_takes(
+    bomb, reason, mix_down, place, tmp_path
+):
     path = str(tmp_path / "bomb")
     seconds = bomb(path)
-    reader = AudioReader(RATE, resample=True, mix_down="mean")
+    reader = AudioReader(RATE, resample=True, mix_down=mix_down)
     tracemalloc.start()
     try:
         sig = reader(path, seconds, **place)
