@@ -121,7 +121,7 @@ class AudioReader:
         mono, power, power_of_mean = [np.zeros(0, np.float32)], 0.0, 0.0
         for block in blocks:
             if channel is not None or block.shape[1] == 1:
-                mono.append(block[:, channel or 0])
+                mono.append(block[:, channel or 0].copy())  # a view would keep all channels
                 continue
             mono.append(block.mean(1))
             power += np.square(block, dtype=np.float64).mean(1).sum()
@@ -130,7 +130,7 @@ class AudioReader:
             decibels = -10 * math.log10(max(power_of_mean / power, 1e-12))
             raise BadAudio(
                 f"has channels that cancel out: their mean has {decibels:.0f} dB less power than "
-                f"they have; set mix_down: first, or turn one of them round"
+                f"they have; set mix_down: first, or invert the polarity of one of them"
             )
         return np.concatenate(mono)
 
