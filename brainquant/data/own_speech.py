@@ -12,7 +12,7 @@ from .headers import BadAudio
 from .own_clips import find_clips
 from .own_headers import check_units, place_clips, read_headers
 from .own_left_out import LeftOut
-from .own_split import divide
+from .own_split import divide, without_overlap
 from .prepare import to_csv, write_whole
 
 logger = get_logger(__name__)
@@ -59,7 +59,8 @@ def prepare_own_speech(
         and those of the manifest; and ``left_out.csv``: what cannot be used, and why. Headers are
         read only: a file that is broken further on is left out in training.
     valid_source : str or None
-        What ``valid.csv`` is made of, as ``source``; what is in both is taken out of training.
+        What ``valid.csv`` is made of, as ``source``; a clip of ``source`` that shares audio with
+        one of its clips is taken out of training.
         None: a part of ``source``, of whole speakers where at least two are known, else of whole
         files.
     valid_share : float
@@ -147,8 +148,12 @@ def prepare_own_speech(
     for part, path in paths.items():
         clips[part] = _usable(path, sources[part], headers, reading, min_seconds, left_out)
     if "valid" in clips:
-        taken = {clip.place for clip, *_ in clips["valid"]}
-        clips["train"] = [found for found in clips["train"] if found[0].place not in taken]
+        num_clips = len(clips["train"])
+        clips["train"] = without_overlap(clips["train"], clips["valid"])
+        logger.info(
+            f"{num_clips - len(clips['train'])} of {num_clips} clips of source share audio with "
+            f"valid_source and are not trained on"
+        )
     for part, path in paths.items():
         clips[part] = _cut_all(path, clips[part], headers, min_seconds, max_seconds)
     if "valid" not in clips:
@@ -253,7 +258,7 @@ def _cut_all(path, placed, headers, min_seconds, max_seconds):
         raise ValueError(
             f"{text}: nothing is left; set min_seconds: to less"
             if placed
-            else f"{path}: all of its clips are in valid_source, too; nothing is left to train on"
+            else f"{path}: all of its clips share audio with valid_source; set source: to more"
         )
     logger.info(text)
     return kept

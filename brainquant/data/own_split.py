@@ -71,6 +71,40 @@ def divide(clips, valid_share, seed, source):
     )
 
 
+def without_overlap(train, valid):
+    """Training clips that share no sample with a validation clip.
+
+    Arguments
+    ---------
+    train, valid : list of (Clip, int, int)
+        With the first sample and the one after the last.
+
+    Returns
+    -------
+    list of (Clip, int, int)
+
+    Example
+    -------
+    >>> from brainquant.data.clips import Clip
+    >>> clip = Clip("a", "a.wav", "a.wav")
+    >>> without_overlap([(clip, 0, 100), (clip, 100, 200)], [(clip, 150, 160)]) == [(clip, 0, 100)]
+    True
+    """
+    taken = collections.defaultdict(list)
+    for clip, start, stop in valid:
+        taken[clip.wav].append((start, stop, clip.channel))
+
+    def is_taken(clip, start, stop):
+        return any(
+            start < last
+            and first < stop
+            and (None in (channel, clip.channel) or channel == clip.channel)
+            for first, last, channel in taken[clip.wav]
+        )
+
+    return [placed for placed in train if not is_taken(*placed)]
+
+
 def _choose(seconds, share, seed):
     """The names that make a share of the seconds; never more than half of them.
 

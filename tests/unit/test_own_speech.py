@@ -357,6 +357,19 @@ def test_a_valid_source_is_taken_out_of_the_training(speech, prepare):
     assert (names_of(train), names_of(valid)) == (["a.wav", "d.wav"], ["b.wav", "c.wav"])
 
 
+def test_no_clip_of_training_shares_audio_with_validation(speech, prepare):
+    for name in ("a.wav", "b.wav", "c.wav"):
+        speech(name, 4.0)
+    manifest = speech.folder / "valid.csv"
+    manifest.write_text("wav,start_time,end_time\na.wav,0,4\nb.wav,1,3\n")
+    train, valid = prepare(valid_source=str(manifest))
+    assert (names_of(train), names_of(valid)) == (["c.wav"], ["a.wav", "b.wav"])
+    parts = speech.folder / "train.csv"
+    parts.write_text("wav,start_time,end_time\nb.wav,0,1\nb.wav,0,2\nb.wav,3,4\n")
+    train, _ = prepare(parts, valid_source=str(manifest))
+    assert [(row["start"], row["stop"]) for row in train] == [("0", "16000"), ("48000", "64000")]
+
+
 def test_hidden_files_and_links_that_go_round_are_not_followed(speech, tmp_path):
     speech("x/a.wav")
     speech("x/.a.wav")
