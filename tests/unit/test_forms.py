@@ -263,6 +263,10 @@ def test_cuts_are_lhotses_own(tmp_path):
     )
     with pytest.raises(ValueError, match="put the recordings beside it, as recordings.jsonl"):
         find_clips(str(tmp_path / "supervisions.jsonl"))
+    for values in ({"foo": 1}, {"id": "r", "foo": 1}):
+        (tmp_path / "recordings.jsonl").write_text(lines([values]))
+        with pytest.raises(ValueError, match="recordings.jsonl, line 1: lhotse cannot read it"):
+            find_clips(str(tmp_path / "supervisions.jsonl"))
 
 
 PIPE = "sph2pipe -f wav -p a.sph |"

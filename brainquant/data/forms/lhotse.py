@@ -58,9 +58,7 @@ def read_rows(path, objects):
     rows, files, recordings = [], [path], {}
     if "recording_id" in objects[0][2]:
         files.append(_recordings_of(path))
-        recordings = {
-            values["id"]: deserialize_item(values) for _, _, values in read_objects(files[1])
-        }
+        recordings = _read_recordings(files[1], deserialize_item)
     for place, _, values in objects:
         name = values.get("id")
         place = f"{place}, ID {name!r}"
@@ -92,6 +90,20 @@ def _recordings_of(path):
         f"recordings beside it, as {'recordings.jsonl.gz' if beside == name else beside}, or set "
         f"source: to cuts"
     )
+
+
+def _read_recordings(path, deserialize_item):
+    """The recordings of a file by ID."""
+    recordings = {}
+    for place, _, values in read_objects(path):
+        try:
+            recordings[values["id"]] = deserialize_item(values)
+        except Exception as error:  # whatever lhotse makes of an object that is not whole
+            raise ValueError(
+                f"{path}, {place}: lhotse cannot read it as a recording ({error!r}); write the "
+                f"file anew with lhotse"
+            ) from None
+    return recordings
 
 
 def _rows_of(place, item, recordings):
