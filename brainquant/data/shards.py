@@ -32,6 +32,7 @@ logger = get_logger(__name__)
 # What a segment is written as, without loss: libsndfile's subtype, the type of its samples.
 FLAC_SUBTYPES = {"PCM_16": "int16", "PCM_24": "int32"}
 FLAC_CHANNELS = 8  # at most
+FLAC_RATES = (range(1, 65_536), range(65_540, 655_351, 10))  # Hz
 TAR_BYTES = 2048  # of a clip beside its audio: two headers, and the other columns
 
 
@@ -271,7 +272,11 @@ def _read(row):
 
 def _cut(path, header, start, stop, offset, size):
     """A segment as a file of its own, whose samples are the same."""
-    fits = header.subtype in FLAC_SUBTYPES and header.num_channels <= FLAC_CHANNELS
+    fits = (
+        header.subtype in FLAC_SUBTYPES
+        and header.num_channels <= FLAC_CHANNELS
+        and any(header.sample_rate in rates for rates in FLAC_RATES)
+    )
     format, subtype = ("FLAC", header.subtype) if fits else ("WAV", "FLOAT")
     dtype = FLAC_SUBTYPES[subtype] if fits else "float32"
     read = read_media if header.is_media else functools.partial(read_sound, dtype=dtype)

@@ -142,6 +142,18 @@ def test_segments_are_cut_out_without_loss(tmp_path, name, kwargs, expected):
     assert shards[0] == shards[1] != shards[2]  # by the size of the segments
 
 
+@pytest.mark.parametrize("rate", [96_001, 768_000])
+def test_a_segment_of_a_rate_that_flac_has_not_is_cut_out_as_wav(tmp_path, rate):
+    samples = np.random.default_rng(0).uniform(-1, 1, rate)
+    soundfile.write(tmp_path / "a.wav", samples, rate)
+    row = {"wav": str(tmp_path / "a.wav"), "duration": 0.5, "start": 9, "stop": 9 + rate // 2}
+    (tmp_path / "train.json").write_text(json.dumps({"a": row}))
+    packed = pack(tmp_path, tmp_path / "shards", "train.json")["a"]
+    place = {"offset": packed["offset"], "size": packed["size"]}
+    expected = AudioReader(rate)(row["wav"], 0.5, start=row["start"], stop=row["stop"])
+    assert torch.equal(AudioReader(rate)(packed["wav"], 0.5, **place), expected)
+
+
 def test_shards_can_be_packed_again(folder):
     once = pack(folder)
     again = pack(folder.parent / "shards", folder.parent / "again")
