@@ -152,7 +152,9 @@ def _clips_of(path, found):
             faults.append(f"{row.place}: the ID is that of {first} too")
         elif (first := places.setdefault(clip.place, row.place)) != row.place:
             faults.append(f"{row.place}: the clip is that of {first} too")
-    if faults or not clips:
+    if not found.rows:
+        raise ValueError(f"{path} has no rows: add a line for each audio file")
+    if faults:
         raise ValueError(
             f"{path}: {len(faults)} of {len(found.rows)} rows are not right"
             f"{'; '.join(['', *faults[:NUM_SHOWN]])}{'; ...' if len(faults) > NUM_SHOWN else ''}; "

@@ -125,7 +125,7 @@ def _objects_of(text):
         raise
     if isinstance(table, list):
         found = [(f"row {number}", None, row) for number, row in enumerate(table, 1)]
-    elif isinstance(table, dict) and any(isinstance(row, dict) for row in table.values()):
+    elif isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()):
         found = [(f"ID {name!r}", name, row) for name, row in table.items()]
     elif isinstance(table, dict) and any(isinstance(value, str) for value in table.values()):
         return None  # a single line

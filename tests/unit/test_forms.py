@@ -269,6 +269,21 @@ def test_cuts_are_lhotses_own(tmp_path):
             find_clips(str(tmp_path / "supervisions.jsonl"))
 
 
+@pytest.mark.parametrize(
+    "name, text", [("a.csv", "wav\n"), ("a.tsv", "path\tclient_id\n"), ("wav.scp", "\n")]
+)
+def test_a_manifest_without_rows_is_named(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name} has no rows: add a line for each audio file"):
+        find_clips(str(tmp_path / name))
+
+
+def test_a_single_line_of_json_may_have_objects_in_it(tmp_path):
+    values = {"audio_filepath": "a.wav", "duration": 2.0, "more": {"x": 1}}
+    (tmp_path / "a.json").write_text(json.dumps(values))
+    assert [clip.name for clip in find_clips(str(tmp_path / "a.json")).clips] == ["a.wav"]
+
+
 PIPE = "sph2pipe -f wav -p a.sph |"
 UNCLEAR = {
     ("a.csv", "ID,wav,begin,finish\na,a.wav,0,1\n"): "has the columns begin, finish: which part .*"

@@ -251,7 +251,7 @@ def test_a_manifest_keeps_ids_speakers_parts_and_further_columns(speech, prepare
     ("content", "message"),
     [
         ("ID,file\na,a.wav\n", "lacks the column 'wav', it has ID, file; name the column .* wav,"),
-        ("wav\n", "0 of 0 rows are not right"),
+        ("wav\n", "has no rows: add a line for each audio file"),
         ("wav,ID\na.wav,a\n,b\n", "1 of 2 rows are not right; line 3, ID 'b': the column wav is e"),
         ("wav,ID\na.wav,a\nb.wav,a\n", "the ID is that of line 2 too"),
         ("wav\na.wav\n./a.wav\n", "line 3: the clip is that of line 2 too"),
