@@ -96,7 +96,7 @@ def load_weights(brain, layer):
     second = torch.tensor([brain.hparams.sample_rate], device=brain.device)
     x_BTI, _ = brain.quantiser_inputs(torch.zeros(1, int(second), device=brain.device), second)
     if layer == 0 and not x_BTI.requires_grad:
-        return  # features that nobody trains, as in BEST-RQ
+        return  # features without trained parameters, as in BEST-RQ
     folder = brain.checkpointer.checkpoints_dir
     found = brain.checkpointer.recover_if_possible()
     if found is None:
@@ -132,7 +132,7 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least):
         Where there is no such layer, too few frames, or a frame that is not finite.
     """
     seen = 0
-    hidden = brain.noprogressbar or None  # None: where nobody sees it
+    hidden = brain.noprogressbar or None  # None: tqdm shows a bar on a terminal only
     with tqdm(total=num_frames, unit="frame", unit_scale=True, disable=hidden) as progress:
         for epoch in itertools.count(1):
             loader.batch_sampler.set_epoch(epoch)

@@ -11,8 +11,8 @@ from .decoders import read_media, read_sound
 from .files import BadAudio
 from .headers import MIX_DOWNS, check_clip, read_header
 
-LARGEST_FILTER = 2**24  # samples: what two sample rates with no common divisor ask for is more
-LEAST_POWER = 0.01  # of a mean, as a share of its channels': 20 dB less
+LARGEST_FILTER = 2**24  # samples: two rates without a common divisor need a longer one
+LEAST_POWER = 0.01  # of the mean, as a share of the channels' power: 20 dB less
 
 
 class AudioReader:
@@ -166,7 +166,7 @@ def check_duration(seconds, expected):
 
 
 def bad_clip(error, path, start=None, stop=None, channel=None, offset=None, size=None):
-    """What went wrong with a clip, as a ``BadAudio`` that says which.
+    """A ``BadAudio`` that names the clip and what is wrong with it.
 
     Example
     -------

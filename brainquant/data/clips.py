@@ -24,7 +24,7 @@ class Clip:
     wav : str
         Absolute path.
     name : str
-        The path as seen from the source: the same wherever the source has moved to.
+        The path relative to the source: it stays when the source is moved.
     start, stop : int, Decimal or None
         As in ``brainquant.data.forms.rows.Row``; once the header of the file is read, both are
         samples, or both None for all of it.
@@ -67,8 +67,8 @@ class Clip:
     def in_samples(self, num_samples, rate):
         """Start and stop as samples of a file of so many, or two Nones for all of it.
 
-        Times are rounded by those who write them: one that is up to 0.1 s beyond the end of the
-        file is its end.
+        Tools round the times that they write: one up to 0.1 s beyond the end of the file is its
+        end.
 
         Example
         -------
@@ -81,7 +81,7 @@ class Clip:
         if stop is None:
             return start, None if start is None else num_samples
         if start is None:
-            # How long the file is said to be: NeMo reads no more of a longer one.
+            # The duration of the file: NeMo reads no more than that of a longer file.
             rounding = max(ROUNDING * rate, Decimal("0.01") * stop)
             return (None, None) if abs(stop - num_samples) <= rounding else (0, stop)
         if isinstance(self.stop, Decimal) and 0 < stop - num_samples <= ROUNDING * rate:
@@ -96,7 +96,7 @@ def _in_samples(time, rate):
 
 
 def cut(clip, start, stop, rate, max_seconds):
-    """Equal parts of a clip, as few as possible; of one that is short enough, itself.
+    """Cuts a clip into equal parts, as few as possible; a short one stays whole.
 
     Arguments
     ---------
@@ -159,7 +159,7 @@ def make_id(name):
 
 
 def make_unique(clips):
-    """Files such as a.wav and a.mp3 would have one ID: theirs get a sign of the whole name."""
+    """Adds a hash of name and place to IDs that several clips have, as those of a.wav and a.mp3."""
     counts = collections.Counter(clip.id for clip in clips)
     for clip in clips:
         if counts[clip.id] > 1:

@@ -10,8 +10,8 @@ PARTS = (*SEGMENT, CHANNEL, *MEMBER)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 DECIMAL = re.compile(r"[+-]?([0-9]+[.,][0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
-# Names that other tools have for where a clip begins and ends, and for its channel. Were they not
-# understood, each clip would be its whole file.
+# Names that other tools have for where a clip begins and ends, and for its channel. If they were
+# ignored, each clip would be its whole file.
 _BOUND = re.compile(
     r"((seg|segment|clip|utt|utterance|speech|audio|frame)_?)?"
     r"(start|starts|begin|begins|beginning|onset|end|ends|stop|finish|offset|from|to|t0|t1)"

@@ -41,7 +41,7 @@ def bytes_behind(file, kind):
         return 0
     file.seek(min(position, end))
     left = max(0, end - position)
-    return left if any(file.read(2**20)) else 0  # zeros are what a recorder has set apart
+    return left if any(file.read(2**20)) else 0  # recorders reserve space with zeros
 
 
 def _end_of_chunks(file, end, wanted, size_format, position):
@@ -67,9 +67,9 @@ def _end_of_chunks(file, end, wanted, size_format, position):
 
 
 def wav_with_length(file):
-    """The first bytes of a WAV file whose number of samples was never written, with it put in.
+    """The first bytes of a WAV file without a length, with the length filled in.
 
-    None where the file tells how many samples it has, or has none.
+    None where the file has a length, or no samples.
     """
     file.seek(0)
     head = file.read(2**16)
@@ -81,7 +81,7 @@ def wav_with_length(file):
 
 
 def ogg_lengths(file):
-    """How many samples the streams of an Ogg file have that follow one upon another.
+    """How many samples each of the streams has that follow one another in an Ogg file.
 
     Streams side by side, as of sound and text, all begin before the first page of content: the
     first of them counts.
@@ -151,7 +151,7 @@ def flac_end(file, announced):
             frames.append(frame)
         ends = {last for _, last in frames}
         for first, last in frames:
-            # Behind another one: bytes that look like the header of a frame are behind none.
+            # A frame begins where another ends; bytes that only look like a frame do not.
             if first in ends or first == 0:
                 return last
     return None
@@ -176,7 +176,7 @@ def flac_room(file, num_samples):
 
 
 def flac_with_length(file, num_samples):
-    """The first bytes of a FLAC file, up to and with its number of samples, which is put in."""
+    """The first bytes of a FLAC file, up to its number of samples, which is filled in."""
     begin = _flac_header(file)
     file.seek(0)
     content = bytearray(file.read(begin + 26))

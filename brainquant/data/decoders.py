@@ -14,7 +14,7 @@ from .files import BadAudio, open_file
 
 BLOCK = 2**20  # values that are decoded at once, of all channels together
 MP3_LEAD_IN = 10 * 1152  # samples: frames of the largest size
-SEEK_SECONDS = 1  # what is decoded before a segment, for the decoder to be as if it had read on
+SEEK_SECONDS = 1  # decoded before a segment, so that the decoder is in the state of a whole read
 EXTRA = 'pip install "brainquant[codecs]"'
 
 
@@ -30,9 +30,9 @@ class Header(NamedTuple):
     format, subtype : str
         As libsndfile or ffmpeg name them.
     is_seekable : bool
-        Whether a segment is read without what is before it.
+        Whether a segment can be read without decoding what is before it.
     pieces : tuple or None
-        What libsndfile is to read in the place of the file, see ``Pieces``.
+        What libsndfile reads instead of the file, see ``Pieces``.
     is_media : bool
         Whether ffmpeg's libraries read it, and not libsndfile.
     """
@@ -52,10 +52,10 @@ class NeedsMedia(BadAudio):
 
 
 class Sequential(soundfile.SoundFile):
-    """A file that is read on from where it is.
+    """A file that is read from its beginning to its end, without seeking.
 
-    soundfile 0.14 seeks after each read of a seekable file to where it is already: that breaks the
-    next block of an MP3 file, and fails in a FLAC file that does not tell its length.
+    After each read of a seekable file soundfile 0.14 seeks to the position that it has anyway. That
+    breaks the next block of an MP3 file, and fails in a FLAC file without a length.
     """
 
     def seekable(self):
@@ -83,7 +83,7 @@ def open_sound(path, offset=None, size=None, pieces=None):
 
 
 def _reason(error):
-    """libsndfile's reason alone: the name before it is a memory address where bytes are read."""
+    """libsndfile's reason without the name before it, which may be a memory address."""
     return f"cannot be read ({str(getattr(error, 'error_string', error)).rstrip('.')})"
 
 
@@ -163,12 +163,12 @@ def count_media(path, offset=None, size=None):
             count += frame.samples
             kinds.add((frame.sample_rate, frame.layout.nb_channels))
             if len(kinds) > 1:
-                raise BadAudio("changes its rate or its channels on its way; convert it to FLAC")
+                raise BadAudio("changes its rate or its channels in the middle; convert it to FLAC")
         if not count:
             raise BadAudio("has no samples")
         rate, num_channels = kinds.pop()
         format, codec = container.format.name.split(",")[0], stream.codec_context.name
-    # ffmpeg finds a place in other formats by its bytes, about.
+    # In other formats ffmpeg seeks by bytes, which is not exact.
     is_seekable = exact and format in ("mov", "flac")
     return Header(count, rate, num_channels, format, codec, is_seekable, is_media=True)
 

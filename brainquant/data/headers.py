@@ -1,4 +1,4 @@
-"""What an audio file holds, and whether a clip of it can be used: one answer for all who ask."""
+"""What an audio file holds, and whether a clip of it can be used: the one place that decides."""
 
 import functools
 import os
@@ -16,11 +16,11 @@ KEPT = 2**15  # headers that a process remembers, for the next clip of a file or
 
 
 def read_header(path, offset=None, size=None):
-    """What an audio file holds; nothing of it is behind the end that this header has.
+    """Reads what an audio file holds, and refuses a file with more audio than its header gives.
 
-    The length is not merely believed: MP3 frames are counted, an Ogg file is searched for further
-    streams, a WAV file for what is behind its samples, and the last frame of a FLAC file is looked
-    at. What only ffmpeg's libraries read is decoded from its beginning to its end.
+    The length in the header is checked: MP3 frames are counted, an Ogg file is searched for further
+    streams and a WAV file for data after its samples, and the last frame of a FLAC file is parsed.
+    A file that only ffmpeg's libraries read is decoded from its beginning to its end.
 
     Arguments
     ---------
@@ -57,7 +57,7 @@ def read_header(path, offset=None, size=None):
 
 @functools.lru_cache(KEPT)
 def _read(path, offset, size, state):
-    """A header; ``state`` is another one where the file has changed."""
+    """Reads a header; ``state`` changes with the file, so that a changed file is read again."""
     with open_file(path, offset, size) as file:
         kind = kind_of(file)
         words, decoder = describe(kind, path if offset is None else None), decoder_of(kind)
@@ -72,7 +72,7 @@ def _read(path, offset, size, state):
         except NeedsMedia as error:
             reason = error
         if not kind:
-            raise BadAudio(str(reason))  # ffmpeg takes a guess even at noise
+            raise BadAudio(str(reason))  # ffmpeg would decode noise, too
         if bytes_behind(file, kind):
             raise BadAudio(f"{MORE}; convert it to FLAC")  # ffmpeg would not read it either
         least = sum(ogg_lengths(file)) if kind == "Ogg" else 0
@@ -83,7 +83,7 @@ def _read(path, offset, size, state):
     except BadAudio as error:
         raise BadAudio(f"{reason}, {error}" if decoder == "sndfile" else str(error)) from None
     if header.num_samples < least - 2 * TOLERANCE * header.sample_rate:
-        raise BadAudio(f"{MORE}; convert it to FLAC")  # streams that ffmpeg takes for one
+        raise BadAudio(f"{MORE}; convert it to FLAC")  # ffmpeg has lost some of the streams
     return header
 
 
@@ -97,7 +97,7 @@ def check_clip(
     resample=True,
     mix_down="mean",
 ):
-    """Whether a clip can be read, before anything is decoded: preparation and reader ask this.
+    """Checks that a clip can be read, before anything is decoded, for preparation and reader.
 
     Arguments
     ---------
@@ -177,7 +177,7 @@ def _check_channels(num_channels, channel, mix_down):
         )
     elif num_channels > 1 and mix_down == "each":
         raise BadAudio(
-            f"has {num_channels} channels, and mix_down: each wants to know which of them is the "
+            f"has {num_channels} channels, and mix_down: each needs to know which of them is the "
             f"clip; name it in the column channel, from 0 up"
         )
 

@@ -1,4 +1,4 @@
-"""Kinds of files, told by their first bytes: their names often say something else."""
+"""Kinds of files, by their first bytes: their names are often wrong."""
 
 import os
 from typing import NamedTuple

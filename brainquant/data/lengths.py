@@ -14,10 +14,10 @@ from .decoders import NeedsMedia, header_of, open_sound
 from .files import BadAudio
 from .mpeg import announcement, count_frames
 
-LONGEST = 2**62  # samples: libsndfile's way to say that a header does not tell
+LONGEST = 2**62  # samples: libsndfile gives more for a header without a length
 MORE = "has more behind its announced end"
 TOLERANCE = 0.1  # seconds that may lie behind the announced end
-LEAST_MPEG = 4  # frames by which a count may differ: an encoder's delay, and what it fills up
+LEAST_MPEG = 4  # frames by which a count may differ: an encoder's delay and padding
 WIDTHS = {  # bytes of a sample
     "PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4,
     "FLOAT": 4, "DOUBLE": 8,
@@ -65,10 +65,10 @@ def whole_header(header, kind, file, path, begin):
 
 
 def _whole_mpeg(header, file, path, begin):
-    """The header of an MP3 file by its frames, which we announce where it does not itself."""
+    """The header of an MP3 file by its frames; one with a wrong length gets a Xing frame."""
     runs, count, kinds, first = count_frames(file)
     if len(kinds) != 1:
-        raise BadAudio("changes its rate or its channels on its way; convert it to FLAC")
+        raise BadAudio("changes its rate or its channels in the middle; convert it to FLAC")
     samples, _, _, layer = kinds.pop()
     if abs(count * samples - header.num_samples) <= LEAST_MPEG * samples:
         return header

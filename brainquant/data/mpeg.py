@@ -17,7 +17,7 @@ RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8
 SAMPLES = {(True, 1): 384, (True, 2): 1152, (True, 3): 1152, (False, 1): 384, (False, 2): 1152,
            (False, 3): 576}  # fmt: skip
 BLOCK = 2**20  # bytes that are read at once
-LONGEST_FREE = 8192  # bytes: a frame of a bit rate that its header does not tell
+LONGEST_FREE = 8192  # bytes of a frame of free format, whose header gives no bit rate
 
 
 def count_frames(file):
@@ -99,7 +99,7 @@ def _frame(head, free):
     index, rate = head >> 12 & 15, head >> 10 & 3
     if head >> 21 != 0x7FF or version == 1 or layer == 4 or index == 15 or rate == 3:
         return None
-    if head & 3 == 2:  # an emphasis that is none
+    if head & 3 == 2:  # a reserved value of emphasis
         return None
     rate, samples = RATES[version][rate], SAMPLES[version == 3, layer]
     slot, padding = (4 if layer == 1 else 1), head >> 9 & 1

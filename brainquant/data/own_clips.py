@@ -21,7 +21,7 @@ class Source:
     ---------
     clips : list of Clip
     state : str
-        Another one where files were added, removed or changed in size, or the manifest changed.
+        Changes when files are added, removed or resized, or when the manifest changes.
     remark : str
         What a user should know about how it was read, or "".
     warning : str
@@ -120,12 +120,12 @@ def _read_folder(folder, speaker_level):
 def _size(path):
     try:
         return os.stat(path).st_size
-    except OSError:  # a link to nothing
+    except OSError:  # a broken link
         return None
 
 
 def _clips_of(path, found):
-    """The clips of a manifest in any form: paths are made whole, and doubles found."""
+    """The clips of a manifest in any form: paths become absolute, duplicates are faults."""
     root, names, clips, faults = os.path.dirname(path), FileNames(), [], []
     ids, places, prefix = {}, {}, os.path.join(os.path.normpath(found.folder), "")
     for row in found.rows:

@@ -22,8 +22,8 @@ AUDIO = {
 }  # fmt: skip
 MIN_SPEAKERS = 5  # folders of one level that are taken for speakers
 NUM_SHOWN = 3  # endings or folders in a message
-# Folders that divide a corpus by another thing than its speakers: by parts, kinds of file, versions
-# and dates. Years alone are numbers, as speakers of LibriSpeech are.
+# Names of folders that divide a corpus by part, kind of file, version or date, not by speaker. A
+# bare year is not among them: LibriSpeech's speakers are numbers, too.
 NO_SPEAKER = re.compile(
     r"(train|training|dev|devel|development|valid|validation|validated|val|test|testing|eval|"
     r"evaluation|unlabell?ed)([-_. ]?(clean|other|all|full|set|data|audio|wavs?|small|medium|large|"
@@ -97,7 +97,7 @@ def list_audio(folder):
         left_out[error.filename] = f"cannot be listed ({error.strerror})"
 
     for parent, folders, names in os.walk(folder, onerror=leave_out, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:  # links can go round
+        if (real := os.path.realpath(parent)) in seen:  # links can form a loop
             folders.clear()
             continue
         seen.add(real)

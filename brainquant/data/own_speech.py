@@ -135,7 +135,7 @@ def prepare_own_speech(
     if _is_ready(folder, settings):
         logger.info(f"OwnSpeech is ready in {folder}")
         return
-    # The manifests say that all is there: first to go, last to come.
+    # Manifests mean that the preparation is complete: they are removed first, written last.
     os.makedirs(folder, exist_ok=True)
     for part in SPLITS:
         if os.path.exists(path := os.path.join(folder, f"{part}.csv")):
@@ -205,7 +205,7 @@ def _is_ready(folder, settings):
                 f"choose another manifest_folder:, or move them away"
             ) from None
     except json.JSONDecodeError:
-        pass  # power went while it was written
+        pass  # the machine failed while it was written
     return False
 
 

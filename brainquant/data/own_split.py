@@ -14,8 +14,8 @@ def divide(clips, valid_share, seed, source):
     """Parts for training and validation, of whole speakers or whole files.
 
     Speakers, or files, are put in an order by their names and the seed. Validation takes the first
-    of them, until it has its share of the seconds: so those that are added later move no others but
-    a few at its end. One that would make it far too large is passed over.
+    of them, until it has its share of the seconds: adding more later moves only a few of the
+    others. One that would make it far too large is passed over.
 
     Arguments
     ---------
@@ -115,7 +115,7 @@ def _choose(seconds, share, seed):
     """
     total = math.fsum(seconds.values())
     wanted = share * total
-    # The least of two or more is no more than half, so one at least is taken.
+    # The shortest of two or more has at most half, so at least one is taken.
     most = min(total / 2, 2 * max(wanted, min(seconds.values())))
     chosen, taken = set(), 0.0
     for name in sorted(seconds, key=lambda name: digest(seed, name)):

@@ -14,9 +14,9 @@ NUM_THREADS = 16
 def in_threads(function, jobs, *, num_workers, unit):
     """Results of a function of each job, in order, with a progress bar.
 
-    Threads, because a header is a wait for the disk: on a network disk many at a time are what
-    helps. From memory, on 2 cores, they read 5,000 to 10,000 FLAC headers a second; two processes
-    read 24,000, but a process that holds a GPU had better not fork.
+    Threads, because most of the time is spent waiting for the disk: on a network disk, many
+    requests at once help. From memory, on 2 cores with other work, they read 3,000 FLAC headers a
+    second. Processes would read more, but a process that holds a GPU should not fork.
 
     Arguments
     ---------

@@ -207,7 +207,7 @@ def _places(path):
     """Offset and size of each clip in a shard; none if it is not there or is damaged."""
     places = {}
     try:
-        # Asked of the finished file, as webdataset's writer does not tell.
+        # Read from the finished file: webdataset's writer does not report it.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, extension = member.name.split(".", 1)

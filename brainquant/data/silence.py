@@ -1,4 +1,4 @@
-"""Whether there is anything to hear in a corpus."""
+"""Refuses a corpus of digital silence."""
 
 import torch
 

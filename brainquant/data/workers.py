@@ -1,4 +1,4 @@
-"""What the workers of a loader do: they read clips, leave out bad ones, and end with the run."""
+"""Loader workers: they read clips, leave out bad ones, and end with the run."""
 
 import atexit
 import multiprocessing
@@ -22,14 +22,14 @@ class Skipped(NamedTuple):
 
 
 class SkippingDataset(Dataset):
-    """A dataset whose bad audio is no error but a ``Skipped``.
+    """A dataset that gives a ``Skipped`` for bad audio instead of an error.
 
     Arguments
     ---------
     dataset : DynamicItemDataset
-        Whose items may raise ``BadAudio``. Its ``data`` and ``data_ids`` are those of this one.
+        Its items may raise ``BadAudio``. ``data`` and ``data_ids`` are taken from it.
     num_workers : int
-        Of the loader: the last clip that each of them began to read is known.
+        Of the loader. For each worker the last clip that it began to read is remembered.
     """
 
     def __init__(self, dataset, num_workers=0):
@@ -64,7 +64,7 @@ class AudioLoader(DataLoader):
     """
 
     def __iter__(self):
-        with stop_signals_wait():  # until each worker has its own way with them
+        with stop_signals_wait():  # until each worker has handlers of its own
             iterator = super().__iter__()
         atexit.unregister(end_workers)
         atexit.register(end_workers)  # the last one is called first: before torch joins them
@@ -72,16 +72,16 @@ class AudioLoader(DataLoader):
 
 
 def leave_signals_to_main(worker_id):
-    """Lets a worker outlive the signals that are sent to all processes of a run, and no more.
+    """Makes a worker ignore the signals that are sent to all processes of a run.
 
-    The main process ends its step, saves, and then ends its workers: they obey its SIGTERM
-    only. A worker of torch dies of anybody's, and its main process of that. When the main process
-    is killed its workers are killed, too (on Linux; elsewhere torch's look for it every 5 s).
+    The main process ends its step, saves, and then ends its workers. torch's workers die from any
+    SIGTERM and take the main process with them; ours obey only the main process. When the main
+    process is killed, Linux kills its workers; elsewhere torch's workers check for it every 5 s.
     """
     ask_for_signal_when_parent_ends(signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who has sent a signal
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not report the sender of a signal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -24,9 +24,9 @@ def probe_layers(layers, labels, *, seed, context=0, progress=iter):
     seed : int
         Draws the training utterances; the same for any features.
     context : int
-        Rows on both sides that the classifier sees beside each row.
+        Rows on both sides of each row that the classifier also gets.
     progress : callable
-        Goes through the numbers of the layers and shows how far it is, as ``tqdm`` does.
+        Iterates over the numbers of the layers and shows its progress, as ``tqdm`` does.
 
     Returns
     -------

@@ -1,10 +1,10 @@
-"""How far a probe is, for those who wait for it."""
+"""The progress bars of a probe."""
 
 from tqdm import tqdm
 
 
 def progress_bar(brain, steps, text, unit):
-    """Goes through what is to be done, with a bar on a terminal, unless ``--noprogressbar`` is set.
+    """Iterates over steps, with a bar on a terminal unless ``--noprogressbar`` is set.
 
     Example
     -------
@@ -12,5 +12,5 @@ def progress_bar(brain, steps, text, unit):
     >>> list(progress_bar(SimpleNamespace(noprogressbar=True), range(2), "layers", " layer"))
     [0, 1]
     """
-    hidden = brain.noprogressbar or None  # None: where nobody sees it
+    hidden = brain.noprogressbar or None  # None: tqdm shows a bar on a terminal only
     return tqdm(steps, text, unit=unit, leave=False, dynamic_ncols=True, disable=hidden)

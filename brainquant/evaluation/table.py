@@ -54,7 +54,7 @@ def format_table(table):
 
 
 def log_table(table):
-    """Writes the table into the log, which a command that prints it turns off by its name."""
+    """Logs the table. The command that prints it turns this module's logger off by its name."""
     logger.info(format_table(table))
 
 

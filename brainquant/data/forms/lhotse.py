@@ -66,7 +66,7 @@ def read_rows(path, objects):
             rows += _rows_of(place, deserialize_item(values), recordings)
         except _Unusable as error:
             rows.append(Row(place, "", str(name), fault=str(error)))
-        except Exception as error:  # whatever lhotse makes of an object that is not whole
+        except Exception as error:  # lhotse raises several kinds for a broken object
             rows.append(Row(place, "", str(name), fault=f"lhotse cannot read it ({error!r})"))
     used = [key for key in TEXTS if any(row.more.get(key) for row in rows)]
     for row in rows:
@@ -98,7 +98,7 @@ def _read_recordings(path, deserialize_item):
     for place, _, values in read_objects(path):
         try:
             recordings[values["id"]] = deserialize_item(values)
-        except Exception as error:  # whatever lhotse makes of an object that is not whole
+        except Exception as error:  # lhotse raises several kinds for a broken object
             raise ValueError(
                 f"{path}, {place}: lhotse cannot read it as a recording ({error!r}); write the "
                 f"file anew with lhotse"
