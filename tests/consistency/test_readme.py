@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 from hyperpyyaml import load_hyperpyyaml
 from tiny_ctc import pretrain
 
@@ -82,7 +83,10 @@ def root(line, corpus, librispeech, tmp_path):
     if "shards" in line:
         (run / "manifests").mkdir(parents=True)
         paths = [path.relative_to(librispeech) for path in librispeech.rglob("*.flac")]
-        rows = "".join(f"{path.stem},1.0,$data_root/{path}\n" for path in paths)
+        rows = "".join(
+            f"{path.stem},{soundfile.info(librispeech / path).duration},$data_root/{path}\n"
+            for path in paths
+        )
         (run / "manifests" / "train.csv").write_text(f"ID,duration,wav\n{rows}", "utf-8")
     return tmp_path
 
