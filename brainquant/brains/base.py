@@ -70,6 +70,8 @@ class PretrainBrain(WatchedBrain):
         self.modules.eval()
         try:
             return function(*inputs)
+        except torch.OutOfMemoryError:
+            raise
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError) as error:
             raise ValueError(
                 f"{names}: the sizes do not fit ({' '.join(str(error).split())}); correct them in "

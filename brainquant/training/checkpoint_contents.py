@@ -27,22 +27,32 @@ class Damaged(Exception):
 
 
 class OtherModel(RunError):
-    """A checkpoint is whole, and of another model than that of the YAML.
+    """A checkpoint is whole, and of another model than that of the YAML."""
+
+
+def other_model(place, reason):
+    """The error of a checkpoint that is of another model.
 
     Arguments
     ---------
-    checkpoint : speechbrain.utils.checkpoints.Checkpoint
-        The checkpoint.
+    place : str or pathlib.Path
+        The checkpoint, or the folder that it is in.
     reason : str
         What does not fit.
-    """
 
-    def __init__(self, checkpoint, reason):
-        super().__init__(
-            f"the checkpoint {checkpoint.path} is not of this YAML ({reason}); go back to the YAML "
-            f"and options that it was made with, or begin in a new output_folder:"
-        )
-        self.checkpoint = checkpoint
+    Returns
+    -------
+    error : OtherModel
+
+    Example
+    -------
+    >>> str(other_model("save/CKPT+1", "d_model: 16 then, 32 now")).split(";")[0]
+    'the checkpoint in save/CKPT+1 is not of this YAML (d_model: 16 then, 32 now)'
+    """
+    return OtherModel(
+        f"the checkpoint in {place} is not of this YAML ({reason}); go back to the YAML and "
+        f"options that it was made with, or begin in a new output_folder:"
+    )
 
 
 def read_meta(folder):
@@ -135,7 +145,7 @@ def load_states(recoverables, checkpoint, *, hooks=None, is_optional=None):
     for name, thing in recoverables.items():
         path = checkpoint.paramfiles.get(name)
         if path is None and not (is_optional and is_optional(name)):
-            raise OtherModel(checkpoint, f"it has no file for {name}")
+            raise other_model(checkpoint.path, f"it has no file for {name}")
         hook = (hooks or {}).get(name) or get_default_hook(thing, DEFAULT_LOAD_HOOKS)
         if hook is None:
             raise ValueError(
@@ -157,7 +167,7 @@ def load_state(hook, thing, path, checkpoint):
         text = one_line(error)
         if not NO_TENSORS.search(text) and isinstance(error, (RuntimeError, ValueError)):
             if OTHER_MODEL.search(text):
-                raise OtherModel(checkpoint, text) from error
+                raise other_model(checkpoint.path, text) from error
             if isinstance(error, RuntimeError):  # of the device, for one
                 raise
         if isinstance(error, pickle.UnpicklingError):

@@ -19,6 +19,7 @@ from .values_by_key import values_by_key
 logger = get_logger(__name__)
 
 RUN_OPTIONS = set(RunOptions().as_dict())
+COMMAND_LINE_ONLY = ("debug", "debug_persistently", "log_config")
 OPTIONS_SHOWN = (
     "device", "precision", "eval_precision", "max_grad_norm", "grad_accumulation_factor",
     "optimizer_step_limit", "nonfinite_patience", "ckpt_interval_minutes", "ckpt_interval_steps",
@@ -158,6 +159,12 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     checked["values_by_key"] = values_by_key(resolved)
     if not refuse_unused:
         return checked
+    for option in COMMAND_LINE_ONLY:  # what reads them has not read the YAML yet
+        if hparams.get(option) and option not in (overrides or {}):
+            raise ValueError(
+                f"{hparams_file}: {option}: counts on the command line only, got "
+                f"{option}: {hparams[option]}; take the key out, and say --{option} there"
+            )
     known = RUN_OPTIONS | set(read)
     with open(hparams_file, encoding="utf-8") as file:
         referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", file.read())))

@@ -18,7 +18,7 @@ from speechbrain.utils.logger import get_logger
 from ..data.batches import RankBatchSampler
 from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_size
 from .changed_keys import changed_keys, check_tables, describe, keys_in_force, warn_of_changes
-from .checkpoint_contents import OtherModel
+from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
 from .errors import RunError
 from .finite_steps import FiniteStepsBrain
@@ -129,7 +129,8 @@ class LongRunBrain(FiniteStepsBrain):
         except OtherModel as error:
             if not self.changed:
                 raise
-            raise OtherModel(error.checkpoint, describe(self.changed)) from error
+            folder = self.checkpointer.checkpoints_dir
+            raise other_model(folder, describe(self.changed)) from error
         if self.recovered is not None:
             if self.optimizer_step:
                 self.set_learning_rates(self.optimizer_step)

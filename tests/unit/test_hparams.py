@@ -82,6 +82,18 @@ def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
         load_hparams(yaml, {"output_folder": str(tmp_path)})
 
 
+@pytest.mark.parametrize("line", ["debug: True", "log_config: logs.yaml"])
+def test_an_option_that_is_read_before_the_yaml_is_refused_in_it(tmp_path, line):
+    shutil.copytree(ROOT / "hparams", tmp_path / "hparams")
+    yaml = tmp_path / "a/b/c.yaml"
+    yaml.parent.mkdir(parents=True)
+    text = Path(BEST_RQ).read_text("utf-8").replace("../../../hparams", "../../hparams")
+    yaml.write_text(f"{text}\n{line}\n", "utf-8")
+    key = line.split(":")[0]
+    with pytest.raises(ValueError, match=f"{key}: counts on the command line only.* say --{key}"):
+        load_hparams(str(yaml), {"output_folder": str(tmp_path)})
+
+
 @pytest.mark.parametrize("key", ["noise_std", "log_interval", "brain_class"])
 def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
     yaml = renamed(tmp_path, key, f"__{key}")
