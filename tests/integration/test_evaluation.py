@@ -124,8 +124,9 @@ def test_no_bar_is_drawn_where_nobody_sees_it(monkeypatch):
 
 def test_a_label_is_read_from_the_mean_over_time(make_run, loudness, caplog):
     run, name = make_run("best_rq"), "levels"
+    shutil.copy(loudness / "test0.wav", loudness / "nameless.wav")
     with open(loudness / "test.csv", "a", encoding="utf-8") as file:
-        file.write("\nnameless,0.5,$data_root/test0.wav,\nbroken,0.5,$data_root/test.csv,loud")
+        file.write("\nnameless,0.5,$data_root/nameless.wav,\nbroken,0.5,$data_root/test.csv,loud")
     command(run, loudness, "--label", "level", "--seeds", 1, "--output", loudness / name)
     table = json.loads((loudness / "levels.json").read_text("utf-8"))
     # Log-mel keeps the level; the features of the encoder are normalised over the utterance.

