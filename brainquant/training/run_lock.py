@@ -74,9 +74,9 @@ class RunLock:
             if not waiting:
                 waiting = True
                 logger.warning(
-                    f"{self.folder} is held by what torchrun (process {ended}) has left of this "
-                    f"run ({holder}): it saves and ends by itself; waiting for that, up to "
-                    f"{PATIENCE_SECONDS:.0f} s"
+                    f"{self.folder} is held by a rank of this run ({holder}), whose torchrun "
+                    f"(process {ended}) has ended: the rank saves and ends by itself; waiting for "
+                    f"it, up to {PATIENCE_SECONDS:.0f} s"
                 )
             time.sleep(0.5)
         if self._file is None:  # a file system without locks
