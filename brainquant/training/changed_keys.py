@@ -110,18 +110,20 @@ def keys_in_force(brain):
     }
 
 
-def warn_of_changes(brain):
-    """Warns of keys that are not as they were, and of a learning rate that jumps.
+def warn_of_changes(changed):
+    """Warns of keys that are not as they were: those of ``changed_keys``."""
+    if changed:
+        logger.warning(f"Resuming with other keys, which count from here: {describe(changed)}")
+
+
+def warn_of_learning_rate(brain):
+    """Warns of a learning rate that jumps.
 
     Arguments
     ---------
     brain : LongRunBrain
         Has loaded its checkpoint, and set the learning rates of its last step.
     """
-    if brain.changed:
-        logger.warning(
-            f"Resuming with other keys, which count from here: {describe(brain.changed)}"
-        )
     then = brain.recovered.get("lr")  # that of an earlier version has none, nor the first step
     if then is None or then == (now := brain.schedule.rates[0]):
         return

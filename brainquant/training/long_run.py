@@ -17,7 +17,14 @@ from speechbrain.utils.logger import get_logger
 
 from ..data.batches import RankBatchSampler
 from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_size
-from .changed_keys import changed_keys, check_tables, describe, keys_in_force, warn_of_changes
+from .changed_keys import (
+    changed_keys,
+    check_tables,
+    describe,
+    keys_in_force,
+    warn_of_changes,
+    warn_of_learning_rate,
+)
 from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
 from .errors import RunError
@@ -132,9 +139,12 @@ class LongRunBrain(FiniteStepsBrain):
             folder = self.checkpointer.checkpoints_dir
             raise other_model(folder, describe(self.changed)) from error
         if self.recovered is not None:
-            if self.optimizer_step:
+            warn_of_changes(self.changed)
+            limit = self.optimizer_step_limit
+            # Beyond its limit a run has nothing to train, and its schedule has no rates.
+            if self.optimizer_step and (limit is None or self.optimizer_step <= limit):
                 self.set_learning_rates(self.optimizer_step)
-            warn_of_changes(self)
+                warn_of_learning_rate(self)
 
     def _compile(self):
         """SpeechBrain's, with errors that name the modules."""

@@ -193,6 +193,13 @@ def test_more_steps_for_a_finished_run_come_with_its_learning_rates(corpus, tmp_
     assert f"with begin_from: {tmp_path}/save/CKPT+" in line and "warmup_steps:" in line
 
 
+@pytest.mark.parametrize("interruption", [{}, {"interrupt": "SIGTERM", "at": 3}])
+def test_fewer_steps_than_a_run_has_made_leave_nothing_to_train(corpus, tmp_path, interruption):
+    run("best_rq", corpus, tmp_path, optimizer_step_limit=4, **interruption)
+    brain, trace = run("best_rq", corpus, tmp_path, optimizer_step_limit=2)
+    assert trace == [] and brain.optimizer_step > 2
+
+
 def test_ranks_with_other_codebooks_are_refused_before_the_first_step(corpus, tmp_path):
     options = {"name": "best_rq", "corpus": corpus, "output_folder": tmp_path / "run"}
     ((first, second),) = run_on_ranks(2, [{**options, "seed_by_rank": True}])
