@@ -7,7 +7,7 @@ import os
 
 # What else a command needs is imported in it: a signal while torch is imported ends it with one
 # line, too, and --help waits for nothing.
-from .training.errors import clear_errors
+from .errors import clear_errors
 
 OVERRIDES = (
     "Every key of the recipe's YAML is an option too, as in training: --data_folder, "

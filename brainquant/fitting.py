@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .data.silence import check_sound
 from .evaluation import layer_features
 from .functional.imports import import_late
-from .monitors import CodeMonitor, code_statistics
+from .monitoring.counts import CodeMonitor, code_statistics
 
 logger = get_logger(__name__)
 

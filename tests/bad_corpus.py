@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import torch
 
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 
 RATE = 16000
 # What is written down of each of them.

@@ -10,8 +10,8 @@ import torch
 from speechbrain import Stage
 
 from brainquant.data.batches import make_loaders
+from brainquant.errors import RunError
 from brainquant.ranks import leave_group, rank, world_size
-from brainquant.training.errors import RunError
 from brainquant.training.hparams import load_hparams, parse_arguments
 
 HPARAMS = Path(__file__).resolve().parents[1] / "recipes/ToySpeech/hparams"

@@ -4,10 +4,10 @@ wav2vec2.py say forward and objective.
 Fine-tuning: speech_encoder.py takes what was pretrained, ctc.py trains it, error_rates.py logs.
 """
 
-from .base import PretrainBrain
+from ..models.speech_encoder import SpeechEncoder, load_encoder
 from .best_rq import BestRQBrain
 from .ctc import CTCBrain, write_error_rates
-from .speech_encoder import SpeechEncoder, load_encoder
+from .pretrain import PretrainBrain
 from .wav2vec2 import Wav2Vec2Brain
 
 __all__ = [

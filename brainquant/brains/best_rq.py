@@ -8,12 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..features import pad_to_stacks, relative_lengths, stack_frames, stacks_ahead
 from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
 from ..masking import lengths_to_mask, places, stack_mask
+from ..models.features import pad_to_stacks, relative_lengths, stack_frames, stacks_ahead
 from ..training.keys import BEST_RQ
-from .base import PretrainBrain
+from .pretrain import PretrainBrain
 
 
 class BestRQBrain(PretrainBrain):

@@ -19,10 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 from ..data.batches import make_loaders
 from ..functional.transfer import to_device
 from ..masking import span_mask
-from ..quick_layers import quicken
+from ..models.quick import quicken
+from ..own_files import refuse_link
 from ..ranks import on_main_process
 from ..training.keys import CTC
-from ..training.own_files import refuse_link
 from ..training.randomness import derived_generator
 from .error_rates import ErrorRateBrain
 

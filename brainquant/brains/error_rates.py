@@ -9,9 +9,9 @@ from speechbrain.utils.distributed import ddp_all_reduce
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from ..errors import RunError
+from ..own_files import open_own
 from ..ranks import on_main_process, rank, world_size
-from ..training.errors import RunError
-from ..training.own_files import open_own
 from .logged import LoggedBrain
 
 logger = get_logger(__name__)

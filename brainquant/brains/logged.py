@@ -3,14 +3,14 @@
 from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import RunError
+from ..monitoring.run_log import RunLog
 from ..ranks import on_main_process
-from ..training.errors import RunError
-from ..training.finite_steps import is_empty
+from ..training.brain import LongRunBrain
 from ..training.hparams import run_folder, show_options
 from ..training.keys import LOADERS, RECIPE, RUN
-from ..training.long_run import LongRunBrain
 from ..training.needed_files import keep_needed_files
-from ..training.run_log import RunLog
+from ..training.steps import is_empty
 
 logger = get_logger(__name__)
 

@@ -9,8 +9,8 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
-from ..features import stacks_ahead
-from ..quick_layers import quicken
+from ..models.features import stacks_ahead
+from ..models.quick import quicken
 from ..training.checkpoint_contents import Damaged, load_states, read_meta
 from .best_rq import BestRQBrain
 

@@ -9,11 +9,11 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from ..monitors import CodeMonitor, Sums, code_statistics, unigram_loss
+from ..errors import RunError
+from ..monitoring.counts import CodeMonitor, Sums, code_statistics, unigram_loss
+from ..own_files import open_own
 from ..quantisers.base import check_quantiser_class
 from ..ranks import rank, world_size
-from ..training.errors import RunError
-from ..training.own_files import open_own
 from .logged import LoggedBrain
 
 logger = get_logger(__name__)

@@ -9,12 +9,12 @@ import math
 import numpy as np
 import torch
 
-from ..features import normalise_utterances
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
 from ..masking import lengths_to_mask, places
+from ..models.features import normalise_utterances
 from ..training.keys import WAV2VEC2
-from .base import PretrainBrain
+from .pretrain import PretrainBrain
 
 # Channels of latents that vary by less over an utterance say nothing about its frames.
 LEAST_DEVIATION = 3e-3
@@ -33,9 +33,9 @@ class Wav2Vec2Brain(PretrainBrain):
     of the same utterance: what all of its frames share tells none from another. With it, codes of
     an hour of speech hardly tell frames apart for long (docs/learning.md); the paper keeps it.
 
-    Modules: ``extractor`` (``brainquant.features.Wav2Vec2Extractor``), ``encoder`` (SpeechBrain's
-    wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors), ``target_proj``,
-    ``context_proj``.
+    Modules: ``extractor`` (``brainquant.models.features.Wav2Vec2Extractor``), ``encoder``
+    (SpeechBrain's wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors),
+    ``target_proj``, ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
     ``logit_temp``, ``aux_weight``, ``penalty_weight``, ``normalise_targets``.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..processes import ask_for_signal_when_parent_ends, end_workers, stop_signals_wait
+from ..processes.family import ask_for_signal_when_parent_ends, end_workers, stop_signals_wait
 from .audio import BadAudio
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..plots import COLOURS, GREY, save_figure
+from ..monitoring.report import COLOURS, GREY, save_figure
 
 ENCODERS = {
     "pretrained encoder": {"color": COLOURS[0], "label": "pretrained"},

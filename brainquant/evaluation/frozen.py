@@ -14,7 +14,7 @@ from speechbrain.utils import seed_everything
 
 from ..brains.logged import has_parameters
 from ..brains.trained import without_seeding
-from ..quick_layers import quicken
+from ..models.quick import quicken
 from ..training.hparams import load_hparams
 
 HOP = 0.01  # seconds from one log-mel frame to the next

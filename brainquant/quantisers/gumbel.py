@@ -8,9 +8,9 @@ import math
 
 import torch
 
-from ..functional.nearest import highest_code
 from ..functional.precision import full_precision
 from ..functional.straight_through import gumbel_rows
+from ..search.nearest import highest_code
 from .base import Quantiser, check_divides, check_frames, check_positive
 
 

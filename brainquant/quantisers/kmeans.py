@@ -5,7 +5,7 @@ Shape suffixes: I input dim, V clusters.
 
 import torch
 
-from ..functional.nearest import nearest_code
+from ..search.nearest import nearest_code
 from .base import Quantiser, check_frames, check_positive
 from .fitted import keep_fitted, load_fitted
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from ..functional.imports import import_late
-from ..functional.nearest import projected_codes
-from ..functional.nearest_script import projected_codes_in_script
+from ..search.nearest import projected_codes
+from ..search.script import projected_codes_in_script
 from .base import Quantiser, check_frames, check_positive
 
 FRAMES_TO_FIT = 25_000

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import distributed
 
 from ..functional.collectives import place_among_ranks, sum_over_ranks
-from ..functional.draws import draw_over_ranks, frame_keys, with_highest_keys
 from ..functional.imports import import_late
-from ..functional.nearest import nearest_code
 from ..functional.straight_through import gather_rows
+from ..search.nearest import nearest_code
 from .base import as_float, check_divides, check_positive
+from .draws import draw_over_ranks, frame_keys, with_highest_keys
 from .moving import MovingQuantiser, drawing_from_seed
 
 FRAMES_PER_CODE = 64  # what k-means starts from, at most
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
         For each code, the sum of the frames that chose it and their number. In float64, so that
         the order of batches and ranks leaves no trace in float32.
     keys_K, frames_KGD : torch.Tensor
-        Frames that were drawn, see ``brainquant.functional.draws``.
+        Frames that were drawn, see ``brainquant.quantisers.draws``.
     """
 
     sums_XE: torch.Tensor

@@ -83,7 +83,7 @@ def check_vectors(make, input_dim):
 def check_perplexity(make, input_dim):
     """Perplexities lie between 1 and their cap, and counts add up over chunks and ranks."""
     # Here, since the processes of check_ranks import this package, and need no SpeechBrain.
-    from ..monitors import CodeMonitor, code_statistics
+    from ..monitoring.counts import CodeMonitor, code_statistics
 
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 4, 50)
     V, G = quantiser.codebook_size, quantiser.num_codebooks

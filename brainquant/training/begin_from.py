@@ -6,12 +6,12 @@ from pathlib import Path
 from speechbrain.utils.checkpoints import CKPT_PREFIX, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
+from ..errors import RunError
 from ..ranks import on_main_process
 from .changed_keys import changed_keys, describe
 from .checkpoint_contents import Damaged, read_state
 from .checkpoint_folder import what_is_wrong
 from .checkpoints import Checkpointer
-from .errors import RunError
 
 logger = get_logger(__name__)
 
@@ -93,7 +93,7 @@ def find_checkpoint(place):
     -------
     >>> find_checkpoint("results/none")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    brainquant.training.errors.RunError: begin_from: there is no folder results/none; ...
+    brainquant.errors.RunError: begin_from: there is no folder results/none; ...
     """
     folder = Path(place)
     if not folder.is_dir():

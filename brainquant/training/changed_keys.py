@@ -2,9 +2,9 @@
 
 from speechbrain.utils.logger import get_logger
 
-from .errors import RunError
+from ..errors import RunError
 from .hparams import OPTIONS_SHOWN
-from .resume import BATCH_KEYS
+from .place import BATCH_KEYS
 
 logger = get_logger(__name__)
 
@@ -76,7 +76,7 @@ def check_tables(changed):
     >>> check_tables({"lr": "0.1 then, 0.2 now"})
     >>> check_tables({"make_quantiser.seed": "1 then, 2 now"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    brainquant.training.errors.RunError: make_quantiser.seed: 1 then, 2 now: the tables of the...
+    brainquant.errors.RunError: make_quantiser.seed: 1 then, 2 now: the tables of the...
     """
     for key, values in changed.items():
         if makes_tables(key):

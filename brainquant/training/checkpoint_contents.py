@@ -10,7 +10,7 @@ import torch
 import yaml
 from speechbrain.utils.checkpoints import DEFAULT_LOAD_HOOKS, METAFNAME, get_default_hook
 
-from .errors import RunError
+from ..errors import RunError
 
 # Errors of torch 2.11: of a file that holds no tensors, and of the tensors of another model.
 NO_TENSORS = re.compile(r"PytorchStreamReader|magic number|corrupt|expected torch\.Tensor")

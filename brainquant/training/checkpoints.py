@@ -1,6 +1,5 @@
 """Checkpoints that survive a kill at any moment, a full disk, a flipped bit and a wrong clock."""
 
-import errno
 import logging
 import math
 import os
@@ -12,6 +11,8 @@ from speechbrain.utils import checkpoints as sb_checkpoints
 from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
+from ..errors import RunError
+from ..own_files import NO_SPACE
 from ..ranks import gather_over_ranks, on_main_process
 from .checkpoint_contents import Damaged, is_number, load_states
 from .checkpoint_folder import (
@@ -28,11 +29,9 @@ from .checkpoint_folder import (
     what_is_wrong,
     write_manifest,
 )
-from .errors import RunError
 
 logger = get_logger(__name__)
 
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # torch.save writes in C++, and of a write that fails it tells only where that was noticed.
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "iostream error")
 

@@ -5,7 +5,7 @@ import time
 from contextlib import contextmanager, suppress
 
 from ..data.workers import SkippingDataset
-from .errors import RunError
+from ..errors import RunError
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import torch
 
-from .errors import RunError
+from ..errors import RunError
 from .schedules import Schedule, name_of
 
 
@@ -38,7 +38,7 @@ def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
     >>> weights = [torch.nn.Parameter(torch.zeros(2, 2))]
     >>> make_optimizer(torch.optim.SparseAdam, weights, None)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    brainquant.training.errors.RunError: optimizer: SparseAdam cannot train here (SparseAdam does...
+    brainquant.errors.RunError: optimizer: SparseAdam cannot train here (SparseAdam does...
     """
     try:
         optimizer = opt_class(groups)

@@ -8,7 +8,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
-from .errors import RunError
+from ..errors import RunError
 
 logger = get_logger(__name__)
 

@@ -8,10 +8,10 @@ import time
 
 from speechbrain.utils.logger import get_logger
 
-from ..processes import is_running
-from .errors import place_in_run
-from .launcher import launcher
-from .own_files import refuse_links
+from ..errors import place_in_run
+from ..own_files import refuse_links
+from ..processes.family import is_running
+from ..processes.launcher import launcher
 
 logger = get_logger(__name__)
 
@@ -28,7 +28,7 @@ class RunLock:
     Rank 0 holds it for all ranks of a run; on the others nothing happens here.
 
     Where the holder is a rank whose torchrun was killed, it is about to save and to end
-    (``brainquant.training.launcher``), and is waited for.
+    (``brainquant.processes.launcher``), and is waited for.
 
     Arguments
     ---------

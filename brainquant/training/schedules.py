@@ -9,7 +9,7 @@ import warnings
 from speechbrain.nnet.schedulers import CyclicLRScheduler
 from torch.optim import lr_scheduler
 
-from .errors import RunError
+from ..errors import RunError
 
 # What the parameters of a schedule are called that knows epochs or losses, and no steps.
 NOT_BY_STEP = ("epoch", "loss", "metric")

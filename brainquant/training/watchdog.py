@@ -13,7 +13,7 @@ from datetime import timedelta
 from speechbrain.utils.logger import get_logger
 from torch.distributed import PrefixStore, TCPStore
 
-from .errors import error_line, place_in_run, tell_torchrun
+from ..errors import error_line, place_in_run, tell_torchrun
 
 logger = get_logger(__name__)
 

@@ -8,7 +8,7 @@ The encoder is that of any pretraining run of this package, or of SpeechBrain's 
 
 import sys
 
-from brainquant.training.errors import RunError, clear_errors
+from brainquant.errors import RunError, clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

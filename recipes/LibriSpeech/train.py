@@ -8,7 +8,7 @@ The YAML says what is trained:
 
 import sys
 
-from brainquant.training.errors import RunError, clear_errors
+from brainquant.errors import RunError, clear_errors
 
 if __name__ == "__main__":
     with clear_errors():

@@ -24,7 +24,7 @@ from brainquant.data.alignments import find_alignments, phones_at, read_alignmen
 from brainquant.data.audio import AudioReader
 from brainquant.data.manifests import load_dataset
 from brainquant.evaluation import code_phone_statistics
-from brainquant.features import stack_frames
+from brainquant.models.features import stack_frames
 
 STACK, RATE, HOP = 4, 16000, 0.01
 SEEDS = range(3)

@@ -3,7 +3,7 @@
 > python tests/benchmarks/encoders.py
 
 Forward and backward in training of the conformers of steps.py on 8 utterances of 5 s, alternating.
-`ours` is what a Brain makes of them (brainquant.quick_layers); `SDPA` has in RelPosMHAXL, too,
+`ours` is what a Brain makes of them (brainquant.models.quick); `SDPA` has in RelPosMHAXL, too,
 scaled_dot_product_attention in the place of products and softmax; `torch.compile` compiles ours.
 About 5 minutes on 2 cores, most of which is compiling.
 """
@@ -17,7 +17,7 @@ from measure import alternate, machine, print_table
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
 from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 
-from brainquant.quick_layers import quicken
+from brainquant.models.quick import quicken
 
 # Width, layers, heads, feed-forward, attention, frames: of the small and the base models.
 ENCODERS = {

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from measure import alternate, busy_process, extra_mb, in_process, machine, print_table
 
 import brainquant
-from brainquant.functional import nearest
+from brainquant.search import nearest
 
 INPUT_DIM, CB_DIM, CB_VOCAB = 320, 16, 8192
 FRAMES = (800, 3200, 12800)
@@ -241,8 +241,8 @@ def gumbel_differences(frames=1000):
 
 def time_on_gpu(frames=100_000):
     """The kernel beside matmul and argmax, and its share of what the GPU can do."""
-    from brainquant.functional.nearest_table import Table
-    from brainquant.functional.nearest_triton import search
+    from brainquant.search.gpu import search
+    from brainquant.search.table import Table
 
     matmul = torch.backends.cuda.matmul
     matmul.allow_tf32 = False

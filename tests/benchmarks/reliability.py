@@ -29,11 +29,11 @@ from brainquant.data.audio import AudioReader
 from brainquant.data.batches import RankBatchSampler, make_batches, make_loaders
 from brainquant.data.manifests import load_dataset
 from brainquant.data.toy_speech import prepare_toy_speech
+from brainquant.processes.signals import StopSignals
 from brainquant.ranks import add_over_ranks, leave_group
-from brainquant.training.finite_steps import BufferCopies
 from brainquant.training.hparams import load_hparams, parse_arguments
 from brainquant.training.randomness import derived_generator, seed_global_generators
-from brainquant.training.signals import StopSignals
+from brainquant.training.steps import BufferCopies
 from brainquant.training.watchdog import Watchdog
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams/best_rq.yaml"

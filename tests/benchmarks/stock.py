@@ -19,7 +19,7 @@ from speechbrain.nnet.losses import ContrastiveLoss
 from speechbrain.nnet.quantisers import RandomProjectionQuantizer
 from speechbrain.nnet.schedulers import NoamScheduler
 
-from brainquant.quick_layers import QUICK
+from brainquant.models.quick import QUICK
 
 
 class StockBestRQ(torch.nn.Module):
@@ -92,7 +92,7 @@ class StockTraining:
     ---------
     objective : str
         Of ``STOCK``.
-    brain : brainquant.brains.base.PretrainBrain
+    brain : brainquant.brains.pretrain.PretrainBrain
         Its modules are trained.
     lr : float
         Learning rate after the warm-up.

@@ -24,7 +24,7 @@ STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
 # A run that comes to a phase, says so, and is in it for a long time.
 SLOW = """
 import os, time
-import brainquant.training.run_log
+import brainquant.monitoring.run_log
 from brainquant.brains import BestRQBrain
 from brainquant.data.prepare import in_threads
 
@@ -40,8 +40,8 @@ def prepare():
 def evaluate(brain, *arguments):
     slow("evaluation")
 
-plot_report = brainquant.training.run_log.plot_report
-brainquant.training.run_log.plot_report = lambda *a, **k: (slow("report"), plot_report(*a, **k))
+plot_report = brainquant.monitoring.run_log.plot_report
+brainquant.monitoring.run_log.plot_report = lambda *a, **k: (slow("report"), plot_report(*a, **k))
 
 class SlowBrain(BestRQBrain):
     def frames_of_the_corpus(self, wanted):

@@ -12,8 +12,8 @@ import torch
 from small_run import LAST_STEP, SmallRun, count_calls, never_killed, resume, save_at_step_4
 from speechbrain.utils.epoch_loop import EpochCounter
 
+from brainquant.errors import RunError
 from brainquant.training.checkpoints import Checkpointer
-from brainquant.training.errors import RunError
 
 pytestmark = pytest.mark.faults
 

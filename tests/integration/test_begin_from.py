@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_run import assert_equal_runs, build, fit, run, state
 
+from brainquant.errors import RunError
 from brainquant.training.checkpoint_folder import write_manifest
-from brainquant.training.errors import RunError
 
 OPTIONS = {"number_of_epochs": 2, "optimizer_step_limit": 6, "log_interval": 2}
 

@@ -13,7 +13,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 from tiny_run import build, fit, run
 
 from brainquant.data.batches import AudioBatch, make_loaders
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 
 
 @pytest.fixture

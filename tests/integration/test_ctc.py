@@ -15,7 +15,7 @@ from tiny_run import Died
 
 from brainquant.brains import write_error_rates
 from brainquant.data.batches import AudioBatch
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 
 WHOLE = {"number_of_epochs": 2, "layer_decay": 0.5, "log_interval": 3}
 RECIPE = FINETUNE.parents[1] / "finetune_ctc.py"

@@ -13,11 +13,11 @@ from tiny_ctc import FINETUNE, build_ctc, fit_ctc, manifests, options, pretrain,
 from tiny_run import HPARAMS, MODELS, build, fit
 
 from brainquant import KMeansQuantizer
-from brainquant.brains.speech_encoder import load_encoder
 from brainquant.brains.trained import load_trained
 from brainquant.cli import main
+from brainquant.errors import RunError
+from brainquant.models.speech_encoder import load_encoder
 from brainquant.quantisers.fitted import keep_fitted
-from brainquant.training.errors import RunError
 from brainquant.training.needed_files import keep_needed_files
 
 # As a person has it on the command line; the fragment has the path of the centroids.

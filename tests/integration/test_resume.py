@@ -8,7 +8,7 @@ from speechbrain.nnet.schedulers import NoamScheduler
 from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
 from torch.optim import lr_scheduler
 
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 
 EPOCHS = {"number_of_epochs": 2, "optimizer_step_limit": 1000, "log_interval": 2}
 PLAIN = {"batch_clips": 4}

@@ -8,8 +8,8 @@ import soundfile
 from tiny_run import build, fit
 
 from brainquant.data.batches import make_loaders
+from brainquant.errors import RunError
 from brainquant.fitting import fit_kmeans
-from brainquant.training.errors import RunError
 
 RATE = 16_000
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_ctc import build_ctc, fit_ctc, manifests, pretrain
 from tiny_run import build, fit, run, state
 
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 
 SHORT = {"optimizer_step_limit": 1000, "log_interval": 2, "number_of_epochs": 1}
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from brainquant.training.signals import exit_status
+from brainquant.processes.signals import exit_status
 
 pytestmark = pytest.mark.faults  # locks, hangs and log files have samples in tests/unit
 sample = pytest.mark.sample
@@ -191,7 +191,7 @@ def test_log_files_and_tensorboard_have_each_step_once(start_recipe, run_recipe,
     (tmp_path / "loggers.yaml").write_text(f"""
 - !new:speechbrain.utils.train_logger.FileTrainLogger
     save_file: {tmp_path}/run/log
-- !new:brainquant.training.tensorboard.TensorboardLogger
+- !new:brainquant.monitoring.tensorboard.TensorboardLogger
     save_dir: {tmp_path}/run/tb
 """)
     options = [*OPTIONS, "--train_loggers", f"!include:{tmp_path}/loggers.yaml"]

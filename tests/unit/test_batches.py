@@ -27,8 +27,8 @@ from brainquant.data.batches import (
     make_loaders,
 )
 from brainquant.data.manifests import load_dataset
-from brainquant.processes import is_running
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
+from brainquant.processes.family import is_running
 from brainquant.training.lost_workers import explain_lost_workers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,9 +27,9 @@ from speechbrain.utils.checkpoints import Checkpointer as StockCheckpointer
 from speechbrain.utils.epoch_loop import EpochCounter
 from syscalls import in_child
 
+from brainquant.errors import RunError
 from brainquant.training.checkpoint_folder import write_manifest
 from brainquant.training.checkpoints import Checkpointer
-from brainquant.training.errors import RunError
 
 FILES = ["CKPT.yaml", "SHA256SUMS", "layer.ckpt", "steps.ckpt"]
 

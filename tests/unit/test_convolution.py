@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainquant.functional import convolution as module
-from brainquant.functional.convolution import convolution, norm_gelu_convolution
+from brainquant.models import convolution as module
+from brainquant.models.convolution import convolution, norm_gelu_convolution
 
 SIZES = {
     "batch": st.integers(1, 3),

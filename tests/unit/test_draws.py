@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainquant.functional.draws import (
+from brainquant.quantisers.draws import (
     draw_over_ranks,
     frame_keys,
     scramble,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from brainquant.functional.dropout import dropout
-from brainquant.quick_layers import QuickDropout, quicken
+from brainquant.models.dropout import dropout
+from brainquant.models.quick import QuickDropout, quicken
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

@@ -12,7 +12,7 @@ from speechbrain.utils.dynamic_chunk_training import (
     DynChunkTrainConfigRandomSampler,
 )
 
-from brainquant.encoders import ChannelsLastConv2d, DynamicChunkEncoder
+from brainquant.models.layers import ChannelsLastConv2d, DynamicChunkEncoder
 
 CHUNKS = DynChunkTrainConfig(chunk_size=4, left_context_size=1)
 

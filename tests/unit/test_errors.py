@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from brainquant.training.errors import RunError, clear_errors
+from brainquant.errors import RunError, clear_errors
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] "
 RANKS = """
 import os, signal, sys
 import torch
-from brainquant.training.errors import clear_errors
+from brainquant.errors import clear_errors
 
 torch.distributed.init_process_group("gloo")
 with clear_errors():

@@ -11,7 +11,7 @@ from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
 from speechbrain.processing.features import InputNormalization, make_padding_mask
 
 from brainquant import RandomProjectionQuantizer
-from brainquant.features import (
+from brainquant.models.features import (
     ScaleGradient,
     Wav2Vec2Extractor,
     normalise_utterances,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from brainquant.processes import is_running
+from brainquant.processes.family import is_running
 
 # A launcher that starts a rank in a session of its own, as torchrun does, and waits for it.
 LAUNCHER = """
@@ -20,8 +20,8 @@ with subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=Tru
 RANK = """
 import sys, time
 from brainquant.training import launcher
-from brainquant.training.errors import clear_errors
-from brainquant.training.signals import Stopped, StopSignals
+from brainquant.errors import clear_errors
+from brainquant.processes.signals import Stopped, StopSignals
 
 launcher.SECONDS_TO_END = 1
 how = "{how}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from speechbrain.nnet.losses import ContrastiveLoss
 
 from brainquant.losses import code_cross_entropy, contrastive_loss, sample_negatives
-from brainquant.monitors import code_statistics, health_warnings
+from brainquant.monitoring.counts import code_statistics, health_warnings
 
 
 def contrastive_case(seed, counts, K, D=4, V=3, dtype=torch.float32):

@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from brainquant.monitors import CodeMonitor, Sums, code_statistics, health_warnings, unigram_loss
+from brainquant.monitoring.counts import (
+    CodeMonitor,
+    Sums,
+    code_statistics,
+    health_warnings,
+    unigram_loss,
+)
 
 COUNTS = arrays(np.int64, (2, 6), elements=st.integers(0, 50))
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brainquant.functional import nearest
-from brainquant.functional.nearest import highest_code, nearest_code, projected_codes
+from brainquant.search import nearest
+from brainquant.search.nearest import highest_code, nearest_code, projected_codes
 
 SEARCHES = ["torch", "numba"]
 
@@ -177,9 +177,9 @@ def test_what_inference_mode_has_left_does_not_hinder_training(search):
 
 TRITON = """
 import torch
-from brainquant.functional.nearest_table import Table
-from brainquant.functional.nearest_torch import TorchSearch
-from brainquant.functional.nearest_triton import search
+from brainquant.search.table import Table
+from brainquant.search.plain import TorchSearch
+from brainquant.search.gpu import search
 
 def randn(seed, *shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

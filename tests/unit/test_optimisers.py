@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 from brainquant.training.optimisers import make_optimizer
 
 CANNOT = {

@@ -5,12 +5,12 @@ import os
 import pytest
 from speechbrain.utils.train_logger import FileTrainLogger
 
-from brainquant.plots import save_figure
+from brainquant.errors import RunError
+from brainquant.monitoring.report import save_figure
+from brainquant.monitoring.run_log import RunLog
+from brainquant.own_files import open_own
 from brainquant.training.checkpoints import Checkpointer
-from brainquant.training.errors import RunError
-from brainquant.training.own_files import open_own
 from brainquant.training.run_lock import RunLock
-from brainquant.training.run_log import RunLog
 
 # Whatever writes them: this package, SpeechBrain, logging or matplotlib.
 FILES = [

@@ -9,7 +9,7 @@ from small_run import ranks
 from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
 from speechbrain.utils.run_opts import RunOptions
 
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 from brainquant.training.placement import (
     check_device,
     check_module_keys,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from brainquant.plots import _read_points, _series, _verdict, plot_report
+from brainquant.monitoring.report import _read_points, _series, _verdict, plot_report
 
 ROUGH = np.random.default_rng(0)
 

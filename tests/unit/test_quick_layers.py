@@ -13,7 +13,7 @@ from speechbrain.lobes.models.transformer.TransformerASR import make_transformer
 from speechbrain.nnet.attention import MultiheadAttention, RelPosEncXL, RelPosMHAXL
 from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 
-from brainquant.quick_layers import QUICK, quicken
+from brainquant.models.quick import QUICK, quicken
 
 CHUNKS = DynChunkTrainConfig(chunk_size=5, left_context_size=1)
 

@@ -16,8 +16,8 @@ from small_run import ranks
 from speechbrain.utils.train_logger import FileTrainLogger, WandBLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from brainquant.training.run_log import RunLog
-from brainquant.training.tensorboard import TensorboardLogger
+from brainquant.monitoring.run_log import RunLog
+from brainquant.monitoring.tensorboard import TensorboardLogger
 
 RECORDS = [
     {

@@ -12,7 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.nnet import schedulers as sb
 from torch.optim import lr_scheduler as lrs
 
-from brainquant.training.errors import RunError
+from brainquant.errors import RunError
 from brainquant.training.optimisers import make_optimizer
 from brainquant.training.schedules import Schedule
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from brainquant.training.signals import StopSignals
+from brainquant.processes.signals import StopSignals
 
 NAMES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
 # A program that imports nothing heavy, and is in one phase after another.
 PROGRAM = """
 import os, sys, time
-from brainquant.training.errors import clear_errors
-from brainquant.training.signals import Stopped, StopSignals
+from brainquant.errors import clear_errors
+from brainquant.processes.signals import Stopped, StopSignals
 
 def work(what):
     print(what, flush=True)
@@ -182,7 +182,7 @@ def test_while_modules_are_imported_there_is_no_traceback_either(start_program, 
 def test_a_reader_that_has_gone_ends_nothing(start_program, stream):
     program = f"""
 import sys
-from brainquant.training.errors import clear_errors
+from brainquant.errors import clear_errors
 with clear_errors():
     sys.stdin.readline()
     for _ in range(3):

@@ -12,8 +12,8 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.seed import seed_everything
 from tiny_ctc import pretrain
 
-from brainquant.brains.speech_encoder import load_encoder
 from brainquant.brains.trained import load_trained, open_run
+from brainquant.models.speech_encoder import load_encoder
 
 # What SpeechBrain's BEST-RQ recipe leaves in its folder, with a smaller model.
 STOCK = """

@@ -10,8 +10,8 @@ from speechbrain.lobes.models import wav2vec
 from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper
 from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 
-from .functional.convolution import WindowsTimesKernel
-from .masking import lengths_to_mask
+from ..masking import lengths_to_mask
+from .convolution import WindowsTimesKernel
 
 
 class ChannelsLastConv2d(Conv2d):

@@ -6,7 +6,7 @@ Shape suffixes: N frames, K drawn frames, R ranks, X dims of a frame.
 import torch
 import torch.nn.functional as F
 
-from .collectives import place_among_ranks, sum_over_ranks
+from ..functional.collectives import place_among_ranks, sum_over_ranks
 
 HIGHEST_KEY = 2**63 - 1
 

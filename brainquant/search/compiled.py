@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-from .nearest_table import Table
-from .numba_tile import P, W, highest_of
+from .table import Table
+from .tile import P, W, highest_of
 
 R = 16
 # Multiplications that a thread takes at a time: about a tenth of a millisecond.
@@ -58,7 +58,7 @@ def project(frames, projection, shift, products, unused, x):
 
 @njit(**OPTIONS)
 def scale(x, table_scale, table_norm, has_offset, scaled):
-    """What ``nearest_table.Table.frames`` gives for one frame: scaled values, slack and tie."""
+    """What ``table.Table.frames`` gives for one frame: scaled values, slack and tie."""
     largest = np.abs(x).max()
     by = max(largest, table_scale) if has_offset else (largest if largest != 0.0 else 1.0)
     square = 0.0

@@ -16,7 +16,7 @@ def search_kernel(
     N, V: tl.constexpr, K: tl.constexpr, D: tl.constexpr, HAS_OFFSET: tl.constexpr,
     BF: tl.constexpr, BV: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Codes of BF frames; see ``nearest_table.Frames`` and ``nearest_table.Table``."""
+    """Codes of BF frames; see ``table.Frames`` and ``table.Table``."""
     frame = tl.program_id(0).to(tl.int64) * BF + tl.arange(0, BF)
     here, lane = frame < N, tl.arange(0, BV)
     # In each lane, codes at a distance of BV: the best, where it is, and the second.
@@ -94,7 +94,7 @@ def exact_scores(
 
 
 def search(frames, table):
-    """Codes of ``Frames`` in a ``Table`` (nearest_table.py); nothing waits for the device."""
+    """Codes of ``Frames`` in a ``Table`` (table.py); nothing waits for the device."""
     N, K = frames.scaled_NK.shape
     V, D = table.codebook_VD.shape
     codes_N = torch.empty(N, dtype=torch.long, device=frames.x_ND.device)

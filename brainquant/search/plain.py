@@ -1,7 +1,7 @@
 """Search for the nearest code in plain torch, a few frames at a time.
 
 Shape suffixes: N frames, C frames of a chunk, P of a projected part, I input dim, D code dim,
-K = D or D + 1 (see ``nearest_table``), G codebooks, V codes, B blocks of b codes.
+K = D or D + 1 (see ``table``), G codebooks, V codes, B blocks of b codes.
 """
 
 import math
@@ -9,8 +9,8 @@ import threading
 
 import torch
 
-from .nearest_table import Table
-from .precision import full_precision
+from ..functional.precision import full_precision
+from .table import Table
 
 # Frames that are searched at once on a CPU, and those of them that are projected at once.
 CHUNK, PROJECTED = 1024, 256

@@ -9,11 +9,10 @@ from speechbrain.utils import train_logger as speechbrain_loggers
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
 
-from ..monitors import health_warnings
-from ..plots import plot_report
+from ..own_files import NO_SPACE, open_own, refuse_link
 from ..ranks import on_main_process
-from .checkpoints import NO_SPACE
-from .own_files import open_own, refuse_link
+from .counts import health_warnings
+from .report import plot_report
 
 logger = get_logger(__name__)
 
@@ -61,7 +60,7 @@ class RunLog:
             if type(train_logger) is speechbrain_loggers.TensorboardLogger:
                 logger.warning(
                     "train_loggers: SpeechBrain's TensorboardLogger (1.1.2) doubles steps after a "
-                    "resume; say !new:brainquant.training.tensorboard.TensorboardLogger instead"
+                    "resume; say !new:brainquant.monitoring.tensorboard.TensorboardLogger instead"
                 )
 
     def write(self, record):

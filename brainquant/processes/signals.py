@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
-from ..processes import STOP_SIGNALS, exit_at_once, wake_workers
+from .family import STOP_SIGNALS, exit_at_once, wake_workers
 
 REPEATED_SECONDS = 1.0  # what a launcher passes on may come twice: to all processes, and from it
 

@@ -10,8 +10,8 @@ import torch
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
 from torch.nn import Dropout
 
-from .functional.convolution import convolution, norm_gelu_convolution
-from .masking import lengths_to_mask
+from ..masking import lengths_to_mask
+from .convolution import convolution, norm_gelu_convolution
 
 STACKS_PROBED = 64  # a step of a front end reads fewer ahead
 

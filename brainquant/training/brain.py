@@ -16,6 +16,9 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.logger import get_logger
 
 from ..data.batches import RankBatchSampler
+from ..errors import RunError
+from ..processes.launcher import end_of_launcher, launcher_has_ended
+from ..processes.signals import Stopped, StopSignals
 from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_size
 from .changed_keys import (
     changed_keys,
@@ -27,11 +30,9 @@ from .changed_keys import (
 )
 from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
-from .errors import RunError
-from .finite_steps import FiniteStepsBrain
 from .keys import RUN, check_values
-from .launcher import end_of_launcher, launcher_has_ended
 from .lost_workers import explain_lost_workers
+from .place import check_setup, check_state, run_setup
 from .placement import (
     check_device,
     check_module_keys,
@@ -40,8 +41,7 @@ from .placement import (
     module_errors,
 )
 from .randomness import seed_global_generators
-from .resume import check_setup, check_state, run_setup
-from .signals import Stopped, StopSignals
+from .steps import FiniteStepsBrain
 from .watchdog import Watchdog
 
 logger = get_logger(__name__)
@@ -56,7 +56,7 @@ class LongRunBrain(FiniteStepsBrain):
     loaders, and neither the number of workers nor that of ranks matters to it.
 
     Hyperparameters: ``hang_minutes``, ``max_bad_audio``, ``resume_with_changes``,
-    ``keep_checkpoints``, and those of ``brainquant.training.resume``.
+    ``keep_checkpoints``, and those of ``brainquant.training.place``.
     """
 
     hparams_read = RUN

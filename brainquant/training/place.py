@@ -4,7 +4,7 @@ import hashlib
 
 from speechbrain.utils.logger import get_logger
 
-from .errors import RunError
+from ..errors import RunError
 
 logger = get_logger(__name__)
 

@@ -8,8 +8,8 @@ from speechbrain import Stage
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.optimizers import rm_vector_weight_decay
 
+from ..errors import RunError
 from ..ranks import gather_over_ranks, rank, world_size
-from .errors import RunError
 from .optimisers import make_optimizer
 from .schedules import Schedule
 

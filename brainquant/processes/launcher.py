@@ -5,7 +5,7 @@ import signal
 import threading
 from contextlib import contextmanager
 
-from ..processes import ask_for_signal_when_parent_ends
+from .family import ask_for_signal_when_parent_ends
 from .signals import say
 
 # As early as can be: the launcher may die while modules are imported.

@@ -1,8 +1,11 @@
 """A run writes into its own folder, and through no symbolic link into another."""
 
+import errno
 import os
 
 from .errors import RunError
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def refuse_link(path):
@@ -15,7 +18,7 @@ def refuse_link(path):
     >>> os.symlink("/etc/hosts", folder / "metrics.jsonl")
     >>> refuse_link(folder / "metrics.jsonl")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    brainquant.training.errors.RunError: .../metrics.jsonl is a symbolic link to /etc/hosts: ...
+    brainquant.errors.RunError: .../metrics.jsonl is a symbolic link to /etc/hosts: ...
     """
     if os.path.islink(path):
         raise RunError(

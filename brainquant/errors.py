@@ -8,9 +8,9 @@ import time
 import traceback
 from contextlib import contextmanager, suppress
 
-from .launcher import end_of_launcher, end_with_launcher, launcher_has_ended
-from .signals import Stopped, say, stop_signals_end_the_program
-from .streams import lasting_streams
+from .processes.launcher import end_of_launcher, end_with_launcher, launcher_has_ended
+from .processes.signals import Stopped, say, stop_signals_end_the_program
+from .processes.streams import lasting_streams
 
 # Of gloo, NCCL and the store in torch 2.11, where the process at the other end has ended.
 PEER_HAS_ENDED = re.compile(

@@ -11,12 +11,12 @@ from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
 from torch.func import functional_call
 
-from .functional.convolution import convolution, reflect_after
-from .functional.dropout import dropout
+from .convolution import convolution, reflect_after
+from .dropout import dropout
 
 
 class QuickDropout(torch.nn.Dropout):
-    """Dropout whose masks a CPU draws quickly, see ``brainquant.functional.dropout``."""
+    """Dropout whose masks a CPU draws quickly, see ``brainquant.models.dropout``."""
 
     def forward(self, x):
         """Drops out in training."""

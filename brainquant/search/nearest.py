@@ -12,7 +12,7 @@ import importlib.util
 
 import torch
 
-from . import nearest_torch
+from . import plain
 
 
 def nearest_code(x_ND, codebook_VD):
@@ -127,7 +127,7 @@ def search(x_NI, codebooks, projection_GID=None, shift_GD=None):
     x_NI : torch.Tensor
         Frames.
     codebooks : list of tuple
-        The codes and the offsets (or None) of each codebook, see ``nearest_table.Table``.
+        The codes and the offsets (or None) of each codebook, see ``table.Table``.
     projection_GID : torch.Tensor or None
         A projection for each codebook.
     shift_GD : torch.Tensor or None
@@ -140,12 +140,12 @@ def search(x_NI, codebooks, projection_GID=None, shift_GD=None):
     """
     device, search_in_table = x_NI.device.type, None
     if device == "cpu" and has("numba"):
-        from . import nearest_numba
+        from . import compiled
 
-        return nearest_numba.search(x_NI, codebooks, projection_GID, shift_GD)
+        return compiled.search(x_NI, codebooks, projection_GID, shift_GD)
     if device == "cuda" and has("triton"):
-        from .nearest_triton import search as search_in_table
-    return nearest_torch.search(x_NI, codebooks, projection_GID, shift_GD, search_in_table)
+        from .gpu import search as search_in_table
+    return plain.search(x_NI, codebooks, projection_GID, shift_GD, search_in_table)
 
 
 @functools.cache

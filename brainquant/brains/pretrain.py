@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from ..data.batches import Skipped
 from ..data.silence import check_sound
+from ..errors import RunError
 from ..masking import span_mask
-from ..quick_layers import quicken
+from ..models.quick import quicken
 from ..ranks import on_main_process
 from ..training.begin_from import load_weights
-from ..training.errors import RunError
 from ..training.keys import PRETRAIN
 from ..training.randomness import derived_generator
 from .logged import has_parameters

@@ -1,0 +1,1 @@
+"""Speech encoders, and the layers and features that they are made of."""

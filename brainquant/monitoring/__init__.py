@@ -1,0 +1,1 @@
+"""What a run logs about itself: code counts, health, tallies, log files and the report."""

@@ -1,0 +1,1 @@
+"""A process, its parent, children, signals and streams; imports nothing heavy."""
