@@ -7,7 +7,7 @@ import os
 
 # What else a command needs is imported in it: a signal while torch is imported ends it with one
 # line, too, and --help waits for nothing.
-from .errors import clear_errors
+from .errors import one_line_errors
 
 OVERRIDES = (
     "Every key of the recipe's YAML is an option too, as in training: --data_folder, "
@@ -31,7 +31,7 @@ def main(argv=None):
         options["argv"] = [options.pop("recipe"), *overrides]
     elif overrides:
         parser.error(f"unknown arguments: {' '.join(overrides)}")
-    with clear_errors():
+    with one_line_errors():
         from .training.log_config import log_to_terminal
 
         log_to_terminal()

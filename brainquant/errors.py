@@ -24,7 +24,7 @@ class RunError(ValueError):
     """A run cannot go on; the message says why, and one remedy."""
 
 
-def place_in_run():
+def rank_from_environment():
     """Number of this process and of all, known before there is a process group.
 
     Returns
@@ -34,7 +34,7 @@ def place_in_run():
 
     Example
     -------
-    >>> place_in_run()
+    >>> rank_from_environment()
     (0, 1)
     """
     if "LOCAL_RANK" not in os.environ:  # SpeechBrain's sign of several processes
@@ -43,7 +43,7 @@ def place_in_run():
 
 
 @contextmanager
-def clear_errors(*kinds):
+def one_line_errors(*kinds):
     """Ends the program with one line, and exit status 1, where the fault is no bug.
 
     One line where the error is of the given kinds, and where another rank of the run has ended: a
@@ -61,7 +61,7 @@ def clear_errors(*kinds):
 
     Example
     -------
-    >>> with clear_errors():
+    >>> with one_line_errors():
     ...     raise ValueError("lr must be positive, got lr=-1; set lr:")
     Traceback (most recent call last):
     SystemExit: error: lr must be positive, got lr=-1; set lr:
@@ -100,7 +100,7 @@ def error_line(error):
 
 def of_this_rank():
     """What names this rank in a line; nothing where there is one only."""
-    rank, ranks = place_in_run()
+    rank, ranks = rank_from_environment()
     return f" on rank {rank}" if ranks > 1 else ""
 
 

@@ -137,7 +137,7 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least):
         for epoch in itertools.count(1):
             loader.batch_sampler.set_epoch(epoch)
             for batch in loader:
-                for clip, reason in batch.skipped:
+                for clip, reason in batch.left_out:
                     logger.warning(f"clip {clip!r} left out: {reason}")
                 if batch.is_empty:
                     continue

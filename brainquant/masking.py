@@ -105,12 +105,12 @@ def stack_mask(mask_BT, stack):
     return mask_BT.unflatten(1, (-1, stack)).all(-1)
 
 
-def places(mask_BT):
+def true_indices(mask_BT):
     """Where a mask is True, in the order of its frames.
 
     Example
     -------
-    >>> places(torch.tensor([[True, False], [True, True]]))
+    >>> true_indices(torch.tensor([[True, False], [True, True]]))
     tensor([0, 2, 3])
     """
     return mask_BT.flatten().nonzero()[:, 0]

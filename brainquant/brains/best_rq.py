@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
-from ..masking import lengths_to_mask, places, stack_mask
+from ..masking import lengths_to_mask, stack_mask, true_indices
 from ..models.features import pad_to_stacks, relative_lengths, stack_frames, stacks_ahead
 from ..training.keys import BEST_RQ
 from .pretrain import PretrainBrain
@@ -146,10 +146,12 @@ class BestRQBrain(PretrainBrain):
             seen_BT = lengths_to_mask(frames_B, num_frames) & ~masked_BT
             stacks.append(stack_mask(seen_BT, stack) & (not self.batch_is_empty))
         sizes = [int(stacks_BS.sum()) for stacks_BS in stacks]
-        places_N = to_device(torch.cat([places(stacks_BS) for stacks_BS in stacks]), device)
-        logits_NV = self.modules.head(encoded_BSD.flatten(0, 1).index_select(0, places_N))
+        predicted_N = to_device(
+            torch.cat([true_indices(stacks_BS) for stacks_BS in stacks]), device
+        )
+        logits_NV = self.modules.head(encoded_BSD.flatten(0, 1).index_select(0, predicted_N))
         logits_NGV = logits_NV.unflatten(1, (self.quantiser.num_codebooks, -1))
-        codes_NG = codes_BSG.flatten(0, 1).index_select(0, places_N)
+        codes_NG = codes_BSG.flatten(0, 1).index_select(0, predicted_N)
         seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
         seen = {name: int(counted.sum()) for name, counted in seen.items()}
         return list(zip(logits_NGV.split(sizes), codes_NG.split(sizes))), seen

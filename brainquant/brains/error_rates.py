@@ -88,8 +88,8 @@ class ErrorRateBrain(LoggedBrain):
 
     def evaluate_batch(self, batch, stage):
         """As in SpeechBrain; a test has no clip left out."""
-        if stage == Stage.TEST and batch.skipped:
-            clip, reason = batch.skipped[0]
+        if stage == Stage.TEST and batch.left_out:
+            clip, reason = batch.left_out[0]
             raise RunError(
                 f"clip {clip!r} of the test {self.test_name} cannot be used: {reason}; mend it, "
                 f"or take it out of the manifest"

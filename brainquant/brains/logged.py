@@ -3,6 +3,7 @@
 from speechbrain.utils.logger import get_logger
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.batches import is_empty
 from ..errors import RunError
 from ..monitoring.run_log import RunLog
 from ..ranks import on_main_process
@@ -10,7 +11,6 @@ from ..training.brain import LongRunBrain
 from ..training.hparams import run_folder, show_options
 from ..training.keys import LOADERS, RECIPE, RUN
 from ..training.needed_files import keep_needed_files
-from ..training.steps import is_empty
 
 logger = get_logger(__name__)
 

@@ -8,7 +8,7 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from ..data.batches import Skipped
+from ..data.batches import LeftOutClip
 from ..data.silence import check_sound
 from ..errors import RunError
 from ..masking import span_mask
@@ -162,7 +162,7 @@ class PretrainBrain(WatchedBrain):
         progress = tqdm(total=wanted, desc="fitting the quantiser", unit=" frames", disable=hidden)
         for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
             clip = self.train_clips[index]
-            if isinstance(clip, Skipped):  # the training reports it
+            if isinstance(clip, LeftOutClip):  # the training reports it
                 continue
             self.tick("fitting the quantiser")
             x_BTI, frames_B = self.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))

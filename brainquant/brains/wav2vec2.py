@@ -11,7 +11,7 @@ import torch
 
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
-from ..masking import lengths_to_mask, places
+from ..masking import lengths_to_mask, true_indices
 from ..models.features import normalise_utterances
 from ..training.keys import WAV2VEC2
 from .pretrain import PretrainBrain
@@ -126,9 +126,9 @@ class Wav2Vec2Brain(PretrainBrain):
         seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
         seen = {name: int(counted.sum()) for name, counted in seen.items()}
         # Where the masked frames are, and where they go: known here, nothing waits for the device.
-        places_N, packed_N, masked_BT, counts_B = (
+        masked_N, packed_N, masked_BT, counts_B = (
             to_device(tensor, latents_BTC.device)
-            for tensor in (places(masked_BT), places(packed_BM), masked_BT, counts_B)
+            for tensor in (true_indices(masked_BT), true_indices(packed_BM), masked_BT, counts_B)
         )
 
         def pack(rows_NX):
@@ -137,10 +137,10 @@ class Wav2Vec2Brain(PretrainBrain):
             return packed_RX.index_copy(0, packed_N, rows_NX).unflatten(0, packed_BM.shape)
 
         encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, masked_BT)
-        context_ND = self.modules.context_proj(encoded_BTD.flatten(0, 1).index_select(0, places_N))
+        context_ND = self.modules.context_proj(encoded_BTD.flatten(0, 1).index_select(0, masked_N))
         to_quantise_BTC = self.to_be_quantised(latents_BTC, frames_B)
         quantised = self.modules.quantiser(
-            to_quantise_BTC.flatten(0, 1).index_select(0, places_N)[None],
+            to_quantise_BTC.flatten(0, 1).index_select(0, masked_N)[None],
             generator=of_negatives,
             return_codes=True,
         )

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, Sampler, SequentialSampler
 from ..ranks import rank, world_size
 from .audio import AudioReader
 from .manifests import load_dataset
-from .workers import AudioLoader, Skipped, SkippingDataset, leave_signals_to_main
+from .workers import AudioLoader, LeftOutClip, ReadableClips, leave_signals_to_main
 
 logger = get_logger(__name__)
 
@@ -95,7 +95,7 @@ class AudioBatch(PaddedBatch):
     Arguments
     ---------
     items : list
-        Of a ``SkippingDataset``; may be empty.
+        Of a ``ReadableClips``; may be empty.
     placeholder_samples : int
         Length of the silence.
     columns : sequence of str
@@ -103,24 +103,29 @@ class AudioBatch(PaddedBatch):
 
     Attributes
     ----------
-    skipped : list of Skipped
+    left_out : list of LeftOutClip
         ID and reason of each clip that was left out.
     is_empty : bool
         Whether there is nothing but the placeholder.
 
     Example
     -------
-    >>> batch = AudioBatch([Skipped("a", "a.wav: cannot be read")], placeholder_samples=160)
-    >>> batch.is_empty, batch.sig.data.shape, batch.skipped[0].id
+    >>> batch = AudioBatch([LeftOutClip("a", "a.wav: cannot be read")], placeholder_samples=160)
+    >>> batch.is_empty, batch.sig.data.shape, batch.left_out[0].id
     (True, torch.Size([1, 160]), 'a')
     """
 
     def __init__(self, items, *, placeholder_samples, columns=()):
-        clips = [item for item in items if not isinstance(item, Skipped)]
-        self.skipped = [item for item in items if isinstance(item, Skipped)]
+        clips = [item for item in items if not isinstance(item, LeftOutClip)]
+        self.left_out = [item for item in items if isinstance(item, LeftOutClip)]
         self.is_empty = not clips
         silence = {"id": "", "sig": torch.zeros(placeholder_samples), "duration": 0.0}
         super().__init__(clips or [{**silence, **dict.fromkeys(columns, "")}])
+
+
+def is_empty(batch):
+    """Whether a batch is a placeholder; those of SpeechBrain's own loaders never are."""
+    return getattr(batch, "is_empty", False)
 
 
 def make_loaders(hparams, *, min_samples=1, columns=()):
@@ -173,7 +178,7 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
         if shuffle:
             batches = RankBatchSampler(batches, rank=rank(), world_size=world_size())
         return AudioLoader(
-            SkippingDataset(dataset, num_workers),
+            ReadableClips(dataset, num_workers),
             batch_sampler=batches,
             collate_fn=functools.partial(
                 AudioBatch, placeholder_samples=max(sample_rate, min_samples), columns=columns

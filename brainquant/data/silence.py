@@ -2,7 +2,7 @@
 
 import torch
 
-from .batches import Skipped
+from .batches import LeftOutClip
 
 MOST_CLIPS = 100  # that are looked at: a corpus with sound has some in the first one or two
 
@@ -15,7 +15,7 @@ def check_sound(clips, generator):
 
     Arguments
     ---------
-    clips : brainquant.data.batches.SkippingDataset
+    clips : brainquant.data.batches.ReadableClips
         The training audio.
     generator : torch.Generator
         Draws the clips.
@@ -38,7 +38,7 @@ def check_sound(clips, generator):
     silent = []
     for index in torch.randperm(len(clips), generator=generator).tolist():
         clip = clips[index]
-        if isinstance(clip, Skipped):
+        if isinstance(clip, LeftOutClip):
             continue
         if (clip["sig"] != clip["sig"][0]).any():
             return

@@ -14,15 +14,15 @@ from ..processes.family import ask_for_signal_when_parent_ends, end_workers, sto
 from .audio import BadAudio
 
 
-class Skipped(NamedTuple):
+class LeftOutClip(NamedTuple):
     """A clip that is left out of its batch."""
 
     id: str
     reason: str
 
 
-class SkippingDataset(Dataset):
-    """A dataset that gives a ``Skipped`` for bad audio instead of an error.
+class ReadableClips(Dataset):
+    """A dataset that gives a ``LeftOutClip`` for bad audio instead of an error.
 
     Arguments
     ---------
@@ -48,7 +48,7 @@ class SkippingDataset(Dataset):
         try:
             return self.dataset[index]
         except BadAudio as error:
-            return Skipped(self.data_ids[index], str(error))
+            return LeftOutClip(self.data_ids[index], str(error))
 
     def last_clip_of(self, worker):
         """ID of the last clip that a worker, by number, began to read; None before the first."""

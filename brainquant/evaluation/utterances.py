@@ -8,7 +8,7 @@ from speechbrain.utils.logger import get_logger
 
 from ..data.alignments import phones_at, read_alignment
 from ..data.audio import AudioReader
-from ..data.batches import Skipped, SkippingDataset
+from ..data.batches import LeftOutClip, ReadableClips
 from ..data.manifests import load_dataset
 from .progress import progress_bar
 
@@ -61,7 +61,7 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
     # A corpus with labels need not have the rate of the one that was trained on.
     reader = AudioReader(brain.hparams.sample_rate, resample=True, mix_down="mean")
     columns = () if label is None else (label,)
-    dataset = SkippingDataset(load_dataset(manifest, data_folder, reader=reader, columns=columns))
+    dataset = ReadableClips(load_dataset(manifest, data_folder, reader=reader, columns=columns))
     utterances, left_out, seconds = [], {}, 0.0
     logger.info(f"Probe: reading {manifest}")
     order = np.random.default_rng(0).permutation(len(dataset))
@@ -70,7 +70,7 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
             break
         item = dataset[int(index)]
         utterance = _read(item, brain, label, alignments)
-        if isinstance(utterance, Skipped):
+        if isinstance(utterance, LeftOutClip):
             left_out[utterance.id] = utterance.reason
         else:
             utterances.append(utterance)
@@ -87,19 +87,21 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
 
 
 def _read(item, brain, label, alignments):
-    """An Utterance of a dataset's item, or a Skipped that says why not."""
-    if isinstance(item, Skipped):
+    """An Utterance of a dataset's item, or a LeftOutClip that says why not."""
+    if isinstance(item, LeftOutClip):
         return item
     name, sig = item["id"], item["sig"]
     num_frames = brain.count_frames(len(sig))
     if num_frames < 1:
-        return Skipped(name, f"{len(sig)} samples are too short for a frame of the encoder")
+        return LeftOutClip(name, f"{len(sig)} samples are too short for a frame of the encoder")
     if label is not None:
         text = item[label].strip()
         if not text:
-            return Skipped(name, f"has no {label}")
+            return LeftOutClip(name, f"has no {label}")
         return Utterance(name, sig, num_frames, np.array([text]))
     alignment = read_alignment(alignments[name]) if name in alignments else None
     if not alignment:
-        return Skipped(name, "has no alignment" if alignment is None else "its alignment is empty")
+        return LeftOutClip(
+            name, "has no alignment" if alignment is None else "its alignment is empty"
+        )
     return Utterance(name, sig, num_frames, phones_at(brain.frame_times(num_frames), alignment))

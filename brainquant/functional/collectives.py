@@ -7,7 +7,7 @@ import torch
 from torch import distributed
 
 
-def place_among_ranks():
+def rank_and_size():
     """The number of this process, and how many there are."""
     if distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -41,7 +41,7 @@ def gather_batches(batches):
     >>> gather_batches([torch.ones(2, 3), torch.zeros(0, 3)]).shape
     torch.Size([2, 3])
     """
-    rank, ranks = place_among_ranks()
+    rank, ranks = rank_and_size()
     if ranks == 1:
         return torch.cat(batches)
     sizes_BR = torch.zeros(len(batches), ranks, dtype=torch.long, device=batches[0].device)

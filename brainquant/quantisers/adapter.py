@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from ..functional.collectives import gather_batches, place_among_ranks
+from ..functional.collectives import gather_batches, rank_and_size
 from ..functional.precision import full_precision
 from .base import as_float, check_positive
 from .moving import MovingQuantiser, drawing_from_seed
@@ -167,7 +167,7 @@ class LibraryQuantizer(MovingQuantiser):
         if not len(frames_MD):
             return
         buffers = gathered[0].buffers
-        if len(gathered) > 1 or place_among_ranks()[1] > 1:
+        if len(gathered) > 1 or rank_and_size()[1] > 1:
             buffers, training = self._copied_buffers(), self.library.training
             self.library.train()
             self._ask(frames_MD, buffers, seed)

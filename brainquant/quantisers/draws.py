@@ -6,7 +6,7 @@ Shape suffixes: N frames, K drawn frames, R ranks, X dims of a frame.
 import torch
 import torch.nn.functional as F
 
-from ..functional.collectives import place_among_ranks, sum_over_ranks
+from ..functional.collectives import rank_and_size, sum_over_ranks
 
 HIGHEST_KEY = 2**63 - 1
 
@@ -96,7 +96,7 @@ def draw_over_ranks(keys_K, frames_KX):
     tensor([4., 3., 2.])
     """
     most = len(keys_K)
-    rank, ranks = place_among_ranks()
+    rank, ranks = rank_and_size()
     keys_RK = keys_K.new_zeros(ranks, most)
     keys_RK[rank] = keys_K
     keys_K, place_K = sum_over_ranks(keys_RK).flatten().topk(most)

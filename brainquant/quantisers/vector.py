@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import distributed
 
-from ..functional.collectives import place_among_ranks, sum_over_ranks
+from ..functional.collectives import rank_and_size, sum_over_ranks
 from ..functional.imports import import_late
 from ..functional.straight_through import gather_rows
 from ..search.nearest import nearest_code
@@ -238,7 +238,7 @@ class VectorQuantizer(MovingQuantiser):
         """Sums and counts of the clusters of drawn frames, as if all frames were in them."""
         G, V, D = self.codebook.shape
         sums_GVE = frames_KGD.new_zeros(G, V, D + 1)
-        if place_among_ranks()[0] == 0:
+        if rank_and_size()[0] == 0:
             for clusters_VE, frames_KD in zip(sums_GVE, frames_KGD.unbind(1)):
                 means_VD, sizes_V = k_means(frames_KD, V, self.seed)
                 clusters_VE[: len(means_VD)] = F.pad(means_VD, (0, 1), value=1.0) * sizes_V[:, None]

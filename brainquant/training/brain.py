@@ -30,16 +30,16 @@ from .changed_keys import (
 )
 from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
-from .keys import RUN, check_values
-from .lost_workers import explain_lost_workers
-from .place import check_setup, check_state, run_setup
-from .placement import (
+from .device_options import (
     check_device,
     check_module_keys,
     drops_layers,
     given_options,
     module_errors,
 )
+from .keys import RUN, check_values
+from .lost_workers import explain_lost_workers
+from .place import check_setup, check_state, run_setup
 from .randomness import seed_global_generators
 from .steps import FiniteStepsBrain
 from .watchdog import Watchdog
@@ -398,7 +398,7 @@ class LongRunBrain(FiniteStepsBrain):
 
     def note_skipped(self, batch):
         """Remembers what was left out of a batch until the ranks meet."""
-        for clip, reason in batch.skipped:
+        for clip, reason in batch.left_out:
             if clip not in self.bad_audio:
                 self.new_bad_audio[clip] = reason
 

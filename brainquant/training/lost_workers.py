@@ -4,7 +4,7 @@ import signal
 import time
 from contextlib import contextmanager, suppress
 
-from ..data.workers import SkippingDataset
+from ..data.workers import ReadableClips
 from ..errors import RunError
 
 
@@ -50,7 +50,7 @@ def _workers(loader):
 
 def _lost_worker(loader, number, worker):
     dataset = loader.dataset
-    clip = dataset.last_clip_of(number) if isinstance(dataset, SkippingDataset) else None
+    clip = dataset.last_clip_of(number) if isinstance(dataset, ReadableClips) else None
     clip = "its clip is not known" if clip is None else f"the last clip that it began is {clip!r}"
     if worker.exitcode >= 0:
         how, remedy = f"ended with exit status {worker.exitcode}", "set num_workers: 0 to see why"

@@ -8,7 +8,7 @@ import time
 
 from speechbrain.utils.logger import get_logger
 
-from ..errors import place_in_run
+from ..errors import rank_from_environment
 from ..own_files import refuse_links
 from ..processes.family import is_running
 from ..processes.launcher import launcher
@@ -60,7 +60,7 @@ class RunLock:
             Where another run has it; with its host, process and start. Or where the folder has
         symbolic links in the place of files.
         """
-        if place_in_run()[0] > 0:
+        if rank_from_environment()[0] > 0:
             return
         if self.folder in self._held:
             self._refuse("of this process")

@@ -8,6 +8,7 @@ from speechbrain import Stage
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.optimizers import rm_vector_weight_decay
 
+from ..data.batches import is_empty
 from ..errors import RunError
 from ..ranks import gather_over_ranks, rank, world_size
 from .optimisers import make_optimizer
@@ -229,11 +230,6 @@ class FiniteStepsBrain(sb.Brain):
                 f"{bad[0]} is not finite at step {self.optimizer_step}: no checkpoint is written "
                 f"over the last good one. Set max_grad_norm: to about 1, or a lower lr:"
             )
-
-
-def is_empty(batch):
-    """Whether a batch is a placeholder; those of SpeechBrain's own loaders never are."""
-    return getattr(batch, "is_empty", False)
 
 
 class BufferCopies:

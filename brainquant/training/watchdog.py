@@ -13,7 +13,7 @@ from datetime import timedelta
 from speechbrain.utils.logger import get_logger
 from torch.distributed import PrefixStore, TCPStore
 
-from ..errors import error_line, place_in_run, tell_torchrun
+from ..errors import error_line, rank_from_environment, tell_torchrun
 
 logger = get_logger(__name__)
 
@@ -51,7 +51,7 @@ class Watchdog:
 
     def __init__(self, minutes):
         self.minutes = minutes or 0
-        self.rank, self.ranks = place_in_run()
+        self.rank, self.ranks = rank_from_environment()
         self.progress = (0, "before training", time.time())
         self._store = None
         self._stop = threading.Event()

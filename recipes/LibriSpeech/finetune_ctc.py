@@ -8,10 +8,10 @@ The encoder is that of any pretraining run of this package, or of SpeechBrain's 
 
 import sys
 
-from brainquant.errors import RunError, clear_errors
+from brainquant.errors import RunError, one_line_errors
 
 if __name__ == "__main__":
-    with clear_errors():
+    with one_line_errors():
         # Imported in here: Ctrl-C meanwhile ends the program with one line, too.
         import speechbrain as sb
         from speechbrain.utils.distributed import run_on_main
@@ -40,7 +40,7 @@ if __name__ == "__main__":
             hparams, min_samples=brain.min_samples, columns=brain.columns
         )
 
-    with clear_errors(RunError):
+    with one_line_errors(RunError):
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
         if hparams["evaluate"]:
             hparams["evaluate"](brain, hparams)

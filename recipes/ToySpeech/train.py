@@ -8,10 +8,10 @@ The YAML says what is trained:
 
 import sys
 
-from brainquant.errors import RunError, clear_errors
+from brainquant.errors import RunError, one_line_errors
 
 if __name__ == "__main__":
-    with clear_errors():
+    with one_line_errors():
         # Imported in here: Ctrl-C meanwhile ends the program with one line, too.
         import speechbrain as sb
         from speechbrain.utils.distributed import run_on_main
@@ -38,7 +38,7 @@ if __name__ == "__main__":
         )
         train_loader, valid_loader = make_loaders(hparams, min_samples=brain.min_samples)
 
-    with clear_errors(RunError):
+    with one_line_errors(RunError):
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
         if hparams["evaluate"]:
             brain.evaluate_once(hparams["evaluate"], hparams_file, overrides)

@@ -21,7 +21,7 @@ COLLECTIVES = {
 WRAPPERS = {"main_process_only", "once_per_node", "run_on_main", "run_once_per_node"}
 RANK = {
     "rank", "local_rank", "get_rank", "get_local_rank", "if_main_process", "is_local_rank_zero",
-    "is_main_process", "place_in_run",
+    "is_main_process", "rank_from_environment",
 }  # fmt: skip
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -22,8 +22,8 @@ from torch.utils.data import BatchSampler, DataLoader
 from brainquant.data.audio import AudioReader, BadAudio
 from brainquant.data.batches import (
     AudioBatch,
+    LeftOutClip,
     RankBatchSampler,
-    Skipped,
     make_loaders,
 )
 from brainquant.data.manifests import load_dataset
@@ -169,7 +169,7 @@ def test_a_clip_that_has_turned_bad_is_skipped_with_its_id_and_reason(corpus_of,
         (folder / "3.wav").write_bytes(b"")
         (folder / "11.wav").unlink(missing_ok=True)
         batches = list(loader)
-        skipped = {clip: reason for batch in batches for clip, reason in batch.skipped}
+        skipped = {clip: reason for batch in batches for clip, reason in batch.left_out}
         assert sorted(skipped) == ["11", "3"]
         assert "/3.wav: cannot be read" in skipped["3"] and "/11.wav: cannot" in skipped["11"]
         left = [clip for batch in batches for clip in batch.id]
@@ -184,13 +184,13 @@ def test_a_turn_without_a_clip_is_a_placeholder(corpus_of, num_workers):
     loader.batch_sampler.rank, loader.batch_sampler.world_size = 1, 2
     full, empty = loader
     assert not full.is_empty and full.sig.data.shape == (1, 1000)
-    assert empty.is_empty and empty.skipped == [] and empty.id == [""]
+    assert empty.is_empty and empty.left_out == [] and empty.id == [""]
     assert torch.equal(empty.sig.data, torch.zeros(1, RATE))
 
     for name in "012":
         (Path(hparams["data_folder"]) / f"{name}.wav").write_bytes(b"")
     bad, empty = loader
-    assert bad.is_empty and len(bad.skipped) == 1 and empty.is_empty
+    assert bad.is_empty and len(bad.left_out) == 1 and empty.is_empty
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -222,18 +222,18 @@ def test_what_a_worker_needs_can_be_sent_to_one_that_is_not_forked(corpus_of):
     loader, _ = make_loaders(corpus_of(SECONDS))
     sent = loader.dataset, loader.collate_fn, loader.worker_init_fn
     dataset, collate, _ = pickle.loads(pickle.dumps(sent))
-    batch = collate([dataset[5], Skipped("b", "b.wav: no")])
+    batch = collate([dataset[5], LeftOutClip("b", "b.wav: no")])
     assert torch.equal(batch.sig.data[0], loader.dataset[5]["sig"])
-    assert pickle.loads(pickle.dumps(batch)).skipped == batch.skipped != []
+    assert pickle.loads(pickle.dumps(batch)).left_out == batch.left_out != []
 
 
 def test_a_batch_keeps_what_it_knows_where_it_is_moved():
-    items = [{"id": "a", "sig": torch.ones(4), "duration": 1.0}, Skipped("b", "b.wav: no")]
+    items = [{"id": "a", "sig": torch.ones(4), "duration": 1.0}, LeftOutClip("b", "b.wav: no")]
     batch = AudioBatch(items, placeholder_samples=10).to(dtype=torch.float64)
     if torch.cuda.is_available():
         batch = batch.pin_memory()
     assert batch.sig.data.dtype == torch.float64 and batch.id == ["a"]
-    assert batch.skipped == [("b", "b.wav: no")] and not batch.is_empty
+    assert batch.left_out == [("b", "b.wav: no")] and not batch.is_empty
 
 
 DEATHS = {

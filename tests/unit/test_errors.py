@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from brainquant.errors import RunError, clear_errors
+from brainquant.errors import RunError, one_line_errors
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] "
 RANKS = """
 import os, signal, sys
 import torch
-from brainquant.errors import clear_errors
+from brainquant.errors import one_line_errors
 
 torch.distributed.init_process_group("gloo")
-with clear_errors():
+with one_line_errors():
     torch.distributed.barrier()
     if os.environ["RANK"] == "1":
         if sys.argv[1] == "killed":
@@ -39,14 +39,14 @@ def error_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", [ValueError, ImportError, FileNotFoundError, RunError])
 def test_wrong_input_ends_the_program_with_one_line(kind):
-    with pytest.raises(SystemExit, match="^error: what to do$"), clear_errors():
+    with pytest.raises(SystemExit, match="^error: what to do$"), one_line_errors():
         raise kind("what to do")
 
 
 def test_only_the_kinds_that_are_given_are_clear():
-    with pytest.raises(SystemExit, match="^error: what to do$"), clear_errors(RunError):
+    with pytest.raises(SystemExit, match="^error: what to do$"), one_line_errors(RunError):
         raise RunError("what to do")
-    with pytest.raises(ValueError, match="^a bug$"), clear_errors(RunError):
+    with pytest.raises(ValueError, match="^a bug$"), one_line_errors(RunError):
         raise ValueError("a bug")
 
 
@@ -66,7 +66,7 @@ def test_the_end_of_another_rank_is_no_error_of_this_one(text, monkeypatch, erro
     for name, value in {"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
     line = "^error on rank 3: another rank of the run has ended"
-    with pytest.raises(SystemExit, match=line), clear_errors(RuntimeError):
+    with pytest.raises(SystemExit, match=line), one_line_errors(RuntimeError):
         raise RuntimeError(text)
     # For torchrun the root cause is what came first, within a second or two of this.
     message = json.loads(error_file.read_text("utf-8"))["message"]
@@ -85,7 +85,7 @@ def test_the_end_of_another_rank_is_no_error_of_this_one(text, monkeypatch, erro
     ids=repr,
 )
 def test_a_bug_keeps_its_traceback_and_torchrun_gets_it_too(error, error_file):
-    with pytest.raises(type(error), match=re.escape(str(error))), clear_errors():
+    with pytest.raises(type(error), match=re.escape(str(error))), one_line_errors():
         raise error
     shown = json.loads(error_file.read_text("utf-8"))["message"]["extraInfo"]["py_callstack"]
     assert shown.startswith("Traceback") and str(error) in shown
@@ -93,7 +93,7 @@ def test_a_bug_keeps_its_traceback_and_torchrun_gets_it_too(error, error_file):
 
 def test_an_error_is_shown_also_where_torchruns_file_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone" / "error.json"))
-    with pytest.raises(SystemExit, match="^error: what to do$"), clear_errors():
+    with pytest.raises(SystemExit, match="^error: what to do$"), one_line_errors():
         raise ValueError("what to do")
 
 

@@ -20,14 +20,14 @@ with subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=Tru
 RANK = """
 import sys, time
 from brainquant.training import launcher
-from brainquant.errors import clear_errors
+from brainquant.errors import one_line_errors
 from brainquant.processes.signals import Stopped, StopSignals
 
 launcher.SECONDS_TO_END = 1
 how = "{how}"
 if how == "imports":  # modules that take long to import
     time.sleep(1)
-with clear_errors():
+with one_line_errors():
     print("begun", flush=True)
     if how == "trains":
         with StopSignals() as signals:

@@ -103,7 +103,7 @@ def test_an_epoch_from_shards_is_an_epoch_from_files_bit_by_bit(folder, num_work
             "seed": 1, "sample_rate": RATE, "resample": False, "mix_down": False,
         }, columns=["text"])  # fmt: skip
         loader.batch_sampler.set_epoch(2)
-        epochs.append([(batch.id, batch.text, batch.sig.data, batch.skipped) for batch in loader])
+        epochs.append([(batch.id, batch.text, batch.sig.data, batch.left_out) for batch in loader])
     files, shards = epochs
     assert len(files) == len(shards) > 2 and sorted(sum((b[0] for b in files), [])) == sorted(
         ODD_IDS

@@ -15,14 +15,14 @@ NAMES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
 # A program that imports nothing heavy, and is in one phase after another.
 PROGRAM = """
 import os, sys, time
-from brainquant.errors import clear_errors
+from brainquant.errors import one_line_errors
 from brainquant.processes.signals import Stopped, StopSignals
 
 def work(what):
     print(what, flush=True)
     sys.stdin.readline()
 
-with clear_errors():
+with one_line_errors():
     try:
         work("preparing")
     finally:
@@ -182,8 +182,8 @@ def test_while_modules_are_imported_there_is_no_traceback_either(start_program, 
 def test_a_reader_that_has_gone_ends_nothing(start_program, stream):
     program = f"""
 import sys
-from brainquant.errors import clear_errors
-with clear_errors():
+from brainquant.errors import one_line_errors
+with one_line_errors():
     sys.stdin.readline()
     for _ in range(3):
         print("to nobody", file=sys.{stream}, flush=True)

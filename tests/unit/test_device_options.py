@@ -10,7 +10,7 @@ from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
 from speechbrain.utils.run_opts import RunOptions
 
 from brainquant.errors import RunError
-from brainquant.training.placement import (
+from brainquant.training.device_options import (
     check_device,
     check_module_keys,
     drops_layers,
