@@ -10,7 +10,8 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from ..errors import RunError
-from ..monitoring.counts import CodeMonitor, Sums, code_statistics, unigram_loss
+from ..monitoring.counts import CodeMonitor, Sums, code_statistics
+from ..monitoring.health import unigram_loss
 from ..own_files import open_own
 from ..quantisers.base import check_quantiser_class
 from ..ranks import rank, world_size

@@ -2,25 +2,22 @@
 
 # G codebooks, V codes
 import json
-import math
 import os
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from .health import ACCURACY_REFERENCES, LOSS_REFERENCES, short, verdict
+
 # Okabe and Ito's colours, which colour-blind eyes tell apart
 GREY = "#555555"
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
 STAGES = {"train": {"color": COLOURS[0]}, "valid": {"color": COLOURS[1], "marker": "o"}}
 VERDICT_COLOURS = {"good": "#00734F", "bad": "#C04A00", "unknown": GREY}
-LOSS_REFERENCES = {"unigram_loss": "the unigram", "chance_loss": "chance"}
-ACCURACY_REFERENCES = {"chance_accuracy": "chance", "commonest_code": "commonest code"}
-MIN_GAIN = 0.1  # nats below the reference from which a run counts as learning
-MIN_PERPLEXITY = 2.0  # below it a codebook counts as collapsed
 
 
-def plot_report(metrics_file, code_counts, image_file, title=""):
+def plot_report(metrics_file, code_counts, image_file, title="", warmup_steps=0):
     """Draws loss, accuracy, codes and schedules of a run into one PNG, under a one-line verdict.
 
     Arguments
@@ -34,6 +31,8 @@ def plot_report(metrics_file, code_counts, image_file, title=""):
         The PNG to write. It is replaced in one go, so a viewer never sees half a picture.
     title : str
         Name of the run, in small print above the verdict.
+    warmup_steps : int
+        Of the run: no loss is judged before twice as many steps.
 
     Raises
     ------
@@ -55,14 +54,14 @@ def plot_report(metrics_file, code_counts, image_file, title=""):
             "code_counts must have the two axes (codebooks, codes), "
             f"got shape {counts_GV.shape}; pass code_counts[None] for a single codebook"
         )
-    points = _read_points(metrics_file)
-    verdict, state = _verdict(points, counts_GV)
+    points = read_points(metrics_file)
+    heading, state = verdict(points, counts_GV, warmup_steps)
     figure = Figure(figsize=(12, 8), dpi=120, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, rect=(0, 0, 1, 0.92))
-    heading = {"ha": "center", "va": "center", "parse_math": False}
-    size = min(12.5, 1380 / len(verdict))  # fits the width
-    figure.text(0.5, 0.98, title, color=GREY, **heading)
-    figure.text(0.5, 0.945, verdict, color=VERDICT_COLOURS[state], size=size, **heading)
+    style = {"ha": "center", "va": "center", "parse_math": False}
+    size = min(12.5, 1380 / len(heading))  # fits the width
+    figure.text(0.5, 0.98, title, color=GREY, **style)
+    figure.text(0.5, 0.945, heading, color=VERDICT_COLOURS[state], size=size, **style)
     if points:
         axes = figure.subplots(2, 3).flat
         _time_panel(axes[0], points, "Loss (nats)", "loss", LOSS_REFERENCES)
@@ -70,7 +69,7 @@ def plot_report(metrics_file, code_counts, image_file, title=""):
         axes[1].yaxis.set_major_formatter(_axis_percent)
         _code_panel(axes[2], points, counts_GV.shape[1])
         key, name = "grad_norm", "Gradient norm"
-        if _series(points, "temp", "train"):
+        if values_by_step(points, "temp", "train"):
             key, name = "temp", "Temperature of the quantiser"
         _time_panel(axes[3], points, name, key, stages=["train"], log=key == "grad_norm")
         _time_panel(axes[4], points, "Learning rate", "lr", stages=["train"])
@@ -97,7 +96,7 @@ def save_figure(figure, image_file):
             os.remove(temporary)
 
 
-def _read_points(metrics_file):
+def read_points(metrics_file):
     """Log points in the file's order, without damaged lines or those that a resumed run redid."""
     points = []
     if not os.path.exists(metrics_file):
@@ -122,7 +121,7 @@ def _read_points(metrics_file):
     return points
 
 
-def _series(points, key, stage):
+def values_by_step(points, key, stage):
     """{step: values of the codebooks, or one} of a key; of a step's lines, the last finite one."""
     series = {}
     for point in points:
@@ -131,60 +130,6 @@ def _series(points, key, stage):
             if np.isfinite(values).all() or point["step"] not in series:
                 series[point["step"]] = values
     return series
-
-
-def _verdict(points, counts_GV):
-    """One line on the run's health, and whether that is "good", "bad" or "unknown"."""
-    if not points:
-        return "nothing was logged yet", "unknown"
-
-    def last(key, stage):
-        return [math.nan, *(v.mean() for v in _series(points, key, stage).values())][-1]
-
-    stage = "valid" if _series(points, "loss", "valid") else "train"
-    codes = counts_GV.shape[1]
-    cap = np.nanmin([last("perplexity_cap", stage), codes])
-    ceiling = _short(codes) if cap > codes - 0.5 else f"at most {_short(cap)} (few frames)"
-    for name in STAGES:
-        for step, losses in list(_series(points, "loss", name).items())[-1:]:
-            if not np.isfinite(losses).all():
-                return f"diverged: the {name} loss at step {step:,.0f} is not finite", "bad"
-        for lowest in list(_series(points, "code_perplexity", name).values())[-1:]:
-            # where 2 is out of reach (two codes, one frame), half-way from 1 to the cap
-            if lowest.min() < min(MIN_PERPLEXITY, (1 + cap) / 2):
-                which = f" of codebook {lowest.argmin() + 1}" if len(lowest) > 1 else ""
-                text = f"one code{which} takes nearly all frames, a low loss is no success"
-                number = f"(perplexity {_short(lowest.min())} of {ceiling})"
-                return f"collapsed: {text} {number}", "bad"
-    loss, accuracy = last("loss", stage), last("accuracy", stage)
-    perplexity = last("code_perplexity", stage)
-    parts, state = [f"{stage} loss {loss:.2f}"], "unknown"
-    for key, name in LOSS_REFERENCES.items():
-        gain = last(key, stage) - loss
-        if math.isfinite(gain):
-            side = "below" if gain >= 0 else "above"
-            parts[0] += f", {abs(gain):.2f} nats {side} {name}"
-            state = "good" if gain >= MIN_GAIN else "bad"
-    if state == "bad":
-        parts[0] = f"no better than its reference: {parts[0]}"
-    if math.isfinite(accuracy):
-        shares = {name: last(key, stage) for key, name in ACCURACY_REFERENCES.items()}
-        known = [f" ({name} {_percent(x)})" for name, x in shares.items() if math.isfinite(x)]
-        parts.append(f"accuracy {_percent(accuracy)}{''.join(known[:1])}")
-    if math.isfinite(perplexity):
-        each = " per codebook" if len(counts_GV) > 1 else ""
-        parts.append(f"perplexity {_short(perplexity)} of {ceiling}{each}")
-    if counts_GV.any():
-        parts.append(f"{_percent((counts_GV == 0).mean())} dead codes")
-    return " · ".join(parts), state
-
-
-def _short(value, _=None):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _percent(share):
-    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 
 def _curve(axis, series, label, **style):
@@ -198,9 +143,9 @@ def _curve(axis, series, label, **style):
 def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), log=False, label=""):
     """Draws a key over the steps, and the first of the references that was logged."""
     for stage in stages:
-        _curve(axis, _series(points, key, stage), f"{label}{stage}", **STAGES[stage])
+        _curve(axis, values_by_step(points, key, stage), f"{label}{stage}", **STAGES[stage])
     for reference in references:
-        series = max((_series(points, reference, stage) for stage in stages), key=len)
+        series = max((values_by_step(points, reference, stage) for stage in stages), key=len)
         if series:
             name = references[reference].removeprefix("the ")
             _curve(axis, series, name, color=GREY, ls="--", zorder=1)
@@ -214,15 +159,17 @@ def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), l
 
 def _code_panel(axis, points, codes):
     """Draws how many codes are in use, as their perplexity and as the number that was seen."""
-    series = _series(points, "code_perplexity", "train")
-    values = np.array(list(series.values()))
+    perplexities = values_by_step(points, "code_perplexity", "train")
+    usage = values_by_step(points, "code_usage", "train")
+    values = np.array(list(perplexities.values()))
     if values.size > len(values):
         band = {"color": STAGES["train"]["color"], "alpha": 0.2, "lw": 0}
         name = "lowest to highest codebook"
-        axis.fill_between(list(series), values.min(1), values.max(1), label=name, **band)
-    used = {step: codes * share for step, share in _series(points, "code_usage", "train").items()}
+        axis.fill_between(list(perplexities), values.min(1), values.max(1), label=name, **band)
+    used = {step: codes * share for step, share in usage.items()}
     _curve(axis, used, "codes used, train", color="#999999", zorder=1)
-    _curve(axis, _series(points, "perplexity_cap", "train"), "most possible", color="k", ls=":")
+    cap = values_by_step(points, "perplexity_cap", "train")
+    _curve(axis, cap, "most possible", color="k", ls=":")
     title = "Codes in use, per codebook"
     _time_panel(axis, points, title, "code_perplexity", log=True, label="perplexity, ")
     if axis.lines:
@@ -248,7 +195,7 @@ def _histogram_panel(axis, counts_GV):
         axis.axhline(1 / codes, color=GREY, ls="--", zorder=1, label="uniform use")
         axis.set(xscale="log", xlim=(0.9, 1.1 * codes), ylim=(0.03 * lowest, 1.5))
         axis.set(xlabel="rank of the code", ylabel="share of frames")
-        axis.xaxis.set_major_formatter(_short)
+        axis.xaxis.set_major_formatter(short)
     _finish(axis, "How often each code was a target", log=True, loc="lower left")
     axis.yaxis.set_major_formatter(_axis_percent)
 
@@ -263,14 +210,14 @@ def _finish(axis, title, log, loc="best"):
     axis.grid(color="#E5E5E5", lw=0.7)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.yaxis.set_major_formatter(_short)
+    axis.yaxis.set_major_formatter(short)
     if not axis.lines:
         axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color=GREY)
         axis.set(xticks=[], yticks=[])
         return
     if log and np.isfinite(axis.dataLim.minposy):  # something positive to draw
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(_short)
+        axis.yaxis.set_major_formatter(short)
         axis.yaxis.set_minor_formatter(LogFormatter())  # labels, where less than a decade is seen
     if len(axis.lines) > 1:
         axis.legend(frameon=False, fontsize=9, loc=loc)

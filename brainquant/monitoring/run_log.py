@@ -11,7 +11,7 @@ from speechbrain.utils.logger import get_logger
 
 from ..own_files import NO_SPACE, open_own, refuse_link
 from ..ranks import on_main_process
-from .counts import health_warnings
+from .health import health_warnings
 from .report import plot_report
 
 logger = get_logger(__name__)
@@ -72,13 +72,10 @@ class RunLog:
             ``step``, ``stage``, ``loss`` and other numbers; where codes are watched, ``accuracy``
             and ``code_perplexity``.
         """
-        # The mean of a training epoch holds steps of the warm-up long after it.
-        current = record["stage"] != "train" or record.get("span") != "epoch"
         if self.codebook_size is not None:
-            after_warmup = current and record["step"] >= 2 * self.warmup_steps
-            warnings = health_warnings(record, self.codebook_size, after_warmup)
-            for name in warnings.keys() - self.warned:
-                logger.warning(warnings[name])
+            found = health_warnings(record, self.codebook_size, self.warmup_steps)
+            for name in found.keys() - self.warned:
+                logger.warning(f"{found[name].finding}. {found[name].advice}")
                 self.warned.add(name)
         # JSON has no NaN: what no finite number is known of is null.
         record = {
@@ -86,7 +83,8 @@ class RunLog:
             for name, value in record.items()
         }
         # Loggers have one curve per name: the mean of an epoch is not a point on that of intervals.
-        prefix = "" if current else "epoch_"
+        is_mean = record["stage"] == "train" and record.get("span") == "epoch"
+        prefix = "epoch_" if is_mean else ""
         # Not "epoch" as meta: SpeechBrain's W&B logger takes it for the step of its x axis.
         numbers = {
             name if name == "epoch" else prefix + name: value
@@ -220,7 +218,7 @@ class RunLog:
         """Draws ``report.png`` from the log points and the codes of the whole run."""
 
         def draw():
-            plot_report(self.metrics_file, code_counts, self.report, title=title)
+            plot_report(self.metrics_file, code_counts, self.report, title, self.warmup_steps)
             logger.info(f"Report: {self.report}")
 
         on_main_process(lambda: self._if_space(draw, name=self.report, lost="the report"))

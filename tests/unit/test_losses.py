@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from speechbrain.nnet.losses import ContrastiveLoss
 
 from brainquant.losses import code_cross_entropy, contrastive_loss, sample_negatives
-from brainquant.monitoring.counts import code_statistics, health_warnings
+from brainquant.monitoring.counts import code_statistics
+from brainquant.monitoring.health import health_warnings
 
 
 def contrastive_case(seed, counts, K, D=4, V=3, dtype=torch.float32):
@@ -103,7 +104,7 @@ def test_equal_targets_are_chance_no_success_and_are_warned_of():
     assert loss.item() == pytest.approx(12 * math.log(6))
     record = {"step": 1, "loss": loss.item() / 12, "accuracy": 0.0}
     record |= code_statistics(torch.tensor([[0, 12, 0], [0, 12, 0]]))
-    assert "collapse" in health_warnings(record, 3, after_warmup=False)
+    assert "collapse" in health_warnings(record, 3)
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(0, 9), max_size=4), st.integers(1, 20))

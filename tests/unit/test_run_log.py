@@ -226,7 +226,7 @@ def test_a_warning_is_given_once_with_its_numbers(tmp_path, caplog):
     texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(texts) == 2
     assert "codes have collapsed at step 30" in texts[0] and "1.0 of 320" in texts[0]
-    assert "at step 50, the loss 4.700 is no better than its reference 4.600" in texts[1]
+    assert "at step 50 (train), the loss 4.700 is not 0.1 nats below" in texts[1]
 
 
 @contextlib.contextmanager

@@ -12,13 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from brainquant.monitoring.counts import (
-    CodeMonitor,
-    Sums,
-    code_statistics,
-    health_warnings,
-    unigram_loss,
-)
+from brainquant.monitoring.counts import CodeMonitor, Sums, code_statistics
 
 COUNTS = arrays(np.int64, (2, 6), elements=st.integers(0, 50))
 
@@ -70,23 +64,6 @@ def test_pooled_counts_show_more_codes_than_a_batch_can():
         monitor.update(batch)
     assert code_statistics(one.counts)["code_perplexity_sum"] < 100
     assert code_statistics(monitor.counts)["code_perplexity_sum"] > 315
-
-
-@given(COUNTS, COUNTS)
-def test_unigram_loss_is_the_cross_entropy_of_the_frequencies(counts, train):
-    train_shares = np.maximum(train, 0.5)
-    train_shares = train_shares / train_shares.sum(1, keepdims=True)
-    slow = [
-        -sum(n * math.log(q) for n, q in zip(row, shares, strict=True)) / max(row.sum(), 1)
-        for row, shares in zip(counts, train_shares, strict=True)
-    ]
-    loss = unigram_loss(torch.from_numpy(counts), torch.from_numpy(train))
-    assert loss == pytest.approx(np.mean(slow))
-
-
-def test_unigram_loss_of_the_training_codes_is_their_entropy():
-    counts = torch.tensor([[5, 3, 2], [8, 1, 1]])
-    assert unigram_loss(counts, counts) == pytest.approx(scipy.stats.entropy(counts.T).mean())
 
 
 def test_sums_add_merge_read_and_clear():
@@ -141,46 +118,3 @@ def test_sums_of_two_ranks_are_those_of_one_process(tmp_path):
         values, counts = torch.load(tmp_path / f"{rank}.pt")
         assert values == pytest.approx(expected.read(), rel=1e-5)
         assert torch.equal(counts, expected.monitor.counts)
-
-
-HEALTHY = {
-    "step": 900,
-    "loss": 3.0,
-    "accuracy": 0.3,
-    "unigram_loss": 4.5,
-    "code_perplexity": [200.0, 180.0],
-    "perplexity_cap": 320,
-}
-
-
-@pytest.mark.parametrize(
-    "changes, after_warmup, names",
-    [
-        ({}, True, set()),
-        ({"code_perplexity": [200.0, 1.3]}, True, {"collapse"}),  # one codebook is enough
-        ({"loss": 0.001, "accuracy": 0.999}, True, {"collapse"}),
-        ({"loss": 4.6}, True, {"not_learning"}),
-        ({"loss": 4.6}, False, set()),
-        ({"loss": math.nan}, True, {"not_learning"}),
-        ({"loss": 4.6, "code_perplexity": [1.0, 1.0]}, True, {"collapse", "not_learning"}),
-        ({"code_perplexity": [1.0], "perplexity_cap": 1}, False, set()),  # one frame tells nothing
-        ({"code_perplexity": [1.0], "perplexity_cap": 2}, False, {"collapse"}),  # two codes
-        ({"code_perplexity": [1.9], "perplexity_cap": 2}, False, set()),
-    ],
-)
-def test_health_warnings(changes, after_warmup, names):
-    assert set(health_warnings({**HEALTHY, **changes}, 320, after_warmup)) == names
-
-
-def test_health_warnings_hold_against_chance_where_there_is_no_unigram():
-    record = {**HEALTHY, "chance_loss": 4.6, "loss": 4.7}
-    del record["unigram_loss"]
-    (text,) = health_warnings(record, 320, after_warmup=True).values()
-    assert "4.700" in text and "4.600" in text and "lr:" in text
-
-
-def test_a_collapse_is_warned_of_with_its_numbers_and_what_to_try():
-    record = {**HEALTHY, "code_perplexity": [1.3]}
-    text = health_warnings(record, 320, after_warmup=True)["collapse"]
-    for part in ("step 900", "1.3 of 320", "3.0000", "30.0%", "aux_weight:"):
-        assert part in text

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from brainquant.monitoring.report import _read_points, _series, _verdict, plot_report
+from brainquant.monitoring import health
+from brainquant.monitoring.report import plot_report, read_points, values_by_step
 
 ROUGH = np.random.default_rng(0)
 
@@ -83,7 +84,7 @@ def collapsed_lines():
 
 
 def verdict(lines, counts_GV, folder):
-    return _verdict(_read_points(write_lines(folder, lines)), counts_GV)
+    return health.verdict(read_points(write_lines(folder, lines)), counts_GV)
 
 
 def is_figure(path):
@@ -113,8 +114,8 @@ def test_verdict_of_healthy_wav2vec2(tmp_path):
     "loss, words, state",
     [
         (4.89, "valid loss 4.89, 0.11 nats below the unigram", "good"),
-        (4.95, "no better than its reference: valid loss 4.95, 0.05 nats below", "bad"),
-        (5.50, "no better than its reference: valid loss 5.50, 0.50 nats above", "bad"),
+        (4.95, "not learning: after warm-up, at step 60,000 (valid), the loss 4.950", "bad"),
+        (5.50, "not learning: after warm-up, at step 60,000 (valid), the loss 5.500", "bad"),
     ],
 )
 def test_verdict_weighs_the_loss_against_its_reference(tmp_path, loss, words, state):
@@ -127,19 +128,18 @@ def test_verdict_weighs_the_loss_against_its_reference(tmp_path, loss, words, st
 
 def test_collapse_is_named_however_low_the_loss(tmp_path):
     text, state = verdict(collapsed_lines(), one_code(1024), tmp_path)
-    assert text.startswith("collapsed: one code takes nearly all frames")
-    assert "perplexity 1 of 1,024" in text
+    assert text.startswith("codes have collapsed at step 60,000 (valid): perplexity 1.0 of 1,024")
     assert state == "bad"
     lines = wav2vec2_lines(second=1.05)  # the mean over the two codebooks looks well
     text, state = verdict(lines, zipf_counts(2, 320, 0), tmp_path)
-    assert "one code of codebook 2" in text
+    assert "perplexity 1.1 of 320 (codebook 2 of 2)" in text
     assert state == "bad"
 
 
 def test_collapse_since_the_last_validation_is_seen(tmp_path):
     lines = best_rq_lines()
     lines.append({**lines[-2], "step": 60500, "code_perplexity": [1.2]})
-    assert verdict(lines, zipf_counts(1, 1024, 0), tmp_path)[0].startswith("collapsed")
+    assert verdict(lines, zipf_counts(1, 1024, 0), tmp_path)[0].startswith("codes have collapsed")
 
 
 @pytest.mark.parametrize("codes, perplexity, state", [(2, 1.9, "good"), (2, 1.1, "bad")])
@@ -167,12 +167,12 @@ def test_divergence_is_named(tmp_path, bad):
     lines = best_rq_lines()
     lines.append({"step": 61000, "stage": "train", "loss": bad})
     text, state = verdict(lines, zipf_counts(1, 1024, 0), tmp_path)
-    assert (text, state) == ("diverged: the train loss at step 61,000 is not finite", "bad")
+    assert (text, state) == ("diverged: the loss at step 61,000 (train) is not finite", "bad")
 
 
 def test_an_empty_interval_at_the_epochs_end_is_no_divergence(tmp_path):
     lines = best_rq_lines()[:5]
-    lines.append({**lines[-1], "loss": math.nan})
+    lines.append({**lines[-1], "loss": math.nan, "frames": 0})
     assert "diverged" not in verdict(lines, zipf_counts(1, 1024, 0), tmp_path)[0]
     assert verdict([], one_code(4), tmp_path) == ("nothing was logged yet", "unknown")
 
@@ -181,8 +181,8 @@ def test_damaged_lines_are_skipped_and_a_resumed_run_replaces_its_past(tmp_path)
     lines = [{"step": step, "stage": "train", "loss": float(step)} for step in (1, 2, 3, 4, 3)]
     lines[-1]["loss"] = 30.0
     path = write_lines(tmp_path, lines, tail='null\n7\n{"stage": "train"}\n\n{"step": 5, "lo')
-    series = _series(_read_points(path), "loss", "train")
-    assert {step: value[0] for step, value in series.items()} == {1: 1, 2: 2, 3: 30}
+    losses = values_by_step(read_points(path), "loss", "train")
+    assert {step: value[0] for step, value in losses.items()} == {1: 1, 2: 2, 3: 30}
 
 
 def test_pictures_of_healthy_and_collapsed_runs_differ(tmp_path):
