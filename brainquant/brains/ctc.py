@@ -51,7 +51,8 @@ class CTCBrain(ErrorRateBrain):
         self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
     ):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
-        quicken(self.modules)
+        if self.hparams.quick_layers:
+            quicken(self.modules)
         self.check_hparams()
 
     def check_hparams(self):

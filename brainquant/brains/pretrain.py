@@ -47,7 +47,8 @@ class PretrainBrain(WatchedBrain):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        quicken(self.modules)
+        if self.hparams.quick_layers:
+            quicken(self.modules)
 
     @property
     def min_samples(self):

@@ -98,7 +98,8 @@ def untrained(brain, hparams_file, overrides, seed):
     seed_everything(seed)
     hparams = load_hparams(hparams_file, {**overrides, **changes}, refuse_unused=False)
     fresh = torch.nn.ModuleDict(hparams["modules"]).to(brain.device)
-    quicken(fresh)
+    if brain.hparams.quick_layers:
+        quicken(fresh)
     without_training = copy.copy(brain)
     without_training.modules = torch.nn.ModuleDict({
         name: module if has_parameters(module) else brain.modules[name]

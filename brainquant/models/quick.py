@@ -3,16 +3,21 @@
 Shape suffixes: B batch, T frames, C channels, N chunks, W frames of a chunk and of its context.
 """
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncoderLayer
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
+from speechbrain.utils.logger import get_logger
 from torch.func import functional_call
 
 from .convolution import convolution, reflect_after
 from .dropout import dropout
+
+logger = get_logger(__name__)
 
 
 class QuickDropout(torch.nn.Dropout):
@@ -187,7 +192,7 @@ class QuickPositionalEncoding(PositionalEncoding):
         return PositionalEncoding(x.shape[2], x.shape[1]).pe.to(self.pe)
 
 
-QUICK = {
+QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Dropout: QuickDropout,
     BranchformerEncoderLayer: QuickBranchformerEncoderLayer,
     ConvolutionModule: QuickConvolutionModule,
@@ -197,11 +202,17 @@ QUICK = {
 }
 
 
-def quicken(module):
-    """Gives the parts of a module the forward of their ``Quick`` twins.
+def quicken(module: torch.nn.Module) -> None:
+    """Gives each layer of a module that has a ``Quick`` twin the class of that twin.
 
-    These are quicker to train, and what they give for a clip does not depend on the clips beside
-    it. Parameters, ``state_dict`` and arguments stay those of SpeechBrain.
+    The twins train faster, and their outputs for a clip do not depend on the other clips of its
+    batch. Parameters, ``state_dict`` and arguments stay SpeechBrain's. A line in the log says what
+    was replaced.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Changed in place. Subclasses of SpeechBrain's layers stay as they are.
 
     Example
     -------
@@ -210,6 +221,14 @@ def quicken(module):
     >>> model[1]
     QuickDropout(p=0.1, inplace=False)
     """
+    replaced = Counter()
     for part in module.modules():
         if type(part) in QUICK:
+            replaced[type(part).__name__] += 1
             part.__class__ = QUICK[type(part)]
+    if replaced:
+        layers = ", ".join(f"{number} x {name}" for name, number in sorted(replaced.items()))
+        logger.info(
+            f"Layers that compute faster and without padding, from brainquant.models.quick: "
+            f"{layers}; to keep the original layers, set quick_layers: False"
+        )

@@ -52,6 +52,8 @@ RUN = {
                                 default=False),
     "max_bad_audio": number("the share of clips that may be left out as unreadable", 0.001, low=0,
                             high=1, default=0.001),
+    "quick_layers": flag("whether faster layers of brainquant.models.quick replace SpeechBrain's",
+                         default=True),
 }  # fmt: skip
 
 MASKS = {

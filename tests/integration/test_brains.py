@@ -9,6 +9,7 @@ import pytest
 import torch
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.utils.checkpoints import Checkpointer
 from tiny_run import build, fit, run
 
@@ -52,6 +53,13 @@ def test_a_brain_trains_with_any_fragment_by_one_word(make_brain, name, fragment
         assert brain.raw("head").w.out_features == brain.quantiser.num_scores
     else:  # its own loss is part of what is minimised, and logged
         assert all(math.isfinite(record["aux_loss"]) for record in records)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_layers_stay_speechbrains_where_asked(make_brain, quick):
+    brain, _ = make_brain("best_rq", quick_layers=quick)
+    kinds = {type(part) for part in brain.modules.modules()}
+    assert (ConvolutionModule in kinds) == (not quick)
 
 
 @pytest.mark.parametrize("normalise", [True, False])

@@ -163,3 +163,14 @@ def test_a_quickened_encoder_of_another_dtype_gives_that_dtype(attention, dtype)
     seen, *_ = encoder.to(dtype)(x.to(dtype), pos_embs=positions(x.to(dtype)))
     assert seen.dtype == dtype
     torch.testing.assert_close(seen.float(), expected, rtol=0.1, atol=0.1)
+
+
+def test_the_log_says_which_layers_were_replaced_and_how_to_keep_them(caplog):
+    encoder = ConformerEncoder(num_layers=2, d_model=12, d_ffn=24, nhead=3, kernel_size=7)
+    with caplog.at_level("INFO"):
+        quicken(encoder)
+        quicken(torch.nn.Linear(2, 2))  # nothing to replace, nothing to say
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert "2 x ConvolutionModule, " in text and "2 x RelPosMHAXL" in text
+    assert "quick_layers: False" in text
