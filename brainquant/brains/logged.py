@@ -27,8 +27,6 @@ class LoggedBrain(LongRunBrain):
         **LOADERS, **RUN, "seed": RECIPE["seed"], "output_folder": RECIPE["output_folder"]
     }  # fmt: skip
 
-    log_positions = None  # of the log files, in the checkpoint that was loaded
-
     def open_log(self, **options):
         """The log in the run's folder; ``options`` are those of ``RunLog``."""
         folder = run_folder(self.hparams.output_folder, self)
@@ -53,9 +51,9 @@ class LoggedBrain(LongRunBrain):
 
     def on_fit_start(self):
         """Loads the last checkpoint, then shows what is in force."""
-        self.log_positions = None
+        self.run_log.loaded = None
         super().on_fit_start()
-        went_on = self.log_positions is not None
+        went_on = self.run_log.loaded is not None
         for name in self.modules:
             if getattr(self.raw(name), "lacks_weights", False):
                 raise RunError(
@@ -63,17 +61,17 @@ class LoggedBrain(LongRunBrain):
                     f"no checkpoint in {self.run_log.folder}; bring that run back"
                 )
         on_main_process(lambda: keep_needed_files(self.run_log.folder, went_on=went_on))
-        self.run_log.rewind(self.log_positions, self.optimizer_step)
+        self.run_log.start(self.optimizer_step)
         show_options(self)
 
     def run_state(self):
         """The place of the run, and how far its log files are written."""
-        return {**super().run_state(), "log_positions": self.run_log.positions()}
+        return {**super().run_state(), "run_log": self.run_log.state_dict()}
 
     def load_run_state(self, state, same_epoch):
         """Takes up what ``run_state`` gave."""
         super().load_run_state(state, same_epoch)
-        self.log_positions = state["log_positions"]
+        self.run_log.load_state_dict(state["run_log"])
 
     def on_step_left_out(self, number, what, ids):
         """Writes the batches of the step into ``left_out.jsonl``."""

@@ -4,7 +4,10 @@ import functools
 import json
 import math
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import numpy as np
 from speechbrain.utils import train_logger as speechbrain_loggers
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
@@ -18,11 +21,15 @@ logger = get_logger(__name__)
 
 
 class RunLog:
-    """Writes the log files of a run into a folder, and feeds SpeechBrain's loggers.
+    """Writes the log files of a run and feeds SpeechBrain's loggers.
 
-    ``metrics.jsonl`` has the log points, ``left_out.jsonl`` what was left out of training, and
-    ``report.png`` is drawn from the former. What there is no space for is warned of once and left
-    out, a line as a whole: a full disk ends no run. Every rank has to call the methods.
+    ``metrics.jsonl`` has the log points, ``left_out.jsonl`` the clips and steps that training left
+    out, and ``report.png`` is drawn from ``metrics.jsonl``. A full disk does not end the run: a
+    line that does not fit is dropped whole, with one warning per file. Every rank has to call the
+    methods, except ``state_dict`` and ``load_state_dict``.
+
+    A checkpoint holds the sizes of the files. A run that resumes loads them, and ``start`` then
+    drops what was logged after that checkpoint.
 
     Arguments
     ---------
@@ -31,61 +38,70 @@ class RunLog:
     train_loggers : list of speechbrain.utils.train_logger.TrainLogger
         Get the same numbers, except lists and texts.
     codebook_size : int or None
-        Codes of each codebook, to tell a collapse; None where there are none to watch.
+        Codes of each codebook. None: no codes are watched, and no warning is given.
     warmup_steps : int
-        After twice as many steps a loss should be better than its reference.
+        After twice as many steps the loss has to be below its reference.
 
     Example
     -------
     >>> log = RunLog(str(getfixture("tmpdir")), [], codebook_size=320, warmup_steps=100)
     >>> record = {"stage": "train", "loss": 3.0, "accuracy": 0.1, "code_perplexity": [90.0]}
     >>> log.write({"step": 10, **record})
-    >>> in_checkpoint = log.positions()
+    >>> in_checkpoint = log.state_dict()
     >>> log.write({"step": 20, **record})
-    >>> log.rewind(in_checkpoint, 10)
+    >>> log.load_state_dict(in_checkpoint)
+    >>> log.start(10)
     >>> [json.loads(line)["step"] for line in open(log.metrics_file)]
     [10]
     """
 
-    def __init__(self, folder, train_loggers, *, codebook_size=None, warmup_steps=0):
+    def __init__(
+        self,
+        folder: str,
+        train_loggers: Iterable[speechbrain_loggers.TrainLogger],
+        *,
+        codebook_size: int | None = None,
+        warmup_steps: int = 0,
+    ):
         self.folder = folder
-        self.train_loggers = train_loggers
+        self.train_loggers = list(train_loggers)
         self.codebook_size = codebook_size
         self.warmup_steps = warmup_steps
-        self.warned = set()
+        self.warned: set[str] = set()
+        self.loaded: Mapping[str, int] | None = None  # file sizes in the checkpoint
         self.metrics_file = os.path.join(folder, "metrics.jsonl")
         self.left_out_file = os.path.join(folder, "left_out.jsonl")
         self.report = os.path.join(folder, "report.png")
-        for train_logger in train_loggers:
+        for train_logger in self.train_loggers:
             if type(train_logger) is speechbrain_loggers.TensorboardLogger:
                 logger.warning(
                     "train_loggers: SpeechBrain's TensorboardLogger (1.1.2) doubles steps after a "
-                    "resume; say !new:brainquant.monitoring.tensorboard.TensorboardLogger instead"
+                    "resume; use !new:brainquant.monitoring.tensorboard.TensorboardLogger instead"
                 )
 
-    def write(self, record):
-        """Writes one log point everywhere, and warns, once, of what looks wrong in it.
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes one log point everywhere. Warns if it looks wrong, once per kind of fault.
 
         Arguments
         ---------
         record : dict
-            ``step``, ``stage``, ``loss`` and other numbers; where codes are watched, ``accuracy``
-            and ``code_perplexity``.
+            ``step``, ``stage``, ``loss`` and other numbers; ``accuracy`` and ``code_perplexity``
+            if codes are watched.
         """
         if self.codebook_size is not None:
             found = health_warnings(record, self.codebook_size, self.warmup_steps)
             for name in found.keys() - self.warned:
                 logger.warning(f"{found[name].finding}. {found[name].advice}")
                 self.warned.add(name)
-        # JSON has no NaN: what no finite number is known of is null.
+        # JSON has neither NaN nor Inf.
         record = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in record.items()
         }
-        # Loggers have one curve per name: the mean of an epoch is not a point on that of intervals.
+        # Loggers have one curve per name; the mean of an epoch is no point on that of intervals.
         is_mean = record["stage"] == "train" and record.get("span") == "epoch"
         prefix = "epoch_" if is_mean else ""
-        # Not "epoch" as meta: SpeechBrain's W&B logger takes it for the step of its x axis.
+        # Not "epoch" as meta: SpeechBrain's W&B logger uses that as the step of its x axis.
         numbers = {
             name if name == "epoch" else prefix + name: value
             for name, value in record.items()
@@ -95,13 +111,13 @@ class RunLog:
         if record["stage"] != "train":
             logger.info(summary(record))
 
-    def leave_out(self, record):
-        """Writes down what was left out of training, into ``left_out.jsonl``.
+    def leave_out(self, record: Mapping[str, Any]) -> None:
+        """Writes a clip or step that training left out into ``left_out.jsonl``.
 
         Arguments
         ---------
         record : dict
-            ``step``, ``kind``, which is "clip" or "step", ``reason``, and what tells which it was.
+            ``step``, ``kind`` ("clip" or "step"), ``reason``, and the IDs.
         """
         on_main_process(lambda: self._append(self.left_out_file, record))
 
@@ -111,7 +127,7 @@ class RunLog:
         self._append(self.metrics_file, record)
         step = record["step"]
         for train_logger in self.train_loggers:
-            # Here it is called on the main process only, where SpeechBrain lets it wait for nobody.
+            # On the main process only: there SpeechBrain's log_stats waits for no other rank.
             log = functools.partial(
                 train_logger.log_stats,
                 {"step": step},
@@ -134,7 +150,7 @@ class RunLog:
         self._if_space(append, name=path, path=path, lost=f"lines from step {record['step']} on")
 
     def _if_space(self, call, *, name, lost, path=None):
-        """Calls what writes; where there is no space for it, warns once."""
+        """Calls a function that writes; warns once if there is no space."""
         size = 0
         if path:
             refuse_link(path)
@@ -149,73 +165,75 @@ class RunLog:
             if name not in self.warned:
                 logger.warning(
                     f"{name}: no space for {lost} ({error.strerror}); make space on that disk or "
-                    f"in your quota. The run goes on"
+                    f"in your quota. The run continues"
                 )
                 self.warned.add(name)
 
     def _files(self):
-        """Files that only ever grow, by their paths seen from the folder."""
+        """The files that only grow, by their paths relative to the folder."""
         loggers = (getattr(train_logger, "save_file", None) for train_logger in self.train_loggers)
         paths = [self.metrics_file, self.left_out_file, *filter(None, loggers)]
         return {os.path.relpath(path, self.folder): path for path in paths}
 
-    def positions(self):
-        """How far each file is written, for a checkpoint; no collective.
+    # ---- checkpoints -----------------------------------------------------------------------
 
-        Returns
-        -------
-        positions : dict of str to int
-            Bytes, by the file's path seen from the folder.
-        """
+    def state_dict(self) -> dict[str, int]:
+        """The size of each file in bytes, by its path relative to the folder; no collective."""
         return {name: _size(path) for name, path in self._files().items()}
 
-    def rewind(self, positions, step):
-        """Drops what was logged after the checkpoint that a run resumes from; all ranks call it.
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Takes the sizes from a checkpoint; ``start`` cuts the files back to them."""
+        self.loaded = dict(state)
+
+    def start(self, step: int) -> None:
+        """Begins a run, or continues the one whose state was loaded; all ranks call it.
+
+        Drops what was logged after the checkpoint. Without a checkpoint it empties all files of
+        the folder: they belong to another run.
 
         Arguments
         ---------
-        positions : dict or None
-            What ``positions`` gave when it was saved. Without a checkpoint all files of the
-            folder are emptied: they are those of another run.
         step : int
-            Optimiser steps in the checkpoint.
+            Optimiser steps in the checkpoint, 0 without one.
         """
-        self._rewind_files(positions)
+        sizes, self.loaded = self.loaded, None
+        self._rewind_files(sizes)
         for train_logger in self.train_loggers:
-            place = getattr(train_logger, "save_dir", self.folder)
-            if hasattr(train_logger, "rewind") and (positions or self._is_inside(place)):
-                train_logger.rewind(step)
+            folder = getattr(train_logger, "save_dir", self.folder)
+            rewind = getattr(train_logger, "rewind", None)
+            if rewind is not None and (sizes or self._is_inside(folder)):
+                rewind(step)
 
     @main_process_only
-    def _rewind_files(self, positions):
+    def _rewind_files(self, sizes):
         for name, path in self._files().items():
             refuse_link(path)
-            if positions:
-                self._cut(path, positions.get(name))
+            if sizes:
+                self._cut(path, sizes.get(name))
             elif os.path.exists(path) and self._is_inside(path):
                 os.truncate(path, 0)
 
     def _is_inside(self, path):
-        """A trial with --debug has a folder in that of the real run, and may touch no other."""
+        """Whether a path is in the folder: a --debug run may not change files of the real run."""
         return not os.path.relpath(path, self.folder).startswith(os.pardir)
 
     def _cut(self, path, size):
-        """Cuts a file back to a size, or to its last whole line where it is shorter."""
-        if size is None:  # of a logger that is new to the run
+        """Cuts a file back to a size; if it is shorter, to its last whole line."""
+        if size is None:  # the logger is new to the run
             return
         present = _size(path)
         if present < size:
             logger.warning(
-                f"{path} has {present} bytes, and had {size} when the checkpoint was saved: the "
-                f"run goes on, but the last lines before its checkpoint are lost"
+                f"{path} has {present} bytes, but had {size} when the checkpoint was saved: the "
+                f"last lines before the checkpoint are lost; the run continues"
             )
         if present:
             with open(path, "rb+") as file:
                 whole = file.read(size).rfind(b"\n") + 1
                 file.truncate(whole)
 
-    def draw_report(self, code_counts, title):
-        """Draws ``report.png`` from the log points and the codes of the whole run."""
+    def draw_report(self, code_counts: np.ndarray, title: str) -> None:
+        """Draws ``report.png`` from the log points and the code counts of the whole run."""
 
         def draw():
             plot_report(self.metrics_file, code_counts, self.report, title, self.warmup_steps)
@@ -223,17 +241,17 @@ class RunLog:
 
         on_main_process(lambda: self._if_space(draw, name=self.report, lost="the report"))
 
-    def has_report(self):
-        """Whether there is a ``report.png``; the same on all ranks."""
-        return on_main_process(lambda: os.path.exists(self.report))
+    def has_report(self) -> bool:
+        """Whether ``report.png`` exists; the same answer on all ranks."""
+        return bool(on_main_process(lambda: os.path.exists(self.report)))
 
 
 def _size(path):
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def summary(record):
-    """A log point in one line of a terminal.
+def summary(record: Mapping[str, Any]) -> str:
+    """One line of the terminal for a log point.
 
     Example
     -------
@@ -243,16 +261,16 @@ def summary(record):
     >>> summary({"step": 900, "stage": "valid", "loss": 0.2, "cer": 5.25, "wer": 18.125})
     'step 900, valid: loss 0.200, CER 5.25%, WER 18.12%'
     """
-    place = f"step {record['step']}, {record['stage']}"
+    where = f"step {record['step']}, {record['stage']}"
     if "wer" in record:
         numbers = (math.nan if record[n] is None else record[n] for n in ("loss", "cer", "wer"))
-        return "{}: loss {:.3f}, CER {:.2f}%, WER {:.2f}%".format(place, *numbers)
+        return "{}: loss {:.3f}, CER {:.2f}%, WER {:.2f}%".format(where, *numbers)
     reference = record.get("unigram_loss", record.get("chance_loss"))
     numbers = [record["loss"], reference, record["accuracy"], record.get("code_perplexity_sum")]
     loss, reference, accuracy, perplexity = (
         float("nan") if number is None else number for number in numbers
     )
     return (
-        f"{place}: loss {loss:.3f} (reference {reference:.3f}), "
+        f"{where}: loss {loss:.3f} (reference {reference:.3f}), "
         f"accuracy {accuracy:.1%}, perplexity {perplexity:.0f}"
     )

@@ -60,8 +60,8 @@ def test_a_log_is_neither_written_nor_emptied_through_a_link(run, file, what):
     (run / file).symlink_to("../precious.txt")
     log = RunLog(str(run), [FileTrainLogger(str(run / "train_log.txt"))])
     call = {
-        "begin": lambda: log.rewind(None, 0),
-        "go on": lambda: log.rewind({file: 0}, 0),
+        "begin": lambda: log.start(0),
+        "go on": lambda: (log.load_state_dict({file: 0}), log.start(0)),
         "write": lambda: (log.write({"step": 1, "stage": "train"}), log.leave_out({"step": 1})),
     }[what]
     with pytest.raises(RunError, match=f"{file} is a symbolic link"):

@@ -122,13 +122,14 @@ def test_a_resumed_run_has_the_files_of_one_that_was_never_killed(
     write_all(logs[0], range(1, saved + killed + 3))
 
     write_all(logs[1], range(1, saved + 1))
-    positions = logs[1].positions()
+    sizes = logs[1].state_dict()
     write_all(logs[1], range(saved + 1, saved + killed + 1))
     if half:
         for path in folders[1].iterdir():
             with open(path, "a", encoding="utf-8") as file:
                 file.write('{"step": 99, "sta')
-    logs[1].rewind(positions, saved)
+    logs[1].load_state_dict(sizes)
+    logs[1].start(saved)
     write_all(logs[1], range(saved + 1, saved + killed + 3))
 
     names = ["left_out.jsonl", "metrics.jsonl", "train.txt"]
@@ -137,14 +138,16 @@ def test_a_resumed_run_has_the_files_of_one_that_was_never_killed(
         assert (folders[1] / name).read_bytes() == (folders[0] / name).read_bytes()
 
 
-@pytest.mark.parametrize("positions", [None, {}])
-def test_a_run_without_a_checkpoint_empties_its_folder_and_no_other(tmp_path, positions):
+@pytest.mark.parametrize("sizes", [None, {}])
+def test_a_run_without_a_checkpoint_empties_its_folder_and_no_other(tmp_path, sizes):
     beside = FileTrainLogger(str(tmp_path / "real.txt"))
     curves = TensorboardLogger(str(tmp_path / "curves"))
     trial = make_log(tmp_path / "debug", [beside, curves])
     write_all(trial, [1, 2])
     before = Path(beside.save_file).read_bytes()
-    trial.rewind(positions, 0)
+    if sizes is not None:
+        trial.load_state_dict(sizes)
+    trial.start(0)
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "debug").iterdir()}
     assert sizes == {"metrics.jsonl": 0, "left_out.jsonl": 0}
     assert before and Path(beside.save_file).read_bytes() == before
@@ -154,10 +157,11 @@ def test_a_run_without_a_checkpoint_empties_its_folder_and_no_other(tmp_path, po
 def test_what_the_disk_has_lost_of_a_file_is_said_and_the_run_goes_on(tmp_path, caplog):
     log = make_log(tmp_path)
     write_all(log, range(1, 4))
-    positions = log.positions()
+    sizes = log.state_dict()
     os.remove(log.left_out_file)
-    os.truncate(log.metrics_file, positions["metrics.jsonl"] - 5)  # in the middle of a line
-    log.rewind(positions, 3)
+    os.truncate(log.metrics_file, sizes["metrics.jsonl"] - 5)  # in the middle of a line
+    log.load_state_dict(sizes)
+    log.start(3)
     warned = [record.getMessage() for record in caplog.records]
     assert len(warned) == 2 and log.metrics_file in warned[0] and log.left_out_file in warned[1]
     log.write(point(4, code_perplexity=[9.0]))
@@ -175,8 +179,9 @@ def test_tensorboard_has_each_step_once_after_a_kill_and_a_resume(tmp_path):
 
     killed_after(first_run)
     log = make_log(tmp_path, [TensorboardLogger(str(folder))])
-    positions = {name: os.path.getsize(tmp_path / name) for name in ["metrics.jsonl"]}
-    log.rewind(positions, 4)
+    sizes = {name: os.path.getsize(tmp_path / name) for name in ["metrics.jsonl"]}
+    log.load_state_dict(sizes)
+    log.start(4)
     for step in range(5, 9):
         log.write(point(step, loss=float(10 * step), code_perplexity=[9.0]))
     scalars = read_scalars(folder)
