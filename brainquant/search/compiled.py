@@ -10,6 +10,7 @@ Suffixes: W codes side by side, R rows of W codes in a cell, P frames searched t
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -173,15 +174,13 @@ def worker(value_type):
 TYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-def openmp_team():
-    """The function that runs another one on the threads of torch's OpenMP library, or None.
+@functools.cache
+def openmp():
+    """The OpenMP library that torch computes with, or None on Windows.
 
-    Threads of our own would share their cores with torch's, which spin after each of its
-    operations. Of all OpenMP libraries, those of Windows alone do not know this name.
+    Threads of our own would compete with torch's, which spin after each of its operations.
     """
-    if sys.platform == "win32":
-        return None
-    return getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return None if sys.platform == "win32" else ctypes.CDLL(None)
 
 
 def pack(rows_VK, width):
@@ -191,18 +190,23 @@ def pack(rows_VK, width):
 
 
 @contextmanager
-def one_torch_thread():
-    """Torch's own operations on one thread; gives the number of threads that it may use else.
+def one_torch_thread() -> Iterator[int]:
+    """Torch's operations of this thread on one core; gives the number of threads of before.
 
-    Each of its parallel operations waits for all threads, for milliseconds where another process
-    holds the core of one.
+    Each parallel operation of torch waits for all threads: for milliseconds if another process
+    holds the core of one. ``torch.set_num_threads`` would change all threads of the process;
+    OpenMP's own function changes the calling thread only.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    set_threads = getattr(openmp(), "omp_set_num_threads", None)
+    if set_threads is None:
+        yield threads
+        return
+    set_threads(ctypes.c_int(1))
     try:
         yield threads
     finally:
-        torch.set_num_threads(threads)
+        set_threads(ctypes.c_int(threads))
 
 
 def search(x_NI, codebooks, projection_GID, shift_GD):
@@ -242,7 +246,7 @@ def search_part(x_NI, table, projection_DI, shift_D, codes_N, threads):
     job = np.array([0, *sizes, *(tensor.data_ptr() for tensor in tensors)])
     work = worker(TYPES[x_NI.dtype])
     threads = min(threads, -(-len(x_NI) // step))
-    run_in_team = openmp_team() if threads > 1 else None
+    run_in_team = getattr(openmp(), "GOMP_parallel", None) if threads > 1 else None
     if run_in_team is None:
         work.ctypes(job.ctypes.data)
     else:

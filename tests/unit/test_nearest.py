@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from brainquant.search import nearest
+from brainquant.search import compiled, nearest
 from brainquant.search.nearest import highest_code, nearest_code, projected_codes
 
 SEARCHES = ["torch", "numba"]
@@ -141,6 +142,30 @@ def test_a_frame_has_its_code_in_any_batch_and_on_any_number_of_threads(search):
         torch.set_num_threads(number)
         assert torch.equal(nearest_code(x_ND, codebook_VD), codes_N)
     torch.set_num_threads(threads)
+
+
+def test_a_search_leaves_the_threads_of_others_alone(monkeypatch):
+    """A thread that first uses torch while another one searches computes with all threads."""
+    search_part, seen, threads = compiled.search_part, [], torch.get_num_threads()
+
+    def ask():
+        seen.append(torch.get_num_threads())
+
+    def search_beside_another_thread(*arguments):
+        other = threading.Thread(target=ask)
+        other.start()
+        other.join()
+        assert torch.get_num_threads() == 1
+        search_part(*arguments)
+
+    monkeypatch.setattr(compiled, "search_part", search_beside_another_thread)
+    torch.set_num_threads(3)
+    try:
+        nearest_code(torch.randn(9, 4), torch.randn(5, 4))
+        ask()
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [3, 3]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
