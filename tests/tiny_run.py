@@ -126,7 +126,7 @@ def state(brain):
     tensors = {name: t.clone() for name, t in brain.modules.state_dict().items()}
     for number, values in brain.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer {number} {name}": t for name, t in values.items()})
-    tensors["train_codes"] = brain.train_codes.counts
+    tensors["train_codes"] = brain.tally.run.counts
     return {"log": log, "tensors": tensors, "lr": brain.optimizer.param_groups[0]["lr"]}
 
 

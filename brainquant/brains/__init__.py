@@ -1,7 +1,5 @@
-"""Brains: logged.py keeps the log of all, watched.py what codes do, base.py anneals; best_rq.py and
-wav2vec2.py say forward and objective.
-
-Fine-tuning: speech_encoder.py takes what was pretrained, ctc.py trains it, error_rates.py logs.
+"""Brains: pretrain.py masks, fits and anneals; best_rq.py, wav2vec2.py and ctc.py say forward and
+objective.
 """
 
 from ..models.speech_encoder import SpeechEncoder, load_encoder

@@ -7,6 +7,7 @@ all utterances, G codebooks, V codes.
 import numpy as np
 import torch
 import torch.nn.functional as F
+from typing_extensions import override
 
 from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
@@ -169,8 +170,11 @@ class BestRQBrain(PretrainBrain):
         self.observe(stage, codes_NG, loss=loss, correct=correct, targets=targets, **seen)
         return objective
 
-    def more_statistics(self, sums):
-        """The loss of unmasked targets, where they are predicted."""
-        if "unmasked_loss" not in sums:
-            return {}
-        return {"unmasked_loss": sums["unmasked_loss"] / max(sums["unmasked_targets"], 1)}
+    @override
+    def describe(self, values, counts_GV):
+        """Also the loss of unmasked targets, where they are predicted."""
+        numbers = super().describe(values, counts_GV)
+        if "unmasked_loss" in values:
+            targets = max(values["unmasked_targets"], 1)
+            numbers["unmasked_loss"] = values["unmasked_loss"] / targets
+        return numbers

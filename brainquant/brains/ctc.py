@@ -15,21 +15,24 @@ from speechbrain.dataio.encoder import CTCTextEncoder
 from speechbrain.decoders import ctc_greedy_decode
 from speechbrain.nnet.losses import ctc_loss
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from ..data.batches import make_loaders
+from ..errors import RunError
 from ..functional.transfer import to_device
 from ..masking import span_mask
 from ..models.quick import quicken
+from ..monitoring.error_tally import ErrorTally
 from ..own_files import refuse_link
 from ..ranks import on_main_process
+from ..training.brain import RunBrain
 from ..training.keys import CTC
 from ..training.randomness import derived_generator
-from .error_rates import ErrorRateBrain
 
 BLANK = 0  # its place among the characters
 
 
-class CTCBrain(ErrorRateBrain):
+class CTCBrain(RunBrain):
     """Trains an encoder and a head to write what is said (Graves et al., ICML 2006).
 
     The loss is the negative log-likelihood per character, in nats. A clip with more characters
@@ -44,16 +47,19 @@ class CTCBrain(ErrorRateBrain):
     and ``mask_length`` (spans of the waveform that are silenced in training, in units of 10 ms).
     """
 
-    hparams_read = ErrorRateBrain.hparams_read | CTC
+    hparams_read = RunBrain.hparams_read | CTC
     columns = ("wrd",)  # that it reads of the manifests, besides the audio
 
-    def __init__(
-        self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
-    ):
-        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         if self.hparams.quick_layers:
             quicken(self.modules)
         self.check_hparams()
+
+    @override
+    def make_tally(self):
+        """Counts errors of words and characters."""
+        return ErrorTally(sample_rate=self.hparams.sample_rate, device=self.device)
 
     def check_hparams(self):
         """Raises a ValueError that names the key of the YAML that cannot be."""
@@ -86,6 +92,7 @@ class CTCBrain(ErrorRateBrain):
         self.characters = CTCTextEncoder()
         self.characters.update_from_iterable(self.alphabet, sequence_input=False)
         self.characters.insert_blank(index=BLANK)
+        self.unchanging = {"characters": self.alphabet}
         self.check_outputs()
         on_main_process(self.write_characters)
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
@@ -163,9 +170,16 @@ class CTCBrain(ErrorRateBrain):
         # Of a clip that has no alignment, the loss and its gradient are 0.
         loss, characters = loss_B.sum(), (sizes_B * fits_B).sum()
         if not self.batch_is_empty:
-            self.observe(stage, loss, characters, lengths_B.sum(), (~fits_B).sum())
+            self.tally.observe(
+                stage,
+                loss=loss,
+                characters=characters,
+                samples=lengths_B.sum(),
+                clips_too_short=(~fits_B).sum(),
+            )
             if stage != Stage.TRAIN:
-                self.count_errors(batch.id, self.decode(log_probs_BTV, frames_B), batch.wrd)
+                texts = self.decode(log_probs_BTV, frames_B)
+                self.tally.count_errors(batch.id, texts, batch.wrd)
         return loss / characters.clamp(min=1)
 
     def decode(self, log_probs_BTV, frames_B):
@@ -192,14 +206,54 @@ class CTCBrain(ErrorRateBrain):
         return [*groups, head]
 
     @property
+    @override
     def learning_rate(self):
         """That of the last layer."""
         return self.optimizer.param_groups[-2]["lr"]
 
-    def on_fit_start(self):
-        """Begins as any run, with the characters among what may not change when it goes on."""
-        self.setup["characters"] = self.alphabet
-        super().on_fit_start()
+    # ---- tests -----------------------------------------------------------------------------
+
+    def test(self, name, loader):
+        """Reads audio with the best checkpoint, and writes ``wer_<name>.txt``.
+
+        Arguments
+        ---------
+        name : str
+            Of the test.
+        loader : torch.utils.data.DataLoader
+            The same batches on every rank.
+
+        Returns
+        -------
+        word_error_rate : float
+            In per cent.
+
+        Raises
+        ------
+        RunError
+            If a clip cannot be read: the error rate would be that of the others.
+        """
+        self.tally.test_name = name
+        self.evaluate(loader, min_key="WER")
+        return self.tally.wer.summarize("error_rate")
+
+    @override
+    def evaluate_batch(self, batch, stage):
+        """As in SpeechBrain; a test has no clip left out."""
+        if stage == Stage.TEST and batch.left_out:
+            clip, reason = batch.left_out[0]
+            raise RunError(
+                f"clip {clip!r} of the test {self.tally.test_name} cannot be used: {reason}; mend "
+                f"it, or take it out of the manifest"
+            )
+        return super().evaluate_batch(batch, stage)
+
+    @override
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Also writes the errors of a test."""
+        super().on_stage_end(stage, stage_loss, epoch)
+        if stage == Stage.TEST:
+            on_main_process(lambda: self.tally.write_errors(self.run_log.folder))
 
 
 def write_error_rates(brain, hparams, *, test_csv):

@@ -7,27 +7,31 @@ from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
+from typing_extensions import override
 
 from ..data.batches import LeftOutClip
 from ..data.silence import check_sound
 from ..errors import RunError
 from ..masking import span_mask
+from ..models.layers import has_parameters
 from ..models.quick import quicken
+from ..monitoring.code_tally import CodeTally
+from ..monitoring.health import unigram_loss
+from ..quantisers.base import check_quantiser_class
 from ..ranks import on_main_process
 from ..training.begin_from import load_weights
+from ..training.brain import RunBrain
 from ..training.keys import PRETRAIN
 from ..training.randomness import derived_generator
-from .logged import has_parameters
-from .watched import WatchedBrain
 
 logger = get_logger(__name__)
 
 
-class PretrainBrain(WatchedBrain):
+class PretrainBrain(RunBrain):
     """Trains an encoder on the codes of a quantiser.
 
-    A subclass adds ``compute_forward`` and ``compute_objectives``; the latter hands what is to be
-    known of a micro-batch to ``observe``. The quantiser is ``modules["quantiser"]``.
+    A subclass adds ``compute_forward`` and ``compute_objectives``, which gives the numbers of a
+    micro-batch to ``observe``. The quantiser is ``modules["quantiser"]``.
 
     Arguments
     ---------
@@ -43,12 +47,50 @@ class PretrainBrain(WatchedBrain):
         Saves modules, optimiser, sums and code counts.
     """
 
-    hparams_read = WatchedBrain.hparams_read | PRETRAIN
+    hparams_read = RunBrain.hparams_read | PRETRAIN
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.hparams.quick_layers:
             quicken(self.modules)
+
+    @override
+    def make_tally(self):
+        """Counts the codes of the quantiser."""
+        check_quantiser_class(self.quantiser)
+        return CodeTally(
+            self.quantiser.num_codebooks,
+            self.quantiser.codebook_size,
+            sample_rate=self.hparams.sample_rate,
+            describe=self.describe,
+            device=self.device,
+        )
+
+    @property
+    def quantiser(self):
+        """The quantiser, without what distributes it over ranks."""
+        return self.raw("quantiser")
+
+    def observe(self, stage, codes_NG, **sums):
+        """Adds a micro-batch to what is logged; see ``CodeTally.observe``."""
+        self.tally.observe(stage, codes_NG, empty=self.batch_is_empty, **sums)
+
+    def describe(self, values, counts_GV):
+        """Numbers of a log point that belong to the objective.
+
+        Arguments
+        ---------
+        values : dict of str to float
+            Sums since the last log point.
+        counts_GV : torch.Tensor
+            Counts of the codes since then.
+
+        Returns
+        -------
+        numbers : dict of str to float
+            Here the loss of the unigram of the training codes, which the loss has to beat.
+        """
+        return {"unigram_loss": unigram_loss(counts_GV, self.tally.run.counts)}
 
     @property
     def min_samples(self):
@@ -111,17 +153,25 @@ class PretrainBrain(WatchedBrain):
         """What the quantiser sees, (batch, frames, input_dim), and the valid frames of each."""
         raise NotImplementedError
 
+    @override
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
-        """Trains as ``speechbrain.Brain.fit`` does, after fitting a quantiser that asks for it."""
+        """Trains as ``RunBrain.fit`` does, then draws the report.
+
+        A quantiser that asks for it is fitted before the first step.
+        """
         self.train_clips = train_set.dataset
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
+        if self.went_on or not self.run_log.has_report():  # a signal may have come before it
+            title = f"{type(self).__name__} in {self.run_log.folder}"
+            self.run_log.draw_report(self.tally.run.counts.cpu().numpy(), title)
 
+    @override
     def on_fit_start(self):
         """Loads the last checkpoint, or the weights to begin with; fits what is not fitted."""
         super().on_fit_start()
-        if self.recovered is None and self.hparams.begin_from is not None:
+        if self.setup.loaded is None and self.hparams.begin_from is not None:
             modules = {name: self.raw(name) for name in self.modules}
-            load_weights(self.hparams.begin_from, modules, self.keys)
+            load_weights(self.hparams.begin_from, modules, self.setup.keys)
         try:
             check_sound(self.train_clips, derived_generator("cpu", self.hparams.seed, "sound"))
         except ValueError as error:
@@ -165,7 +215,7 @@ class PretrainBrain(WatchedBrain):
             clip = self.train_clips[index]
             if isinstance(clip, LeftOutClip):  # the training reports it
                 continue
-            self.tick("fitting the quantiser")
+            self.watchdog.tick("fitting the quantiser")
             x_BTI, frames_B = self.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))
             x_TI = x_BTI[0, : int(frames_B[0])].float().cpu()
             if x_TI.isfinite().all():
@@ -179,18 +229,9 @@ class PretrainBrain(WatchedBrain):
 
     # ---- annealing -------------------------------------------------------------------------
 
-    def on_fit_batch_start(self, batch, should_step):
+    @override
+    def on_optimizer_step(self):
         """Anneals every quantiser, from the count of steps that the checkpoint holds."""
-        super().on_fit_batch_start(batch, should_step)
-        self.anneal()
-
-    def anneal(self):
-        """Gives every quantiser the temperature of this step."""
         for module in self.modules.modules():
             if hasattr(module, "update_temp"):
                 module.update_temp(self.optimizer_step)
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Anneals, since a run that was resumed here has trained on no batch yet; then logs."""
-        self.anneal()
-        super().on_stage_end(stage, stage_loss, epoch)

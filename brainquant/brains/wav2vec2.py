@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
@@ -187,17 +188,16 @@ class Wav2Vec2Brain(PretrainBrain):
             + self.hparams.penalty_weight * predictions["penalty"]
         )
 
-    def references(self, counts_GV):
-        """Chance: the positive is one of the negatives and itself."""
+    @override
+    def describe(self, values, counts_GV):
+        """Chance (the positive is one of the negatives and itself), temperature, extra losses."""
         candidates = self.hparams.num_negatives + 1
-        return {"chance_loss": math.log(candidates), "chance_accuracy": 1 / candidates}
-
-    def more_statistics(self, sums):
-        """Temperature, and means over batches of what the extra losses see."""
+        numbers = {"chance_loss": math.log(candidates), "chance_accuracy": 1 / candidates}
         names = {"prob_perplexity": "prob_perplexity", "aux_loss": "aux_loss"}
         names["penalty"] = "feature_penalty"
-        batches = max(sums["batches"], 1)
-        means = {shown: sums[name] / batches for name, shown in names.items() if name in sums}
+        for name, shown in names.items():
+            if name in values:
+                numbers[shown] = values[name] / max(values["batches"], 1)
         if self.quantiser.curr_temp is not None:
-            means["temp"] = self.quantiser.curr_temp
-        return means
+            numbers["temp"] = self.quantiser.curr_temp
+        return numbers

@@ -7,7 +7,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
 from speechbrain.utils.logger import get_logger
-from torch.utils.data import BatchSampler, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from ..ranks import rank, world_size
 from .audio import AudioReader
@@ -84,6 +84,16 @@ class RankBatchSampler(Sampler):
     def __len__(self):
         """Turns that are left, the same on every rank."""
         return len(range(self.start, self.total, self.world_size))
+
+
+def check_sampler(loader: DataLoader) -> None:
+    """Raises a ValueError if the batches of a loader have no number in their epoch."""
+    if not isinstance(loader.batch_sampler, RankBatchSampler):
+        raise ValueError(
+            f"the batch_sampler of train_set is a {type(loader.batch_sampler).__name__}, whose "
+            f"place in an epoch cannot be kept; use brainquant.data.batches.make_loaders, or "
+            f"put yours into a RankBatchSampler"
+        )
 
 
 class AudioBatch(PaddedBatch):

@@ -12,8 +12,8 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.lobes.features import Fbank
 from speechbrain.utils import seed_everything
 
-from ..brains.logged import has_parameters
 from ..brains.trained import without_seeding
+from ..models.layers import has_parameters
 from ..models.quick import quicken
 from ..training.hparams import load_hparams
 

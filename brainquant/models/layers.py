@@ -194,3 +194,8 @@ class DynamicChunkEncoder(EncoderWrapper):
         """
         chunks = self.sampler(Stage.TRAIN if self.training else Stage.VALID)
         return super().forward(x, wav_lens, pad_idx, dynchunktrain_config=chunks)
+
+
+def has_parameters(module: torch.nn.Module) -> bool:
+    """Whether a module has something to train."""
+    return any(True for _ in module.parameters())

@@ -11,11 +11,11 @@ from types import NoneType, SimpleNamespace
 import torch
 from speechbrain.processing.features import InputNormalization
 
-from ..brains.logged import has_parameters
 from ..brains.stock import StockBestRQ, is_stock
 from ..brains.trained import find_hparams, load_trained, open_run, without_seeding
 from ..training.needed_files import FOLDER as NEEDED
 from ..training.resolve import HPARAMS
+from .layers import has_parameters
 
 LISTS = (torch.nn.ModuleList, torch.nn.Sequential)  # of layers
 

@@ -6,6 +6,8 @@ Shape suffixes: N frames, G codebooks, V codes.
 import torch
 from speechbrain.utils.distributed import ddp_all_reduce
 
+from ..ranks import gather_over_ranks, rank, world_size
+
 
 class CodeMonitor(torch.nn.Module):
     """Counts how often each code was used; adds up over batches, chunks and ranks.
@@ -40,72 +42,101 @@ class CodeMonitor(torch.nn.Module):
 
 
 class Sums:
-    """Named sums over micro-batches, added on the device and over ranks when they are read.
+    """Named sums over micro-batches: added on the device, and over ranks when they are read.
 
     Arguments
     ---------
-    monitor : CodeMonitor
-        Counts the codes that belong to these sums.
+    num_codebooks, codebook_size : int
+        Of the codes that are counted beside the sums; 0 for none.
+    device : str or torch.device
+        Where the sums are kept.
 
     Example
     -------
-    >>> sums = Sums(CodeMonitor(1, 4))
+    >>> sums = Sums(1, 4)
     >>> sums.add(torch.tensor([[2]]), loss=torch.tensor(1.5), targets=1)
     >>> sums.add(torch.tensor([[2]]), loss=torch.tensor(0.5), targets=1)
-    >>> sums.read()["loss"]
-    2.0
+    >>> sums.read()["loss"], sums.counts.tolist()
+    (2.0, [[0, 0, 2, 0]])
     """
 
-    def __init__(self, monitor):
-        self.monitor = monitor
-        self.values = {}
+    def __init__(
+        self,
+        num_codebooks: int = 0,
+        codebook_size: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.monitor = CodeMonitor(num_codebooks, codebook_size).to(device)
+        self.values: dict[str, float | torch.Tensor] = {}
 
-    def add(self, codes_NG, **values):
+    @property
+    def counts(self) -> torch.Tensor:
+        """How often each code was used, shape (codebooks, codes)."""
+        return self.monitor.counts
+
+    def add(self, codes_NG: torch.Tensor | None = None, /, **values: float | torch.Tensor) -> None:
         """Adds the codes and the values (numbers or tensors of one element) of a micro-batch."""
-        self.monitor.update(codes_NG)
+        if codes_NG is not None:
+            self.monitor.update(codes_NG)
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
                 value = value.detach().double()
             self.values[name] = self.values.get(name, 0.0) + value
 
-    def merge(self, other):
+    def merge(self, other: "Sums") -> None:
         """Adds the sums of another."""
-        self.monitor.counts += other.monitor.counts
+        self.monitor.counts += other.counts
         for name, value in other.values.items():
             self.values[name] = self.values.get(name, 0.0) + value
 
-    def clear(self):
+    def clear(self) -> None:
         """Starts again from zero."""
         self.monitor.counts.zero_()
         self.values = {}
 
-    def state(self):
-        """What ``load_state`` takes, for a checkpoint."""
+    def state_dict(self) -> dict:
+        """The sums, for a checkpoint."""
         values = {n: torch.as_tensor(v, dtype=torch.double).cpu() for n, v in self.values.items()}
-        return {"counts": self.monitor.counts.cpu(), "values": values}
+        return {"counts": self.counts.cpu(), "values": values}
 
-    def load_state(self, state):
-        """Takes the sums of ``state``, in the place of what was there."""
-        counts_GV = self.monitor.counts
-        counts_GV.copy_(state["counts"])
-        self.values = {n: value.to(counts_GV.device) for n, value in state["values"].items()}
+    def load_state_dict(self, state: dict) -> None:
+        """Takes the sums of ``state_dict``, in place of its own."""
+        self.counts.copy_(state["counts"])
+        self.values = {n: value.to(self.counts.device) for n, value in state["values"].items()}
 
-    def reduced(self):
-        """The same over all ranks; a collective, so every rank has to call it."""
-        counts_GV = self.monitor.counts
-        device = counts_GV.device
+    def state_of_ranks(self) -> list[dict]:
+        """The sums of each rank, for a checkpoint; every rank has to call this."""
+        return gather_over_ranks(self.state_dict())
+
+    def load_state_of_ranks(self, states: list[dict]) -> None:
+        """Takes this rank's sums of ``state_of_ranks``.
+
+        With another number of ranks, the first rank takes the sums of all.
+        """
+        if len(states) == world_size():
+            self.load_state_dict(states[rank()])
+            return
+        self.clear()
+        for state in states if rank() == 0 else ():
+            other = Sums(*self.counts.shape, device=self.counts.device)
+            other.load_state_dict(state)
+            self.merge(other)
+
+    def reduced(self) -> "Sums":
+        """The same sums over all ranks; every rank has to call this."""
+        counts_GV, device = self.counts, self.counts.device
         values = [
             torch.as_tensor(v, dtype=torch.double, device=device) for v in self.values.values()
         ]
         packed = torch.cat([counts_GV.flatten().double(), *[v.view(1) for v in values]])
         packed = ddp_all_reduce(packed, torch.distributed.ReduceOp.SUM)
-        total = Sums(CodeMonitor(*counts_GV.shape).to(device))
-        total.monitor.counts.copy_(packed[: counts_GV.numel()].view_as(counts_GV))
+        total = Sums(*counts_GV.shape, device=device)
+        total.counts.copy_(packed[: counts_GV.numel()].view_as(counts_GV))
         total.values = dict(zip(self.values, packed[counts_GV.numel() :].unbind()))
         return total
 
-    def read(self):
-        """The values as Python numbers: the only place that waits for the device."""
+    def read(self) -> dict[str, float]:
+        """The values as Python numbers. Only this waits for the device."""
         return {name: float(value) for name, value in self.values.items()}
 
 

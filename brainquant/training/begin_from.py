@@ -39,7 +39,8 @@ def load_weights(place, modules, keys):
         Where there is no whole checkpoint, or its encoder does not fit.
     """
     checkpoint = on_main_process(lambda: find_checkpoint(place))
-    then = read(checkpoint, "brain").get("keys") if "brain" in checkpoint.paramfiles else None
+    run = read(checkpoint, "brain") if "brain" in checkpoint.paramfiles else {}
+    then = run.get("setup", {}).get("keys")
     other_keys = describe(changed_keys(then, keys)) if then else ""
     taken, new = [], []
     for name, module in modules.items():

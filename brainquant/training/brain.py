@@ -1,213 +1,331 @@
-"""The Brain of a run that lasts for days: it saves, stops, resumes and fails as one."""
+"""The Brain of every run: SpeechBrain's loop, made of parts that are saved with it."""
 
-import hashlib
+import contextlib
 import logging
-import math
 import time
-from contextlib import ExitStack
 
+import speechbrain as sb
 import torch
+from speechbrain import Stage
 from speechbrain.core import INTRA_EPOCH_CKPT_FLAG
-from speechbrain.utils.checkpoints import (
-    mark_as_loader,
-    mark_as_saver,
-    register_checkpoint_hooks,
-)
 from speechbrain.utils.logger import get_logger
+from speechbrain.utils.optimizers import rm_vector_weight_decay
+from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
 
-from ..data.batches import RankBatchSampler
+from ..data.batches import check_sampler, is_empty
 from ..errors import RunError
-from ..processes.launcher import end_of_launcher, launcher_has_ended
-from ..processes.signals import Stopped, StopSignals
-from ..ranks import add_over_ranks, gather_over_ranks, leave_group, rank, world_size
-from .changed_keys import (
-    changed_keys,
-    check_tables,
-    describe,
-    keys_in_force,
-    warn_of_changes,
-    warn_of_learning_rate,
-)
+from ..monitoring.progress import Progress
+from ..monitoring.run_log import RunLog
+from ..ranks import on_main_process, world_size
+from .changed_keys import describe, keys_in_force, warn_of_learning_rate
 from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
 from .device_options import (
     check_device,
-    check_module_keys,
+    compile_errors,
     drops_layers,
     given_options,
     module_errors,
 )
-from .keys import RUN, check_values
+from .hparams import run_folder, show_options
+from .keys import LOADERS, RECIPE, RUN, check_values
+from .left_out import LeftOut
 from .lost_workers import explain_lost_workers
-from .place import check_setup, check_state, run_setup
+from .meeting import Meeting
+from .needed_files import keep_needed_files
+from .optimisers import make_optimizer
+from .place import Place
 from .randomness import seed_global_generators
-from .steps import FiniteStepsBrain
+from .run_parts import RunParts
+from .run_setup import RunSetup, describe_batches
+from .steps import GradientStep
 from .watchdog import Watchdog
 
 logger = get_logger(__name__)
 
 
-@register_checkpoint_hooks
-class LongRunBrain(FiniteStepsBrain):
+class RunBrain(sb.Brain):
     """A Brain whose interrupted run is, to the last bit on a CPU, the one never interrupted.
 
-    Its place in the epoch is the number of batches that all ranks have taken, and whatever draws
-    random numbers is seeded from that place: so a checkpoint holds no state of generators or
-    loaders, and neither the number of workers nor that of ranks matters to it.
+    A run, with the hook of each line and the part that does the work::
 
-    Hyperparameters: ``hang_minutes``, ``max_bad_audio``, ``resume_with_changes``,
-    ``keep_checkpoints``, and those of ``brainquant.training.place``.
+        on_fit_start            setup: the ranks agree; the checkpoint's parts are loaded
+        for epoch in epochs:
+            on_stage_start      place: where the epoch begins; tally: starts
+            for batch in train_set:
+                                left_out: notes the clips that cannot be read
+                on_fit_batch_start      seeds what draws; a pretraining anneals its quantisers
+                compute_forward         the subclass
+                compute_objectives      the subclass; tally: observes
+                                steps: the backward pass
+                if the step has all its batches:
+                                steps: the optimiser's step, unless it is not finite
+                on_fit_batch_end        tally: a log point every log_interval steps
+                meet            the ranks: stop? save? clips left out?
+                save            a checkpoint, every ckpt_interval_minutes
+            on_stage_end        tally: the log point of the epoch
+            the same without steps for valid_set, then save
+
+    A checkpoint holds everything in ``modules:``, the optimiser, the epoch counter, and
+    ``{name: part.state_dict()}``. A subclass makes its tally in ``make_tally``.
+
+    Arguments
+    ---------
+    modules : dict of str to torch.nn.Module
+        The modules by name.
+    opt_class : callable
+        Makes the optimiser from parameters.
+    hparams : dict
+        Hyperparameters; ``hparams_read`` has the keys that are read.
+    run_opts : RunOptions or dict
+        Options of the command line; they win over the same keys in hparams.
+    checkpointer : brainquant.training.checkpoints.Checkpointer or None
+        Saves the run.
     """
 
-    hparams_read = RUN
-    rank_states = None  # what each rank gave for the save that is under way
-    setup = None  # of ``run_setup``, from the start of ``fit``
-    keys = None  # of ``keys_in_force``, from the start of ``fit``
-    changed = {}  # keys that are not those of the checkpoint, see ``changed_keys``
-    recovered = None  # ``run_state`` of the checkpoint that ``fit`` goes on from
-    went_on = False  # whether there was something left to train, or to validate
+    # Keys of the YAML that the Brain, the loaders and the reports read.
+    hparams_read = {
+        **LOADERS, **RUN, "seed": RECIPE["seed"], "output_folder": RECIPE["output_folder"]
+    }  # fmt: skip
+    unchanging: dict[str, str] = {}  # what else may not change when the run goes on
+    setup: RunSetup | None = None  # from the start of ``fit``
+    steps: GradientStep  # from the start of ``fit``
+    batch_is_empty = False  # whether the batch is a placeholder
+    went_on = False  # whether something was left to train or to validate
 
-    def __init__(self, modules, opt_class, hparams, run_opts, checkpointer):
+    def __init__(
+        self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
+    ):
         if checkpointer is not None and not isinstance(checkpointer, Checkpointer):
             raise ValueError(
                 f"checkpointer: {type(checkpointer).__module__}.{type(checkpointer).__name__} "
                 f"cannot be trusted after a kill (SpeechBrain 1.1.2); say checkpointer: "
                 f"!new:brainquant.training.checkpoints.Checkpointer in your YAML"
             )
+        self.place = Place()
         hparams = check_values(hparams, self.hparams_read)
         check_device({**hparams, **given_options(run_opts)})
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
-        if checkpointer is not None:  # the run itself first: it knows what has changed
-            checkpointer.recoverables = {"brain": self, **checkpointer.recoverables}
-        self.uncompiled = {}  # modules that are compiled, as they were
-        self.batches_done = 0  # of this epoch, on all ranks
-        self.resumed = False  # in the middle of an epoch, and until the end of that epoch
-        self.bad_audio = {}  # why clips could not be read, by ID, on all ranks
-        self.new_bad_audio = {}  # of this rank, until the others know of it
+        self.place.accumulation = self.grad_accumulation_factor
+        self.parts = RunParts(self.place)
+        if checkpointer is not None:
+            # The parts first, since they know what has changed; a module that the YAML's
+            # ``recoverables`` forget would be new after a resume.
+            checkpointer.recoverables = {
+                **checkpointer.recoverables, **self.modules,
+                "epoch_counter": self.hparams.epoch_counter,
+            }  # fmt: skip
+            del checkpointer.recoverables["brain"]  # SpeechBrain's step and running loss
+            checkpointer.recoverables = {"brain": self.parts, **checkpointer.recoverables}
+        self.uncompiled: dict[str, torch.nn.Module] = {}  # compiled modules, as they were
         self.watchdog = Watchdog(self.hparams.hang_minutes)
+        self.progress = Progress()
+        self.tally = self.make_tally()
+        folder = run_folder(self.hparams.output_folder, self)
+        trial = folder != self.hparams.output_folder  # its numbers are not the real run's
+        self.run_log = RunLog(
+            folder,
+            [] if trial else self.hparams.train_loggers,
+            codebook_size=self.tally.codebook_size,
+            warmup_steps=self.hparams.warmup_steps,
+        )
+        self.left_out = LeftOut(self.run_log, self.hparams.max_bad_audio)
 
-    def tick(self, phase):
-        """Tells the watchdog that this rank goes on."""
-        self.watchdog.tick(phase)
+    def make_tally(self):
+        """What adds up the numbers of the log: a ``CodeTally`` or an ``ErrorTally``."""
+        raise NotImplementedError
+
+    @property
+    def optimizer_step(self) -> int:
+        """Steps of the whole run."""
+        return self.place.optimizer_step
+
+    @optimizer_step.setter
+    def optimizer_step(self, number: int) -> None:
+        self.place.optimizer_step = number
+
+    @property
+    def batch_number(self) -> int:
+        """Number of this rank's batch in the epoch, from 0, counted over ranks."""
+        return self.place.batch_number(self.step)
+
+    @property
+    def learning_rate(self) -> float:
+        """The one that is logged."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def raw(self, name: str) -> torch.nn.Module:
+        """A module without what distributes it over ranks, or compiles it."""
+        module = self.modules[name]
+        module = module.module if isinstance(module, DistributedDataParallel) else module
+        return self.uncompiled.get(name, module)
+
+    def waveforms(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Waveforms (batch, samples) on the device, and the samples of each on the host.
+
+        What depends on lengths is known there without waiting for the device.
+        """
+        self.batch_is_empty = is_empty(batch)
+        wavs_BL, relative_B = batch.sig
+        lengths_B = (relative_B.cpu() * wavs_BL.shape[1]).round().long()
+        return batch.to(self.device, non_blocking=True).sig.data, lengths_B
 
     # ---- the run as a whole ----------------------------------------------------------------
 
+    @override
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
         """Trains as ``speechbrain.Brain.fit`` does, on loaders of ``make_loaders``; see there.
 
         Raises
         ------
         RunError
-            Where the run cannot go on; the message says why.
+            If the run cannot go on; the message says why.
         Stopped
             After a signal and a checkpoint.
         """
+        check_sampler(train_set)
         self.train_sampler = train_set.batch_sampler
-        if not isinstance(self.train_sampler, RankBatchSampler):
-            raise ValueError(
-                f"the batch_sampler of train_set is a {type(self.train_sampler).__name__}, whose "
-                f"place in an epoch cannot be kept; use brainquant.data.batches.make_loaders, or "
-                f"put yours into a RankBatchSampler"
-            )
-        self.num_clips = len(train_set.dataset) + len(valid_set.dataset if valid_set else [])
-        batches_per_step = world_size() * self.grad_accumulation_factor
-        self.setup = run_setup(vars(self.hparams), train_set.dataset, batches_per_step)
-        self.keys = keys_in_force(self)
-        self.went_on, self.signals = False, StopSignals()
-        with (
-            ExitStack() as self.until_fit_ends,
-            self.watchdog,
-            explain_lost_workers(train_set, valid_set),
-        ):
-            super().fit(epoch_counter, train_set, valid_set, **kwargs)
-            stopping, _ = self.meet()
+        self.left_out.num_clips = sum(len(s.dataset) for s in (train_set, valid_set) if s)
+        in_step = world_size() * self.grad_accumulation_factor
+        batches = describe_batches(vars(self.hparams), train_set.dataset, in_step)
+        self.setup = RunSetup(
+            {**batches, **self.unchanging},
+            keys_in_force(self),
+            allowed=self.hparams.resume_with_changes,
+        )
+        self.went_on, self.meeting = False, Meeting(self.left_out, self.watchdog)
+        try:
+            with (
+                contextlib.ExitStack() as self.until_fit_ends,
+                self.watchdog,
+                explain_lost_workers(train_set, valid_set),
+            ):
+                super().fit(epoch_counter, train_set, valid_set, **kwargs)
+                stopping, _ = self.meeting.meet(self.optimizer_step)
+        finally:
+            self.progress.close()
         if self.checkpointer is not None and self.checkpointer.save_failed:
             raise RunError(self.checkpointer.save_failed)
         if stopping:
-            self.exit_after_signal("the run was at its end")
+            self.meeting.end(self.optimizer_step, "the run was at its end")
+        if not self.went_on:
+            logger.info(
+                f"The run in {self.run_log.folder} is finished, at step {self.optimizer_step}: "
+                f"there is nothing left to train; to train its weights on, begin in a new "
+                f"output_folder: with begin_from: this one"
+            )
 
+    @override
     def on_fit_start(self):
-        """Compares the ranks, then loads the last checkpoint."""
-        self.tick("comparing the ranks")
-        self.check_ranks_agree()
-        self.tick("loading a checkpoint")
+        """Compares the ranks, loads the last checkpoint, and shows what is in force."""
+        self.watchdog.tick("comparing the ranks")
+        self.setup.check_ranks_agree(self.modules)
+        self.watchdog.tick("loading a checkpoint")
         try:
             super().on_fit_start()
         except OtherModel as error:
-            if not self.changed:
+            if not self.setup.changed:
                 raise
             folder = self.checkpointer.checkpoints_dir
-            raise other_model(folder, describe(self.changed)) from error
-        if self.recovered is not None:
-            warn_of_changes(self.changed)
+            raise other_model(folder, describe(self.setup.changed)) from error
+        if self.setup.loaded is not None:
+            self.setup.warn_of_changes()
             limit = self.optimizer_step_limit
             # Beyond its limit a run has nothing to train, and its schedule has no rates.
             if self.optimizer_step and (limit is None or self.optimizer_step <= limit):
-                self.set_learning_rates(self.optimizer_step)
+                self.steps.schedule.set_rates(self.optimizer_step)
                 warn_of_learning_rate(self)
+        for name in self.modules:
+            if getattr(self.raw(name), "lacks_weights", False):
+                raise RunError(
+                    f"{name} has no weights yet: the run that they came from is gone, and there is "
+                    f"no checkpoint in {self.run_log.folder}; bring that run back"
+                )
+        went_on = self.setup.loaded is not None
+        on_main_process(lambda: keep_needed_files(self.run_log.folder, went_on=went_on))
+        self.run_log.start(self.optimizer_step)
+        self.on_optimizer_step()
+        show_options(self)
 
+    @override
     def _compile(self):
         """SpeechBrain's, with errors that name the modules."""
-        check_module_keys(self)
         before = dict(self.modules.items())
-        try:
+        with compile_errors(self):
             super()._compile()
-        except Exception as error:  # of torch.jit
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(
-                f"jit_module_keys: one of {', '.join(self.jit_module_keys or before)} cannot be "
-                f"scripted ({reason}); name other modules, or say compile_module_keys:"
-            ) from error
         self.uncompiled = {n: m for n, m in before.items() if self.modules[n] is not m}
 
+    @override
     def _wrap_distributed(self):
-        """SpeechBrain's; where layers are dropped, their parameters are not waited for."""
-        if drops_layers(self.modules) and not self.find_unused_parameters:
+        """SpeechBrain's; it does not wait for parameters of layers that are dropped."""
+        if world_size() > 1 and drops_layers(self.modules) and not self.find_unused_parameters:
             self.find_unused_parameters = True
             logger.info("find_unused_parameters is set, since the encoder drops layers")
         super()._wrap_distributed()
 
-    def check_ranks_agree(self):
-        """Raises a RunError where ranks have built other modules or see other clips."""
-        if world_size() == 1:
-            return
-        built = {"clips and batches": str(self.setup)}
-        for name, module in self.modules.items():
-            digest = hashlib.sha256()
-            for tensor in module.state_dict().values():
-                if isinstance(tensor, torch.Tensor):
-                    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-            built[name] = digest.hexdigest()
-        everywhere = gather_over_ranks(built)
-        for number, other in enumerate(everywhere):
-            for name in built:
-                if other[name] != everywhere[0][name]:
-                    raise RunError(
-                        f"{name} of rank {number} is not that of rank 0: ranks would learn "
-                        f"different things; give all ranks the same seed: and the same files"
-                    )
+    def parameter_groups(self):
+        """Parameters, or groups of them, for the optimiser."""
+        decayed = self.remove_vector_weight_decay
+        return rm_vector_weight_decay(self.modules) if decayed else self.modules.parameters()
 
+    @override
+    def init_optimizers(self):
+        """Makes the optimiser of the YAML; what cannot work is an error before the first step."""
+        self.optimizer = make_optimizer(
+            self.opt_class,
+            self.parameter_groups(),
+            self.hparams.lr_schedule,
+            self.optimizer_step_limit,
+        )
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+        self.steps = GradientStep(
+            self.modules,
+            self.optimizer,
+            self.hparams.lr_schedule,
+            self.scaler,
+            max_grad_norm=self.max_grad_norm,
+            patience=self.nonfinite_patience,
+            write_step=lambda number, what, ids: self.left_out.write_step(
+                number, self.hparams.epoch_counter.current, what, ids
+            ),
+            tick=self.watchdog.tick,
+        )
+        self.parts.parts = {
+            "setup": self.setup, "place": self.place, "steps": self.steps,
+            "left_out": self.left_out, "run_log": self.run_log, "tally": self.tally,
+        }  # fmt: skip
+
+    # ---- an epoch and a validation ---------------------------------------------------------
+
+    @override
     def _fit_train(self, train_set, epoch, enable):
         """SpeechBrain's epoch, from the batch where the checkpoint left it.
 
         A finished run that is started again has nothing to train, and nothing to validate.
         """
-        self.finished = self._optimizer_step_limit_exceeded and not self.resumed
+        self.finished = self._optimizer_step_limit_exceeded and not self.place.resumed
         if self.finished:
             return
         if not self.went_on:  # from here on there is something to save
-            self.until_fit_ends.enter_context(self.signals)
+            self.until_fit_ends.enter_context(self.meeting.signals)
         self.went_on = True
-        if not self.resumed:
-            self.batches_done = 0
-        self.train_sampler.set_epoch(epoch)
-        self.train_sampler.start = self.batches_done
-        self.turns = len(self.train_sampler)
-        self.start_steps()
+        self.place.start_epoch(self.train_sampler, epoch)
+        self.steps.start_epoch()
+        self.progress.start(
+            epoch,
+            -(-self.train_sampler.total // world_size()),
+            self.train_sampler.start // world_size(),
+            show=enable,
+            colour=self.tqdm_barcolor["train"],
+        )
         with module_errors(self.modules):
-            super()._fit_train(Watched(train_set, self.watch_training), epoch, enable)
-        self.resumed = False
+            super()._fit_train(Watched(train_set, self.watch, "training"), epoch, enable=False)
+        self.place.resumed = False
 
+    @override
     def _fit_valid(self, valid_set, epoch, enable):
         """SpeechBrain's validation, unless the run was finished before it began.
 
@@ -217,98 +335,154 @@ class LongRunBrain(FiniteStepsBrain):
             return
         if valid_set is not None:
             with module_errors(self.modules):
-                super()._fit_valid(Watched(valid_set, self.watch_validation), epoch, enable)
+                super()._fit_valid(Watched(valid_set, self.watch, "validation"), epoch, enable)
         elif self.checkpointer is not None:
             self.save({"epoch": epoch})
 
-    def watch_training(self, loader):
-        """Batches of an epoch; the watchdog knows what is waited for."""
-        self.tick("reading a training batch")
-        for batch in loader:
-            self.note_skipped(batch)
-            yield batch
-            self.tick("reading a training batch")
-        self.tick("the end of a training epoch")
+    def watch(self, loader, stage: str):
+        """Batches of a loader; the watchdog knows what is waited for.
 
-    def watch_validation(self, loader):
-        """Batches of a validation, which may be stopped after each of them."""
-        self.tick("reading a validation batch")
+        A validation may be stopped after each of its batches, a training after its steps.
+        """
+        self.watchdog.tick(f"reading a {stage} batch")
         for batch in loader:
-            self.tick("a validation batch")
-            self.note_skipped(batch)
+            self.watchdog.tick(f"a {stage} batch")
+            self.left_out.note(batch.left_out)
             yield batch
-            stopping, _ = self.meet()
-            if stopping:
-                self.stop()
-            self.tick("reading a validation batch")
-        self.tick("the end of a validation")
+            if stage == "validation":
+                stopping, _ = self.meeting.meet(self.optimizer_step)
+                if stopping:
+                    self.stop()
+            self.watchdog.tick(f"reading a {stage} batch")
+        self.watchdog.tick(f"the end of a {stage} epoch")
 
+    @override
+    def on_stage_start(self, stage, epoch=None):
+        """Starts the sums of an epoch, a validation or a test."""
+        self.tally.start(stage)
+
+    @override
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs an epoch, a validation or a test, and saves after a validation."""
+        if stage == Stage.TRAIN:
+            self.progress.close()
+            self.steps.read()
+        record = self.tally.end(stage, self.optimizer_step)
+        if record is not None:
+            self.log(stage, record)
+        if stage == Stage.VALID and self.checkpointer is not None:
+            key, name = self.tally.best
+            self.save({key: record[name], "epoch": epoch}, min_keys=[key])
+
+    def log(self, stage: Stage, record: dict) -> None:
+        """Writes a log point; every rank has to call this."""
+        epoch = self.hparams.epoch_counter.current
+        record = {
+            "step": self.optimizer_step, "epoch": epoch, "stage": stage.name.lower(), **record
+        }  # fmt: skip
+        if stage == Stage.TRAIN:
+            record.update(lr=self.learning_rate, grad_norm=self.steps.grad_norm)
+        self.run_log.write(record)
+
+    # ---- a step ----------------------------------------------------------------------------
+
+    @override
+    def fit_batch(self, batch):
+        """One micro-batch, and a step if it is the last one of the step."""
+        should_step = self.place.ends_step(self.step)
+        ids = [] if is_empty(batch) else list(getattr(batch, "id", []))
+        self.on_fit_batch_start(batch, should_step)
+        self.steps.begin_batch(ids)
+        self.watchdog.tick("the forward pass")
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, Stage.TRAIN)
+            # A rank without a batch goes through the step with a placeholder.
+            share = 0.0 if is_empty(batch) else self.place.share_of_step(self.step)
+            self.steps.backward(loss, share)
+        if should_step:
+            self.steps.take(self.optimizer_step + 1)
+            self.optimizer_step += 1
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        if should_step:
+            self.on_optimizer_step()
+        return loss.detach()
+
+    def on_optimizer_step(self):
+        """Is called whenever ``optimizer_step`` has changed: after each step and after a load."""
+
+    @override
     def on_fit_batch_start(self, batch, should_step):
         """Seeds what draws from the global generators in this batch."""
         epoch = self.hparams.epoch_counter.current
         seed_global_generators(self.hparams.seed, "dropout", epoch, self.batch_number)
 
+    @override
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Logs at each ``log_interval`` of optimiser steps, and shows progress."""
+        if should_step and self.optimizer_step % self.hparams.log_interval == 0:
+            self.steps.read()
+            record = self.tally.interval(self.optimizer_step)
+            if record is not None:
+                self.log(Stage.TRAIN, record)
+                self.progress.show(record)
+        self.progress.update()
+
+    @override
+    def update_average(self, loss, avg_loss):
+        """The mean loss of an epoch's batches, in training after the last of them only.
+
+        SpeechBrain 1.1.2 waits for each loss here, to show it in its progress bar.
+        """
+        if not self.modules.training:
+            return super().update_average(loss, avg_loss)
+        if self.step == 1:
+            self.finite_losses = torch.zeros(2, dtype=torch.double, device=loss.device)
+        finite = torch.isfinite(loss)
+        self.finite_losses += torch.stack([torch.where(finite, loss, 0.0), finite]).double()
+        if self.step < self.place.turns and not self._optimizer_step_limit_exceeded:
+            return avg_loss
+        total, batches = self.finite_losses.tolist()
+        return total / max(batches, 1)
+
     # ---- stopping and saving ---------------------------------------------------------------
 
-    def meet(self, save_due=False):
-        """Ranks tell each other, after each step, what all of them have to act on.
-
-        Arguments
-        ---------
-        save_due : bool
-            Whether a checkpoint is due by the clock of this rank; that of rank 0 counts.
-
-        Returns
-        -------
-        stopping : bool
-            Whether a rank was told to stop.
-        save_due : bool
-            Whether to save.
-        """
-        self.tick("the meeting of the ranks")
-        received = self.signals.received is not None
-        stopping, save_due, new_bad_audio = add_over_ranks(
-            received, save_due and rank() == 0, len(self.new_bad_audio)
-        )
-        if new_bad_audio:
-            self.count_bad_audio()
-        return stopping > 0, save_due > 0
-
+    @override
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         """Whether to save: only where a step has ended, and on all ranks or none.
 
         SpeechBrain 1.1.2 saves in the middle of an accumulation, whose gradients are then lost.
         """
-        self.batches_done = min(
-            self.train_sampler.start + self.step * world_size(), self.train_sampler.total
-        )
-        if not self.should_step:
+        self.place.count_batch(self.step)
+        if not self.place.ends_step(self.step):
             return False
         minutes = (time.time() - last_ckpt_time) / 60
         due = 0 < self.ckpt_interval_minutes < minutes
         due = due or 0 < self.ckpt_interval_steps <= steps_since_ckpt
-        stopping, due = self.meet(due)
+        stopping, due = self.meeting.meet(self.optimizer_step, due)
         if stopping:
             self.stop()
         return due and self.checkpointer is not None
 
+    @override
     def _save_intra_epoch_ckpt(self):
         self.save({INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False)
 
-    def save(self, meta, *, end_of_epoch=True, min_keys=()):
-        """Writes a checkpoint, on every rank, and drops the oldest.
+    def save(self, meta: dict, *, end_of_epoch: bool = True, min_keys=()):
+        """Writes a checkpoint and drops the oldest; every rank has to call this.
 
         Returns
         -------
         checkpoint : speechbrain.utils.checkpoints.Checkpoint or None
-            None where there was no room for it.
+            None if there was no room for it.
         """
-        self.read_steps()
-        self.check_finite()
-        self.rank_states = gather_over_ranks(self.rank_state())
-        self.tick("saving a checkpoint")
+        self.steps.read()
+        self.steps.check_finite(self.optimizer_step)
+        self.parts.collect()
+        self.watchdog.tick("saving a checkpoint")
         predicate = None if end_of_epoch else lambda saved: INTRA_EPOCH_CKPT_FLAG in saved.meta
-        saved = self.checkpointer.save_and_keep_only(
+        return self.checkpointer.save_and_keep_only(
             meta={"step": self.optimizer_step, **meta},
             end_of_epoch=end_of_epoch,
             num_to_keep=self.hparams.keep_checkpoints,
@@ -316,122 +490,36 @@ class LongRunBrain(FiniteStepsBrain):
             ckpt_predicate=predicate,
             verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
         )
-        self.rank_states = None
-        return saved
 
     def stop(self):
         """Saves and ends the program: all ranks come here together."""
         if self.checkpointer is None:
-            self.exit_after_signal("there is no checkpointer, nothing is saved")
+            self.meeting.end(self.optimizer_step, "there is no checkpointer, nothing is saved")
         saved = self.save({INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False)
         if saved is None:
             raise RunError(self.checkpointer.save_failed)
-        self.exit_after_signal(f"saved in {saved.path}; the same command goes on from there")
-
-    def exit_after_signal(self, place):
-        """Ends the program as a scheduler expects it."""
-        signal = cause = self.signals.received
-        if launcher_has_ended():
-            cause = end_of_launcher()
-        cause = cause or "a signal to another rank"
-        logger.warning(f"Stopped by {cause} after step {self.optimizer_step}: {place}")
-        leave_group()
-        raise Stopped(signal or "SIGTERM")
-
-    def rank_state(self):
-        """What only this rank knows, as a dictionary of tensors and numbers."""
-        return {}
-
-    def run_state(self):
-        """What all ranks know, as a dictionary of tensors, numbers and texts."""
-        return {
-            "optimizer_step": self.optimizer_step,
-            "batches_done": self.batches_done,
-            "nonfinite_in_a_row": self.nonfinite_in_a_row,
-            "grad_norm": self.grad_norm,  # an epoch may be logged after its last step was saved
-            "bad_audio": self.bad_audio,
-            "setup": self.setup,
-            "keys": self.keys,
-            "lr": self.schedule.rates[0] if self.schedule else None,
-            "finished": self._optimizer_step_limit_exceeded,
-            "rank_states": self.rank_states or [self.rank_state()],
-        }
-
-    def load_run_state(self, state, same_epoch):
-        """Takes up what ``run_state`` gave.
-
-        Arguments
-        ---------
-        state : dict
-            What was saved.
-        same_epoch : bool
-            Whether its epoch goes on where it was.
-        """
-        self.batches_done = state["batches_done"] if same_epoch else 0
-        self.nonfinite_in_a_row = state["nonfinite_in_a_row"]
-        self.grad_norm = state["grad_norm"]
-        self.bad_audio = state["bad_audio"]
-
-    # In the place of SpeechBrain's, which keep the step and a running loss.
-    @mark_as_saver
-    def _save(self, path):
-        torch.save(self.run_state(), path)
-
-    @mark_as_loader
-    def _recover(self, path, end_of_epoch):
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        check_state(state)
-        self.optimizer_step = state["optimizer_step"]
-        if self.setup is None:  # loaded to be used, not to be trained
-            return
-        allowed = self.hparams.resume_with_changes
-        same_batches = check_setup(state["setup"], self.setup, allowed)
-        # A checkpoint of an earlier version does not know its keys.
-        self.changed = changed_keys(state.get("keys") or self.keys, self.keys)
-        if not allowed:
-            check_tables(self.changed)
-        self.recovered = state
-        self.resumed = not end_of_epoch
-        self.load_run_state(state, same_epoch=self.resumed and same_batches)
-
-    # ---- audio that cannot be read ---------------------------------------------------------
-
-    def note_skipped(self, batch):
-        """Remembers what was left out of a batch until the ranks meet."""
-        for clip, reason in batch.left_out:
-            if clip not in self.bad_audio:
-                self.new_bad_audio[clip] = reason
-
-    def count_bad_audio(self):
-        """Tells of clips that were left out, and ends the run where they are too many."""
-        for clips in gather_over_ranks(self.new_bad_audio):
-            for clip, reason in clips.items():
-                if clip not in self.bad_audio:
-                    self.bad_audio[clip] = reason
-                    self.on_clip_left_out(clip, reason)
-        self.new_bad_audio = {}
-        share = self.hparams.max_bad_audio
-        if len(self.bad_audio) > math.ceil(share * self.num_clips):
-            clip, reason = next(reversed(self.bad_audio.items()))
-            raise RunError(
-                f"{len(self.bad_audio)} of {self.num_clips} clips cannot be used, more than "
-                f"max_bad_audio: {share} allows; the last is {clip!r}: {reason}. All are in "
-                f"left_out.jsonl: mend them, or take them out of the manifest"
-            )
-
-    def on_clip_left_out(self, clip, reason):
-        """Called once for each clip, on every rank."""
+        where = f"saved in {saved.path}; the same command goes on from there"
+        self.meeting.end(self.optimizer_step, where)
 
 
 class Watched:
-    """A loader whose batches go through a function on their way, with the loader's length."""
+    """A loader whose batches go through a generator on their way; SpeechBrain asks for its length.
 
-    def __init__(self, loader, watch):
+    Arguments
+    ---------
+    loader : torch.utils.data.DataLoader
+        Gives the batches.
+    watch : callable
+        Called with the loader and ``arguments``; yields its batches.
+    """
+
+    def __init__(self, loader, watch, *arguments):
         self.loader = loader
         self.watch = watch
+        self.arguments = arguments
 
     def __len__(self):
         return len(self.loader)
 
     def __iter__(self):
-        return self.watch(self.loader)
+        return self.watch(self.loader, *self.arguments)

@@ -4,11 +4,12 @@ from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
 from .hparams import OPTIONS_SHOWN
-from .place import BATCH_KEYS
 
 logger = get_logger(__name__)
 
-# Where a run is, what it began with and how it may go on; the batches are for ``check_setup``.
+# Keys of the YAML that decide which clips make which batch.
+BATCH_KEYS = ("seed", "batch_seconds", "batch_clips", "num_buckets")
+# Where a run is, what it began with and how it may go on; ``RunSetup`` compares the batches.
 NOT_COMPARED = {"output_folder", "begin_from", "resume_with_changes", *BATCH_KEYS}
 # Where a recipe makes its quantiser, and the arguments that its tables are made from.
 QUANTISER = ("make_quantiser.", "quantiser.")
@@ -110,25 +111,20 @@ def keys_in_force(brain):
     }
 
 
-def warn_of_changes(changed):
-    """Warns of keys that are not as they were: those of ``changed_keys``."""
-    if changed:
-        logger.warning(f"Resuming with other keys, which count from here: {describe(changed)}")
-
-
 def warn_of_learning_rate(brain):
-    """Warns of a learning rate that jumps.
+    """Warns of a learning rate that jumps where a run goes on.
 
     Arguments
     ---------
-    brain : LongRunBrain
+    brain : RunBrain
         Has loaded its checkpoint, and set the learning rates of its last step.
     """
-    then = brain.recovered.get("lr")  # that of an earlier version has none, nor the first step
-    if then is None or then == (now := brain.schedule.rates[0]):
+    then, now = brain.steps.lr_then, brain.steps.schedule.rates[0]
+    if then == now:
         return
     step, advice = brain.optimizer_step, ""
-    if brain.recovered["finished"] and hasattr(brain.hparams, "begin_from"):
+    limit = brain.setup.loaded["keys"].get("optimizer_step_limit", NOT_THERE)
+    if limit == str(step) and hasattr(brain.hparams, "begin_from"):
         best = brain.checkpointer.find_checkpoint(min_key="valid_loss")
         folder = best.path if best else brain.hparams.output_folder
         advice = (

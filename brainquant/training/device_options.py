@@ -99,6 +99,32 @@ def check_module_keys(brain):
         )
 
 
+@contextmanager
+def compile_errors(brain):
+    """Names the modules that cannot be compiled, in place of torch's error.
+
+    Arguments
+    ---------
+    brain : RunBrain
+        Compiles its modules in this context.
+
+    Raises
+    ------
+    RunError
+        If a module cannot be scripted.
+    """
+    check_module_keys(brain)
+    names = brain.jit_module_keys or [*brain.modules]
+    try:
+        yield
+    except Exception as error:  # of torch.jit
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"jit_module_keys: one of {', '.join(names)} cannot be scripted ({reason}); name other "
+            f"modules, or say compile_module_keys:"
+        ) from error
+
+
 def drops_layers(modules):
     """Whether an encoder leaves layers out at random, whose parameters then have no gradient.
 

@@ -1,123 +1,135 @@
-"""What a checkpoint's place in an epoch depends on, and whether it still holds."""
+"""The place of a run: its optimiser steps, and the batches of its epoch."""
 
-import hashlib
+import math
 
-from speechbrain.utils.logger import get_logger
-
-from ..errors import RunError
-
-logger = get_logger(__name__)
-
-# Keys of the YAML that decide which clips make which batch.
-BATCH_KEYS = ("seed", "batch_seconds", "batch_clips", "num_buckets")
+from ..data.batches import RankBatchSampler
+from ..ranks import rank, world_size
 
 
-def run_setup(hparams, dataset, batches_per_step):
-    """What has to be the same for a resumed run to go on with the very next batch.
+class Place:
+    """Where a run is in its training.
+
+    Batches are counted over all ranks. So a run can go on with another number of ranks, and a
+    checkpoint needs no state of loaders or generators: whatever draws random numbers is seeded
+    from the place.
 
     Arguments
     ---------
-    hparams : dict
-        Reads the keys that make the batches.
-    dataset : speechbrain.dataio.dataset.DynamicItemDataset
-        The training clips.
-    batches_per_step : int
-        Batches of one optimiser step, over ranks and accumulation.
+    accumulation : int
+        Batches of a step on each rank.
 
-    Returns
-    -------
-    setup : dict
-        Texts and numbers by what they describe.
-    """
-    clips = hashlib.sha256()
-    for clip in dataset.data_ids:
-        clips.update(f"{clip}\t{dataset.data[clip]['duration']}\n".encode())
-    return {
-        **{key: hparams[key] for key in BATCH_KEYS},
-        "train_csv": f"{len(dataset.data_ids)} clips, of IDs and durations with sha256 "
-        f"{clips.hexdigest()[:12]}",
-        "batches_per_step": batches_per_step,
-    }
-
-
-def check_state(state):
-    """Raises a ValueError where the state of a run is none.
-
-    Arguments
-    ---------
-    state : dict
-        What ``LongRunBrain.run_state`` gave, if it is right.
+    Attributes
+    ----------
+    optimizer_step : int
+        Steps of the whole run.
+    batches_done : int
+        Batches of this epoch that all ranks have taken.
+    resumed : bool
+        Whether a checkpoint from the middle of this epoch was loaded.
+    turns : int or float
+        Batches that this rank takes in the rest of the epoch.
 
     Example
     -------
-    >>> check_state({"optimizer_step": "many"})
+    >>> from speechbrain.dataio.sampler import ReproducibleRandomSampler
+    >>> from torch.utils.data import BatchSampler
+    >>> batches = BatchSampler(ReproducibleRandomSampler(range(3)), 1, drop_last=False)
+    >>> place = Place(accumulation=2)
+    >>> place.start_epoch(RankBatchSampler(batches), epoch=1)
+    >>> [place.ends_step(turn) for turn in (1, 2, 3)]
+    [False, True, True]
+    >>> place.share_of_step(1), place.share_of_step(3)
+    (0.5, 1.0)
+    """
+
+    def __init__(self, accumulation: int = 1) -> None:
+        self.accumulation = accumulation
+        self.optimizer_step = 0
+        self.batches_done = 0
+        self.resumed = False
+        self.sampler: RankBatchSampler | None = None  # of the training batches
+        self.turns = math.inf
+
+    def start_epoch(self, sampler: RankBatchSampler, epoch: int) -> None:
+        """Goes to the beginning of an epoch, or to where a checkpoint has left it.
+
+        Arguments
+        ---------
+        sampler : RankBatchSampler
+            Gives the batches of the epoch; begins at ``batches_done``.
+        epoch : int
+            Number of the epoch.
+        """
+        if not self.resumed:
+            self.batches_done = 0
+        sampler.set_epoch(epoch)
+        sampler.start = self.batches_done
+        self.sampler = sampler
+        self.turns = len(sampler)
+
+    def batch_number(self, turn: int) -> int:
+        """Number of this rank's batch in the epoch, from 0, counted over ranks.
+
+        Arguments
+        ---------
+        turn : int
+            Batches that this rank has begun since the epoch or the process started.
+        """
+        return self._sampler.start + (turn - 1) * world_size() + rank()
+
+    def ends_step(self, turn: int) -> bool:
+        """Whether the optimiser makes its step after this batch."""
+        return turn % self.accumulation == 0 or turn == self.turns
+
+    def share_of_step(self, turn: int) -> float:
+        """Factor of the loss of a batch that makes a step's gradient the mean over its batches.
+
+        The last step of an epoch may have fewer batches than the others. (SpeechBrain 1.1.2 drops
+        the batches after the last full accumulation.)
+        """
+        in_step = world_size() * self.accumulation
+        first = (turn - 1) // self.accumulation * in_step
+        left = self._sampler.total - self._sampler.start - first
+        return world_size() / min(in_step, left)
+
+    def count_batch(self, turn: int) -> None:
+        """Counts the batches that all ranks have taken after this turn."""
+        self.batches_done = min(self._sampler.start + turn * world_size(), self._sampler.total)
+
+    def state_dict(self) -> dict:
+        """The counts, for a checkpoint."""
+        return {"optimizer_step": self.optimizer_step, "batches_done": self.batches_done}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes the counts of ``state_dict``.
+
+        Raises
+        ------
+        ValueError
+            If a count is not one.
+        """
+        for name in ("optimizer_step", "batches_done"):
+            check_count(name, state[name])
+            setattr(self, name, state[name])
+
+    def forget_epoch(self) -> None:
+        """Goes back to the beginning of the epoch."""
+        self.batches_done = 0
+
+    @property
+    def _sampler(self) -> RankBatchSampler:
+        assert self.sampler is not None, "start_epoch comes first"
+        return self.sampler
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises a ValueError if a value of a checkpoint is not a count.
+
+    Example
+    -------
+    >>> check_count("optimizer_step", "many")
     Traceback (most recent call last):
-    ValueError: optimizer_step is 'many', not a number of steps, batches or clips
+    ValueError: optimizer_step is 'many', not a count
     """
-    if not isinstance(state, dict):
-        raise ValueError(f"holds a {type(state).__name__} in the place of the run's state")
-    for key in ("optimizer_step", "batches_done", "nonfinite_in_a_row"):
-        if type(state[key]) is not int or state[key] < 0:
-            raise ValueError(f"{key} is {state[key]!r}, not a number of steps, batches or clips")
-    for key, kinds in (("setup", (dict, type(None))), ("bad_audio", dict), ("rank_states", list)):
-        if not isinstance(state[key], kinds):
-            raise ValueError(f"{key} is of the type {type(state[key]).__name__}")
-
-
-def check_setup(saved, now, allowed):
-    """Compares the setup of a checkpoint with that of the run that goes on from it.
-
-    Another number of ranks with as many batches per step is no change: the place in the epoch is
-    counted over ranks.
-
-    Arguments
-    ---------
-    saved : dict
-        ``run_setup`` of the checkpoint.
-    now : dict
-        ``run_setup`` of this run.
-    allowed : bool
-        ``resume_with_changes`` of the YAML.
-
-    Returns
-    -------
-    same_batches : bool
-        Whether the batches of the epoch are those of the checkpoint.
-
-    Raises
-    ------
-    RunError
-        Where something has changed that is not allowed to.
-
-    Example
-    -------
-    >>> saved = {"seed": 1, "batch_seconds": 12, "batches_per_step": 2}
-    >>> check_setup(saved, {**saved, "batches_per_step": 4}, allowed=True)
-    True
-    >>> check_setup(saved, {**saved, "batch_seconds": 10}, allowed=True)
-    False
-    """
-    changed = [key for key in now if saved.get(key) != now[key]]
-    if not changed:
-        return True
-    described = "; ".join(f"{key}: {saved.get(key)} then, {now[key]} now" for key in changed)
-    same_batches = changed == ["batches_per_step"]
-    if not allowed:
-        remedy = (
-            "set grad_accumulation_factor: so that ranks x accumulation is as then"
-            if same_batches
-            else "go back to what was"
-        )
-        raise RunError(
-            f"the run has changed since its checkpoint ({described}): {remedy}, begin in a new "
-            f"output_folder: (a pretraining with begin_from: this one), or say "
-            f"resume_with_changes: True to go on all the same"
-        )
-    if same_batches:
-        logger.warning(f"Resuming with changes ({described}): steps have another size from here")
-    else:
-        logger.warning(
-            f"Resuming with changes ({described}): an epoch that was not at its end begins again, "
-            f"so that clips of its first part are seen twice"
-        )
-    return same_batches
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {value!r}, not a count")

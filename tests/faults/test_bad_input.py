@@ -80,7 +80,7 @@ def test_odd_clips_that_are_fine_are_trained_on(corpus, tmp_path, fault, caplog)
         **COMMON, corpus=bad.folder, output_folder=tmp_path / "run", batch_clips=1,
         min_seconds=0.0, max_bad_audio=0.0,
     )  # fmt: skip
-    assert check_traces([trace], bad.good) == 0 and brain.bad_audio == {}
+    assert check_traces([trace], bad.good) == 0 and brain.left_out.clips == {}
     assert all(parameter.isfinite().all() for parameter in brain.modules.parameters())
     for manifest, clips in (("train", 25), ("valid", 7)):
         text = f"{manifest}.csv: 1 of {clips} clips left out, 1 below min_seconds"
@@ -133,7 +133,7 @@ def test_a_resumed_run_keeps_the_count(corpus, tmp_path, fault, interrupt):
         run(output_folder=folder, interrupt=interrupt, at=at, **options)
         resumed, _ = run(output_folder=folder, **options)
         assert_equal_runs(state(resumed), whole)
-        assert left_out(folder) == lines and resumed.bad_audio == brain.bad_audio
+        assert left_out(folder) == lines and resumed.left_out.clips == brain.left_out.clips
     fault(
         injected=f"{interrupt} at {len(stops)} places of a run that leaves out {len(lines)} clips",
         expected="the resumed run's left_out.jsonl and last bit are those of the whole run",

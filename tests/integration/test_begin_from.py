@@ -47,7 +47,7 @@ def test_weights_are_taken_and_all_else_is_new(before, corpus, tmp_path, name, c
         whitened = name == "best_rq" and module == "quantiser"  # to the clips of now
         assert equal(brain.modules[module], trained.modules[module]) != whitened
     assert brain.optimizer_step == 0 and not brain.optimizer.state
-    assert trained.train_codes.counts.any() and not brain.train_codes.counts.any()
+    assert trained.tally.run.counts.any() and not brain.tally.run.counts.any()
     (line,) = [text for text in caplog.messages if "Begins with weights of" in text]
     taken, new = line.split(" New: ")
     assert "encoder" in taken and "optimiser, schedule, epochs and counts" in new

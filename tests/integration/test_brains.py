@@ -129,9 +129,8 @@ def test_update_temp_reaches_every_quantiser_among_the_modules(make_brain):
 
     stock = GumbelVectorQuantizer(8, 4, (2.0, 0.25, 0.9), 2, 4)
     brain.modules["other"] = Holder(stock)
-    brain.optimizer_step, brain.step = 5, 1
-    brain.train_sampler = SimpleNamespace(start=0)
-    brain.on_fit_batch_start(None, True)
+    brain.optimizer_step = 5
+    brain.on_optimizer_step()
     assert stock.curr_temp == pytest.approx(2.0 * 0.9**5)
     assert brain.quantiser.curr_temp == pytest.approx(2.0 * 0.999**5)
 
@@ -157,22 +156,6 @@ def test_compiled_modules_train_as_those_that_are_not(corpus, tmp_path, monkeypa
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_all_parameter_groups_are_clipped_and_no_limit_means_none(make_brain):
-    for limit, expected in [(0.5, 0.5), (0.0, 5.0), (-1, 5.0)]:
-        brain, hparams = make_brain("best_rq", max_grad_norm=limit)
-        first, second = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
-        brain.optimizer = torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0)
-        hparams["lr_schedule"].base_lr = brain.hparams.lr_schedule.warmup = 1.0
-        brain.start_steps()
-        first.grad, second.grad = torch.tensor([3.0]), torch.tensor([4.0])
-        brain.optimizers_step()
-        brain.read_steps()
-        assert brain.grad_norm == pytest.approx(5.0)
-        moved = torch.cat([first, second]).detach()
-        torch.testing.assert_close(moved.norm().item(), expected, rtol=1e-4, atol=0)
-        assert (moved < 0).all()  # down the gradient
-
-
 @pytest.mark.parametrize("what", ["the loss", "a gradient"])
 def test_what_is_not_finite_never_reaches_parameters_or_buffers(make_brain, tmp_path, what):
     brain, hparams = make_brain("best_rq", optimizer_step_limit=50, nonfinite_patience=2)
@@ -192,7 +175,7 @@ def test_what_is_not_finite_never_reaches_parameters_or_buffers(make_brain, tmp_
     brain.compute_objectives = breaking
     with pytest.raises(RunError, match=f"{what} is not finite.*nonfinite_patience 2.*Try a lower"):
         fit(brain, hparams)
-    assert brain.nonfinite_in_a_row == 3
+    assert brain.steps.nonfinite_in_a_row == 3
     assert all(torch.isfinite(t).all() for t in brain.modules.state_dict().values())
     lines = (tmp_path / "left_out.jsonl").read_text("utf-8").splitlines()
     # They are told of when they are read; the third ends the run, whatever came after it.
@@ -263,31 +246,21 @@ def scaled(objectives, factor):
 def test_a_batch_without_clips_and_silence_leave_everything_finite(make_brain, name, precision):
     brain, hparams = make_brain(name, precision=precision)
     nothing = AudioBatch([], placeholder_samples=16000)
-    brain.train_sampler, brain.step = SimpleNamespace(start=0, total=1), 1
+    brain.place.sampler, brain.step = SimpleNamespace(start=0, total=1), 1
     hparams["epoch_counter"].current = 1
     brain.init_optimizers()
-    brain.start_steps()
     before = [p.clone() for p in brain.modules.parameters()]
     brain.optimizer.param_groups[0]["weight_decay"] = 0.0
     assert torch.isfinite(brain.fit_batch(nothing))
-    brain.read_steps()
-    assert brain.grad_norm == 0.0 and brain.optimizer_step == 1
+    brain.steps.read()
+    assert brain.steps.grad_norm == 0.0 and brain.optimizer_step == 1
     assert all(map(torch.equal, before, brain.modules.parameters()))
-    assert all(float(v) == 0 for v in brain.window.values.values())
+    assert all(float(v) == 0 for v in brain.tally.window.values.values())
     silence = AudioBatch([{"id": "s", "sig": torch.zeros(48000)}], placeholder_samples=1)
     assert torch.isfinite(brain.fit_batch(silence))
-    brain.read_steps()
-    assert math.isfinite(brain.grad_norm) and brain.optimizer_step == 2
+    brain.steps.read()
+    assert math.isfinite(brain.steps.grad_norm) and brain.optimizer_step == 2
     assert all(p.isfinite().all() for p in brain.modules.parameters())
-
-
-def test_the_last_step_of_an_epoch_is_a_mean_of_the_batches_that_are_left(make_brain):
-    brain, _ = make_brain("best_rq", grad_accumulation_factor=4)
-    brain.train_sampler = SimpleNamespace(start=3, total=9)  # a step of 4 and one of 2
-    shares = []
-    for brain.step in range(1, 7):
-        shares.append(brain.share_of_step(noise(0, 16000)))
-    assert shares == [0.25] * 4 + [0.5] * 2
 
 
 def test_masks_differ_by_batch_and_epoch_and_are_drawn_again_alike(make_brain):
@@ -295,7 +268,7 @@ def test_masks_differ_by_batch_and_epoch_and_are_drawn_again_alike(make_brain):
     draws = {}
     for epoch, step in [(1, 1), (1, 2), (2, 1), (1, 1)]:
         hparams["epoch_counter"].current, brain.step = epoch, step
-        brain.train_sampler = SimpleNamespace(start=0)
+        brain.place.sampler = SimpleNamespace(start=0)
         draws.setdefault((epoch, step), []).append(
             torch.rand(4, generator=brain.generators(Stage.TRAIN)[0]).tolist()
         )
@@ -349,7 +322,7 @@ def test_the_weight_adds_the_loss_of_the_codes_that_are_seen(make_brain):
         brain.step = 1
         predictions = brain.compute_forward(batch, Stage.VALID)
         loss = brain.compute_objectives(predictions, batch, Stage.VALID)
-        return loss, *predictions[0], brain.log("valid", "epoch", brain.valid_sums, 1.0, 1)
+        return loss, *predictions[0], brain.tally.end(Stage.VALID, 1)
 
     plain, (logits, codes), record = objective(0)
     masked = torch.nn.functional.cross_entropy(logits[:, 0], codes[:, 0])

@@ -82,7 +82,9 @@ def test_the_loss_is_the_likelihood_per_character_of_clips_that_have_an_alignmen
         if not torch.isinf(single):
             total, characters = total + single, characters + len(target)
     torch.testing.assert_close(loss, total / characters)
-    assert brain.valid_sums.tolist()[1:4] == [characters, 6.5 * 16000, 1]
+    seen = brain.tally.validation.read()
+    assert (seen["characters"], seen["samples"]) == (characters, 6.5 * 16000)
+    assert seen["clips_too_short"] == 1
 
 
 def test_a_clip_is_scored_alike_in_any_batch_of_its_length(trained):
@@ -104,7 +106,7 @@ def test_a_clip_is_scored_alike_in_any_batch_of_its_length(trained):
 def test_a_placeholder_counts_for_nothing(trained):
     brain, *_ = trained
     _, loss = losses(brain, AudioBatch([], placeholder_samples=16000, columns=["wrd"]))
-    assert torch.isfinite(loss) and not brain.valid_sums.any() and not brain.wer_stats.ids
+    assert torch.isfinite(loss) and not brain.tally.validation.values and not brain.tally.wer.ids
 
 
 def test_greedy_decoding_joins_repeats_and_drops_blanks_and_outputs_without_a_character(trained):
@@ -119,9 +121,9 @@ def test_greedy_decoding_joins_repeats_and_drops_blanks_and_outputs_without_a_ch
 def test_errors_are_those_of_words_whatever_stands_between_them(trained):
     brain, *_ = trained
     brain.on_stage_start(Stage.TEST)
-    brain.count_errors(["a", "b"], [" THE  SEA", ""], ["THE SEA", "I SEE"])
-    assert brain.wer_stats.summarize("error_rate") == 50.0
-    assert brain.cer_stats.summarize("error_rate") == pytest.approx(100 * 5 / 12)
+    brain.tally.count_errors(["a", "b"], [" THE  SEA", ""], ["THE SEA", "I SEE"])
+    assert brain.tally.wer.summarize("error_rate") == 50.0
+    assert brain.tally.cer.summarize("error_rate") == pytest.approx(100 * 5 / 12)
 
 
 def test_it_learns_and_writes_down_what(trained):
@@ -207,12 +209,12 @@ def test_an_interrupted_run_is_the_uninterrupted_one(make, trained, tmp_path, ba
 
 def test_a_test_is_read_with_the_checkpoint_of_the_lowest_word_error_rate(make, tmp_path):
     brain, hparams = make(number_of_epochs=3, max_seconds=3.0)
-    count, epoch = brain.count_errors, hparams["epoch_counter"]
+    count, epoch = brain.tally.count_errors, hparams["epoch_counter"]
 
     def better_in_epoch_2(ids, texts, references):
         count(ids, references if epoch.current == 2 else texts, references)
 
-    brain.count_errors = better_in_epoch_2
+    brain.tally.count_errors = better_in_epoch_2
     fit_ctc(brain, hparams)
     rates = write_error_rates(brain, hparams, **hparams["evaluate"].keywords)
     valid = [record for record in log_of(tmp_path / "run") if record["stage"] == "valid"]

@@ -9,6 +9,7 @@ from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
 from torch.optim import lr_scheduler
 
 from brainquant.errors import RunError
+from brainquant.training.checkpoint_folder import write_manifest
 
 EPOCHS = {"number_of_epochs": 2, "optimizer_step_limit": 1000, "log_interval": 2}
 PLAIN = {"batch_clips": 4}
@@ -146,7 +147,9 @@ def test_the_checkpoint_of_another_model_is_refused_with_its_key(corpus, stopped
 
 
 def test_keys_that_change_are_listed_and_their_new_values_count(corpus, stopped, caplog):
-    assert "Resuming with other keys" not in caplog.text + str(resume(corpus, stopped).changed)
+    assert "Resuming with other keys" not in caplog.text + str(
+        resume(corpus, stopped).setup.changed
+    )
     optimizer = {"weight_decay": 0.5, "betas": (0.8, 0.9), "fused": False}
     changed = {"lr": 0.002, "optimizer": {**optimizer, "betas": [0.8, 0.9]}, "mask_ratio": 0.4}
     brain = resume(corpus, stopped, "--precision bf16", **changed)
@@ -191,6 +194,30 @@ def test_more_steps_for_a_finished_run_come_with_its_learning_rates(corpus, tmp_
     (line,) = [text for text in caplog.messages if "learning rate was" in text]
     assert "The learning rate was 0 at step 4; the YAML now gives 0.0005 for" in line
     assert f"with begin_from: {tmp_path}/save/CKPT+" in line and "warmup_steps:" in line
+
+
+def test_a_module_that_recoverables_forget_is_saved_all_the_same(corpus, stopped, tmp_path):
+    brain = resume(corpus, stopped)
+    head = brain.checkpointer.recoverables.pop("head")  # as a YAML may leave it out
+    again, hparams = build("best_rq", corpus, stopped, **EPOCHS)
+    del hparams["checkpointer"].recoverables["head"]
+    again = type(again)(
+        hparams["modules"], hparams["optimizer"], hparams, {}, hparams["checkpointer"]
+    )
+    again._fit_train = again._fit_valid = lambda **_: None
+    torch.nn.init.zeros_(again.raw("head").w.weight)
+    fit(again, hparams)
+    assert torch.equal(again.raw("head").w.weight, head.w.weight)
+
+
+def test_the_checkpoint_of_an_earlier_version_is_refused_in_one_line(corpus, tmp_path):
+    run("best_rq", corpus, tmp_path, interrupt="SIGTERM", at=2, **EPOCHS)
+    (checkpoint,) = (tmp_path / "save").glob("CKPT+*")
+    torch.save({"optimizer_step": 2, "batches_done": 2}, checkpoint / "brain.ckpt")
+    (checkpoint / "SHA256SUMS").unlink()
+    write_manifest(checkpoint)
+    with pytest.raises(RunError, match="of an earlier version of brainquant.*new output_folder:"):
+        run("best_rq", corpus, tmp_path, **EPOCHS)
 
 
 @pytest.mark.parametrize("interruption", [{}, {"interrupt": "SIGTERM", "at": 3}])

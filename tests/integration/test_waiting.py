@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from brainquant.brains import best_rq, wav2vec2
 from brainquant.data.batches import AudioBatch
 from brainquant.functional.transfer import to_device
+from brainquant.training.steps import GradientStep
 
 aten = torch.ops.aten
 # What gives numbers, or shapes that depend on numbers: on a GPU the program waits for them.
@@ -79,19 +80,19 @@ def make_brain(corpus, tmp_path):
     return make
 
 
-def watch_steps(brain, monkeypatch, start, stop):
+def watch_steps(monkeypatch, start, stop):
     """Calls start before the third step and stop in the fourth: codebooks may start before."""
-    optimizers_step, calls = brain.optimizers_step, []
+    take, calls = GradientStep.take, []
 
-    def step():
-        if brain.optimizer_step == 3:
+    def taken(steps, number):
+        if number == 4:
             stop()
-        optimizers_step()
-        if brain.optimizer_step == 2:
+        take(steps, number)
+        if number == 2:
             start()
         calls.append(1)
 
-    monkeypatch.setattr(brain, "optimizers_step", step)
+    monkeypatch.setattr(GradientStep, "take", taken)
     return calls
 
 
@@ -114,7 +115,7 @@ def test_no_step_waits_for_the_device(make_brain, monkeypatch, name, fragment):
         monkeypatch.setattr(module, "to_device", moved)
     monkeypatch.setattr(AudioBatch, "to", batch_moved, raising=False)
     watch = [lambda: setattr(device, "watching", True), lambda: setattr(device, "watching", False)]
-    steps = watch_steps(brain, monkeypatch, *watch)
+    steps = watch_steps(monkeypatch, *watch)
     with device:
         fit(brain, hparams)
     assert len(steps) == 4
@@ -142,7 +143,7 @@ def test_no_step_waits_for_a_gpu(make_brain, monkeypatch, name, fragment):
     profiler = torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     )
-    watch_steps(brain, monkeypatch, profiler.start, profiler.stop)
+    watch_steps(monkeypatch, profiler.start, profiler.stop)
     fit(brain, hparams)
     calls = [event.name for event in profiler.events() if event.name.startswith("cuda")]
     assert "cudaLaunchKernel" in calls

@@ -67,7 +67,7 @@ def test_pooled_counts_show_more_codes_than_a_batch_can():
 
 
 def test_sums_add_merge_read_and_clear():
-    sums, other = Sums(CodeMonitor(1, 3)), Sums(CodeMonitor(1, 3))
+    sums, other = Sums(1, 3), Sums(1, 3)
     loss = torch.tensor(0.25, requires_grad=True)
     sums.add(torch.tensor([[0], [1]]), loss=loss, targets=2)
     sums.add(torch.tensor([[1]]), loss=torch.tensor([0.5]), targets=torch.tensor(1))
@@ -84,7 +84,7 @@ def test_sums_add_merge_read_and_clear():
 
 def rank_sums(ranks):
     """What these ranks saw, as one process would add it up."""
-    sums = Sums(CodeMonitor(2, 5))
+    sums = Sums(2, 5)
     for rank in ranks:
         generator = torch.Generator().manual_seed(rank)
         for frames in (3, 7 + rank):
