@@ -34,7 +34,7 @@ class Wav2Vec2Brain(PretrainBrain):
     of the same utterance: what all of its frames share tells none from another. With it, codes of
     an hour of speech hardly tell frames apart for long (docs/learning.md); the paper keeps it.
 
-    Modules: ``extractor`` (``brainquant.models.features.Wav2Vec2Extractor``), ``encoder``
+    Modules: ``extractor`` (``brainquant.models.Wav2Vec2Extractor``), ``encoder``
     (SpeechBrain's wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors),
     ``target_proj``, ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,

@@ -197,5 +197,11 @@ class DynamicChunkEncoder(EncoderWrapper):
 
 
 def has_parameters(module: torch.nn.Module) -> bool:
-    """Whether a module has something to train."""
+    """Whether a module has something to train.
+
+    Example
+    -------
+    >>> has_parameters(torch.nn.Linear(1, 1)), has_parameters(torch.nn.GELU())
+    (True, False)
+    """
     return any(True for _ in module.parameters())
