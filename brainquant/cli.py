@@ -67,17 +67,15 @@ def run_kmeans(argv, output, **options):
 
 def run_probe(run_folder, data_folder, device, output, **options):
     """Probes the last checkpoint of a run; ``options`` are those of ``probe``."""
-    from .brains.trained import find_hparams, load_trained
     from .evaluation import format_table, probe
+    from .recipe import load_run
 
     output = output or os.path.join(run_folder, f"probe_{options['label'] or 'phones'}")
     check_output("--output", output)
-    brain = load_trained(run_folder, device=device)
-    hparams_file = find_hparams(run_folder)
-    data_folder = data_folder or brain.hparams.data_folder
+    brain, hparams = load_run(run_folder, device=device)
     name = os.path.abspath(output)
     logging.getLogger("brainquant.evaluation.table").setLevel(logging.WARNING)  # it is printed
-    print(format_table(probe(brain, hparams_file, data_folder=data_folder, name=name, **options)))
+    print(format_table(probe(brain, hparams, data_folder=data_folder, name=name, **options)))
     print(f"step {brain.optimizer_step} of {run_folder}; written to {output}.json and {output}.png")
 
 

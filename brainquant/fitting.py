@@ -1,13 +1,16 @@
-"""Fits what a quantiser needs to know of the data: centroids.
+"""Fits the centroids of a quantiser to the training audio of a recipe.
 
-The frames are streamed from the training audio of a recipe: beside the model and a batch only one
-block of them is held at a time, whatever the size of the corpus.
+The frames are streamed: memory holds the model, a batch and one block of frames, whatever the
+size of the corpus.
 
-Shape suffixes: B batch, T frames of an utterance, N frames of all, I input dim, V
-clusters.
+Shape suffixes: B batch, L samples, T frames of an utterance, N frames of all, I input dim.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +18,17 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from .data.silence import check_sound
-from .evaluation import layer_features
 from .functional.imports import import_late
 from .monitoring.counts import CodeMonitor, code_statistics
 
 logger = get_logger(__name__)
 
-FRAMES_PER_CLUSTER = 10  # in a block
+FRAMES_PER_CLUSTER = 10  # of a block
 
 
-def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
+def fit_kmeans(
+    brain: Any, loader: Any, *, layer: int, clusters: int, num_frames: int
+) -> tuple[dict[str, torch.Tensor], str]:
     """Centroids of the frames of a layer, for ``KMeansQuantizer``.
 
     Mini-batch k-means from scikit-learn: k-means++ on the first block, then a step for each
@@ -37,24 +41,23 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
     loader : torch.utils.data.DataLoader
         Of the training audio.
     layer : int
-        0 for what the quantiser sees, k for the outputs of encoder layer k.
+        0 for the quantiser's inputs, k for the outputs of encoder layer k.
     clusters : int
         Number of centroids.
     num_frames : int
-        Frames to fit on, in as many passes over the corpus as that takes.
+        Frames to fit on, in as many passes over the corpus as needed.
 
     Returns
     -------
     tensors : dict
         ``centroids``, float32, shape (clusters, dim).
     summary : str
-        How well they fit the second half of the frames.
+        How well the centroids fit the second half of the frames.
 
     Raises
     ------
     ValueError
-        Where there is no such layer, there are fewer frames than clusters, or the audio is
-        silent.
+        If there is no such layer, there are fewer frames than clusters, or the audio is silent.
     """
     if not 0 < clusters <= num_frames:
         raise ValueError(
@@ -64,7 +67,7 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
     check_sound(loader.dataset, torch.Generator().manual_seed(brain.hparams.seed))
     block = FRAMES_PER_CLUSTER * clusters
     MiniBatchKMeans = import_late("sklearn.cluster").MiniBatchKMeans
-    # As in HuBERT, a rare cluster stays where it is.
+    # As in HuBERT, the centroid of a rare cluster stays where it is.
     kmeans = MiniBatchKMeans(
         clusters, batch_size=block, reassignment_ratio=0.0, random_state=brain.hparams.seed
     )
@@ -84,29 +87,30 @@ def fit_kmeans(brain, loader, *, layer, clusters, num_frames):
     return {"centroids": torch.from_numpy(kmeans.cluster_centers_)}, summary
 
 
-def load_weights(brain, layer):
-    """Loads the run's last checkpoint, where parameters stand before the layer.
+def load_weights(brain: Any, layer: int) -> None:
+    """Loads the last checkpoint of the run, if the frames of a layer depend on parameters.
 
     Raises
     ------
     ValueError
-        Where there is none, or it is one of another model.
+        If there is no checkpoint, or it is one of another model.
     """
-    brain.modules.eval()
-    second = torch.tensor([brain.hparams.sample_rate], device=brain.device)
-    x_BTI, _ = brain.quantiser_inputs(torch.zeros(1, int(second), device=brain.device), second)
+    encoder = brain.raw("encoder").eval()
+    wavs_BL = torch.zeros(1, encoder.sample_rate, device=brain.device)
+    x_BTI, _ = encoder.quantiser_inputs(wavs_BL, torch.tensor([encoder.sample_rate]))
     if layer == 0 and not x_BTI.requires_grad:
         return  # features without trained parameters, as in BEST-RQ
     folder = brain.checkpointer.checkpoints_dir
-    found = brain.checkpointer.recover_if_possible()
-    if found is None:
+    if brain.checkpointer.recover_if_possible() is None:
         raise ValueError(
             f"layer {layer} has weights to be trained, and there is no checkpoint in {folder}; "
             f"train the recipe first, or set --output_folder to that of a run"
         )
 
 
-def stream_frames(brain, loader, layer, num_frames, *, at_least):
+def stream_frames(
+    brain: Any, loader: Any, layer: int, num_frames: int, *, at_least: int
+) -> Iterator[np.ndarray]:
     """Valid frames of a layer, a batch at a time, as float32 arrays (frames, dim).
 
     Arguments
@@ -116,9 +120,9 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least):
     loader : torch.utils.data.DataLoader
         Of the training audio; each pass over it has another order.
     layer : int
-        0 for what the quantiser sees, k for the outputs of encoder layer k.
+        0 for the quantiser's inputs, k for the outputs of encoder layer k.
     num_frames : int
-        Frames after which it ends.
+        Frames to give in all.
     at_least : int
         Frames that the first pass must have.
 
@@ -129,7 +133,7 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least):
     Raises
     ------
     ValueError
-        Where there is no such layer, too few frames, or a frame that is not finite.
+        If there is no such layer, too few frames, or a frame that is not finite.
     """
     seen = 0
     hidden = brain.noprogressbar or None  # None: tqdm shows a bar on a terminal only
@@ -160,27 +164,26 @@ def stream_frames(brain, loader, layer, num_frames, *, at_least):
 
 
 @torch.no_grad()
-def valid_frames(brain, batch, layer):
+def valid_frames(brain: Any, batch: Any, layer: int) -> np.ndarray:
     """Frames of a batch without those of its padding, shape (frames, dim)."""
-    brain.modules.eval()
+    encoder = brain.raw("encoder").eval()
     wavs_BL, lengths_B = brain.waveforms(batch)
     if layer == 0:
-        x_BTI, frames_B = brain.quantiser_inputs(wavs_BL, lengths_B)
+        x_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, lengths_B)
     else:
-        layers = layer_features(brain, batch)
-        if not 0 < layer <= len(layers):
+        if not 0 < layer <= (count := len(encoder.layers)):
             raise ValueError(
-                f"there is no layer {layer}; --layer is 0 for what the quantiser sees, or one "
-                f"of the encoder's layers, 1 to {len(layers)}"
+                f"there is no layer {layer}; --layer is 0 for the quantiser's inputs, or a layer "
+                f"of the encoder, 1 to {count}"
             )
-        x_BTI = layers[layer - 1]
-        frames_B = [max(brain.count_frames(int(length)), 0) for length in lengths_B]
+        x_BTI = encoder.layer_outputs(wavs_BL, lengths_B)[layer - 1]
+        frames_B = encoder.count_frames(lengths_B)
     x_NI = torch.cat([x_TI[:frames] for x_TI, frames in zip(x_BTI, frames_B)])
     return x_NI.float().cpu().numpy()
 
 
-def in_blocks(arrays, size):
-    """Rows of some arrays in blocks of a size; the last one has what is left.
+def in_blocks(arrays: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Rows of some arrays in blocks of a size; the last block has the rest.
 
     Example
     -------

@@ -2,7 +2,6 @@
 objective.
 """
 
-from ..models.speech_encoder import SpeechEncoder, load_encoder
 from .best_rq import BestRQBrain
 from .ctc import CTCBrain, write_error_rates
 from .pretrain import PretrainBrain
@@ -12,8 +11,6 @@ __all__ = [
     "BestRQBrain",
     "CTCBrain",
     "PretrainBrain",
-    "SpeechEncoder",
     "Wav2Vec2Brain",
-    "load_encoder",
     "write_error_rates",
 ]

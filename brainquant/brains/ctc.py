@@ -129,9 +129,9 @@ class CTCBrain(RunBrain):
             wavs_BL = self.mask(wavs_BL, lengths_B)
         frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            hidden_BTD, frames_B = self.modules.encoder(wavs_BL, lengths_B)
-        logits_BTV = self.modules.head(hidden_BTD)
-        return logits_BTV.float().log_softmax(-1), frames_B, to_device(lengths_B, wavs_BL.device)
+            encoded = self.modules.encoder(wavs_BL, lengths_B)
+        log_probs_BTV = self.modules.head(encoded.hidden_BTD).float().log_softmax(-1)
+        return log_probs_BTV, encoded.frames_B, to_device(lengths_B, wavs_BL.device)
 
     def mask(self, wavs_BL, lengths_B):
         """Silences spans of the waveforms, drawn anew for each batch of each epoch."""

@@ -13,8 +13,8 @@ from ..data.batches import LeftOutClip
 from ..data.silence import check_sound
 from ..errors import RunError
 from ..masking import span_mask
-from ..models.layers import has_parameters
 from ..models.quick import quicken
+from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
 from ..monitoring.code_tally import CodeTally
 from ..monitoring.health import unigram_loss
 from ..quantisers.base import check_quantiser_class
@@ -107,20 +107,6 @@ class PretrainBrain(RunBrain):
                 f"YAML, as in mask_length: 10, or max_seconds: higher"
             )
 
-    @torch.no_grad()
-    def try_modules(self, names, function, *inputs):
-        """What modules give of some inputs; a ValueError that names them where sizes do not fit."""
-        self.modules.eval()
-        try:
-            return function(*inputs)
-        except torch.OutOfMemoryError:
-            raise
-        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"{names}: the sizes do not fit ({' '.join(str(error).split())}); correct them in "
-                f"your YAML"
-            ) from error
-
     def generators(self, stage):
         """What draws a batch's masks, on the host, and its noise or negatives, on the device.
 
@@ -148,10 +134,6 @@ class PretrainBrain(RunBrain):
         return mask_BT & (not self.batch_is_empty)
 
     # ---- what a quantiser needs to know of the corpus ---------------------------------------
-
-    def quantiser_inputs(self, wavs_BL, lengths_B):
-        """What the quantiser sees, (batch, frames, input_dim), and the valid frames of each."""
-        raise NotImplementedError
 
     @override
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
@@ -185,28 +167,27 @@ class PretrainBrain(RunBrain):
             quantiser.load_state_dict(on_main_process(lambda: fitted))
 
     @torch.no_grad()
-    def fit_quantiser(self):
-        """Fits the quantiser to clips that are drawn from the whole corpus; gives its state.
+    def fit_quantiser(self) -> dict[str, torch.Tensor]:
+        """Fits the quantiser to clips drawn from the whole corpus; returns its new state.
 
-        The same clips on every rank: a normalisation over the corpus adds up over ranks. A copy of
-        it follows these clips, for it knows none yet and has to see each clip once only.
+        Every rank uses the same clips, since a normalisation over the corpus adds up over ranks.
+        A copy of the encoder reads them: its normalisation needs statistics now, and that of the
+        training has to see each clip once only. The copy shares the parameters.
         """
-        quantiser = self.raw("quantiser")
+        quantiser, encoder = self.raw("quantiser"), self.raw("encoder")
         self.modules.eval()
-        kept = {n: m for n, m in self.modules.items() if not has_parameters(m) and n != "quantiser"}
-        self.modules.update({name: copy.deepcopy(m).train() for name, m in kept.items()})
-        try:
-            frames = self.frames_of_the_corpus(quantiser.frames_to_fit)
-        finally:
-            self.modules.update(kept)
+        encoder = copy.deepcopy(encoder, {id(p): p for p in encoder.parameters()})
+        for part in parts_without_parameters(encoder).values():
+            part.train()
+        frames = self.frames_of_the_corpus(encoder, quantiser.frames_to_fit)
         if not frames:
             raise ValueError("none of its clips can be read")
         quantiser.fit(torch.cat(frames).to(self.device))
         logger.info(f"The quantiser is fitted to {sum(map(len, frames))} frames of the corpus")
         return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
 
-    def frames_of_the_corpus(self, wanted):
-        """What the quantiser sees of clips drawn at random, so many frames at most."""
+    def frames_of_the_corpus(self, encoder: SpeechEncoder, wanted: int) -> list[torch.Tensor]:
+        """At most ``wanted`` inputs of the quantiser, from clips drawn at random."""
         seen, frames = 0, []
         generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
         hidden = self.noprogressbar or None  # None: only in a terminal
@@ -216,7 +197,7 @@ class PretrainBrain(RunBrain):
             if isinstance(clip, LeftOutClip):  # the training reports it
                 continue
             self.watchdog.tick("fitting the quantiser")
-            x_BTI, frames_B = self.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))
+            x_BTI, frames_B = encoder.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))
             x_TI = x_BTI[0, : int(frames_B[0])].float().cpu()
             if x_TI.isfinite().all():
                 frames.append(x_TI[: wanted - seen])

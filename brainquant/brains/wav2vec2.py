@@ -1,63 +1,57 @@
 """wav2vec 2.0: tell the quantised latents of masked speech from others of the same utterance.
 
-Shape suffixes: B batch, L samples, T latent frames, C latent channels, M masked frames of an
-utterance (packed to the left), N masked frames of all utterances, D dim, G codebooks.
+Shape suffixes: B batch, L samples, T latent frames, M masked frames of an utterance (packed to
+the left), N masked frames of all utterances, D dim, G codebooks, K negatives, R rows, X any size.
 """
 
-import math
+from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
+
 import torch
+from speechbrain import Stage
 from typing_extensions import override
 
 from ..functional.transfer import to_device
 from ..losses import contrastive_loss, sample_negatives
 from ..masking import lengths_to_mask, true_indices
-from ..models.features import normalise_utterances
+from ..models.speech_encoder import try_modules
 from ..training.keys import WAV2VEC2
 from .pretrain import PretrainBrain
-
-# Channels of latents that vary by less over an utterance say nothing about its frames.
-LEAST_DEVIATION = 3e-3
 
 
 class Wav2Vec2Brain(PretrainBrain):
     """Pretrains as in Baevski et al., https://arxiv.org/abs/2006.11477.
 
-    Loss per masked frame: contrastive loss, plus ``aux_weight`` times the quantiser's own loss
-    (the diversity of GumbelVectorQuantizer, for one), plus ``penalty_weight`` times the mean
-    square of the extractor's activations. The logged loss is the contrastive part, whose chance
+    The loss per masked frame is the contrastive loss, plus ``aux_weight`` times the quantiser's own
+    loss (for instance the diversity of GumbelVectorQuantizer), plus ``penalty_weight`` times the
+    mean square of the extractor's activations. The log shows the contrastive part, whose chance
     is ln(negatives + 1).
 
-    With ``normalise_targets`` the quantiser sees latents whose channels have mean zero and
-    variance one over each utterance, as the features of BEST-RQ are normalised. The negatives are
-    of the same utterance: what all of its frames share tells none from another. With it, codes of
-    an hour of speech hardly tell frames apart for long (docs/learning.md); the paper keeps it.
-
-    Modules: ``extractor`` (``brainquant.models.Wav2Vec2Extractor``), ``encoder``
-    (SpeechBrain's wav2vec ``EncoderWrapper``), ``quantiser`` (which gives vectors),
+    Modules: ``encoder`` (a ``Wav2Vec2Encoder``), ``quantiser`` (one that gives vectors),
     ``target_proj``, ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
-    ``logit_temp``, ``aux_weight``, ``penalty_weight``, ``normalise_targets``.
+    ``logit_temp``, ``aux_weight``, ``penalty_weight``.
     """
 
     hparams_read = PretrainBrain.hparams_read | WAV2VEC2
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.check_sizes()
 
-    def check_sizes(self):
+    def check_sizes(self) -> None:
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
         self.check_span()
+        encoder = self.raw("encoder")
         if self.quantiser.vq_dim is None:
             raise ValueError(
                 f"quantiser: {type(self.quantiser).__name__} gives codes but no vectors, and "
                 f"wav2vec 2.0 contrasts vectors; use one with a vq_dim, for instance the fragment "
                 f"gumbel or vector of hparams/quantisers"
             )
-        channels = self.raw("extractor").out_dim
-        if channels != self.quantiser.input_dim:
+        if (channels := encoder.input_dim) != self.quantiser.input_dim:
             raise ValueError(
                 f"features and quantiser do not fit: the extractor gives {channels} channels, but "
                 f"the quantiser's input_dim is {self.quantiser.input_dim}; set input_dim: to the "
@@ -68,80 +62,45 @@ class Wav2Vec2Brain(PretrainBrain):
                 f"quantiser and target_proj do not fit: vq_dim is {self.quantiser.vq_dim}, "
                 f"in_features of target_proj {size}; set in_features: to vq_dim in your YAML"
             )
-        samples = max(self.hparams.sample_rate // 2, self.min_samples)
-        wavs_BL = torch.zeros(1, samples, device=self.device)
-        encoded_BTD = self.try_modules(
-            "extractor and encoder", self.encode, wavs_BL, torch.tensor([samples])
-        )
-        self.try_modules("encoder and context_proj", self.raw("context_proj"), encoded_BTD)
-
-    def quantiser_inputs(self, wavs_BL, lengths_B):
-        """What the quantiser sees, (batch, frames, channels), and the frames of each."""
-        latents_BTC, _ = self.extract(wavs_BL, lengths_B)
-        frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
-        return self.to_be_quantised(latents_BTC, frames_B), frames_B
-
-    def to_be_quantised(self, latents_BTC, frames_B):
-        """The latents, or their normalised copy."""
-        if not self.hparams.normalise_targets:
-            return latents_BTC
-        frames_B = to_device(frames_B, latents_BTC.device)
-        return normalise_utterances(latents_BTC.float(), frames_B, LEAST_DEVIATION)
-
-    def extract(self, wavs_BL, lengths_B):
-        """The extractor's latents and their penalty."""
-        return self.modules.extractor(wavs_BL, to_device(lengths_B, wavs_BL.device))
-
-    def encode(self, wavs_BL, lengths_B, latents_BTC=None, mask_BT=None):
-        """The encoder's outputs, shape (batch, frames, dim)."""
-        if latents_BTC is None:
-            latents_BTC, _ = self.extract(wavs_BL, lengths_B)
-        frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=1)
-        relative_B = to_device(frames_B / latents_BTC.shape[1], latents_BTC.device)
-        return self.modules.encoder(latents_BTC, wav_lens=relative_B, mask=mask_BT)["embeddings"]
-
-    def count_frames(self, num_samples):
-        """Encoder frames of an utterance."""
-        return int(self.raw("extractor").get_output_lengths(torch.tensor(num_samples)))
+        hidden_BTD = torch.zeros(1, 1, encoder.dim, device=self.device)
+        try_modules("encoder and context_proj", self.raw("context_proj"), hidden_BTD)
 
     @property
-    def min_samples(self):
-        """The shortest clip that a span of masked frames fits into."""
-        field, stride = self.raw("extractor").field_and_stride()
+    @override
+    def min_samples(self) -> int:
+        """Samples of the shortest clip that holds a masked span."""
+        field, stride = self.raw("encoder").extractor.field_and_stride()
         return field + (self.hparams.mask_length - 1) * stride
 
-    def frame_times(self, num_frames):
-        """Seconds at the middle of each encoder frame."""
-        field, stride = self.raw("extractor").field_and_stride()
-        return (np.arange(num_frames) * stride + field / 2) / self.hparams.sample_rate
-
-    def compute_forward(self, batch, stage):
-        """What the loss compares, and the counts that are logged."""
+    @override
+    def compute_forward(self, batch: Any, stage: Stage) -> dict[str, Any]:
+        """What the loss compares, and the sums for the log."""
         wavs_BL, lengths_B = self.waveforms(batch)
-        latents_BTC, penalty = self.extract(wavs_BL, lengths_B)
-        frames_B = self.raw("extractor").get_output_lengths(lengths_B).clamp(min=0)
+        encoder = self.raw("encoder")
+        frames_B = encoder.count_frames(lengths_B)
         of_masks, of_negatives = self.generators(stage)
-        masked_BT = self.draw_mask(frames_B, latents_BTC.shape[1], of_masks)
+        masked_BT = self.draw_mask(frames_B, encoder.count_frames(wavs_BL.shape[1]), of_masks)
         counts_B = masked_BT.sum(1)
         packed_BM = lengths_to_mask(counts_B, int(counts_B.max()))
         seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
         seen = {name: int(counted.sum()) for name, counted in seen.items()}
-        # Where the masked frames are, and where they go: known here, nothing waits for the device.
+        # Indices of the masked frames, before and after packing. The host knows them, so nothing
+        # waits for the device.
         masked_N, packed_N, masked_BT, counts_B = (
-            to_device(tensor, latents_BTC.device)
+            to_device(tensor, wavs_BL.device)
             for tensor in (true_indices(masked_BT), true_indices(packed_BM), masked_BT, counts_B)
         )
 
-        def pack(rows_NX):
+        def pack(rows_NX: torch.Tensor) -> torch.Tensor:
             """Rows of all utterances, one utterance per line, with zeros after its last."""
             packed_RX = rows_NX.new_zeros(packed_BM.numel(), rows_NX.shape[1])
             return packed_RX.index_copy(0, packed_N, rows_NX).unflatten(0, packed_BM.shape)
 
-        encoded_BTD = self.encode(wavs_BL, lengths_B, latents_BTC, masked_BT)
-        context_ND = self.modules.context_proj(encoded_BTD.flatten(0, 1).index_select(0, masked_N))
-        to_quantise_BTC = self.to_be_quantised(latents_BTC, frames_B)
+        encoded = self.modules.encoder(wavs_BL, lengths_B, masked_BT)
+        hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, masked_N)
+        context_ND = self.modules.context_proj(hidden_ND)
         quantised = self.modules.quantiser(
-            to_quantise_BTC.flatten(0, 1).index_select(0, masked_N)[None],
+            encoded.inputs_BTI.flatten(0, 1).index_select(0, masked_N)[None],
             generator=of_negatives,
             return_codes=True,
         )
@@ -156,11 +115,12 @@ class Wav2Vec2Brain(PretrainBrain):
             ),
             "aux_loss": quantised["aux_loss"],
             "prob_perplexity": quantised.get("prob_perplex"),
-            "penalty": penalty,
+            "penalty": encoded.penalty,
             "seen": seen,
         }
 
-    def compute_objectives(self, predictions, batch, stage):
+    @override
+    def compute_objectives(self, predictions: Any, batch: Any, stage: Stage) -> torch.Tensor:
         """Contrastive loss per masked frame in nats, plus the weighted extra losses."""
         loss, correct, targets = contrastive_loss(
             predictions["context_BMD"],

@@ -1,7 +1,6 @@
 """What an encoder has learnt, read from its frozen layers, and what its codes say about phones."""
 
 from .code_phones import code_phone_statistics
-from .frozen import layer_features
 from .linear_probe import majority_accuracy, probe_layers, summarise, windows
 from .probing import probe
 from .spectrum import effective_rank
@@ -11,7 +10,6 @@ __all__ = [
     "code_phone_statistics",
     "effective_rank",
     "format_table",
-    "layer_features",
     "majority_accuracy",
     "probe",
     "probe_layers",

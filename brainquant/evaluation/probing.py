@@ -1,8 +1,11 @@
-"""The probe of a run: what its encoder has learnt, beside log-mel and the untrained encoder."""
+"""The probe of a run: labels read from its encoder, from log-mel and from an untrained encoder."""
+
+from __future__ import annotations
 
 import json
 import os
 from functools import partial
+from typing import Any
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
@@ -11,7 +14,7 @@ from ..data.alignments import find_alignments
 from ..data.prepare import write_whole
 from .code_phones import code_phone_statistics
 from .figure import draw_probe
-from .frozen import encode, log_mel_frames, log_mel_windows, on_one_rank, quantise, untrained
+from .frozen import encode, log_mel_frames, log_mel_windows, quantise, untrained
 from .linear_probe import majority_accuracy, probe_layers, summarise
 from .progress import progress_bar
 from .spectrum import effective_rank
@@ -22,56 +25,56 @@ logger = get_logger(__name__)
 
 
 def probe(
-    brain,
-    hparams_file,
-    overrides=None,
+    brain: Any,
+    hparams: dict[str, Any],
     *,
-    train,
-    valid,
-    test,
-    data_folder,
-    label=None,
-    alignments=None,
-    train_minutes=None,
-    context=1,
-    num_seeds=3,
-    name=None,
-):
+    test: str,
+    train: str | None = None,
+    valid: str | None = None,
+    data_folder: str | None = None,
+    label: str | None = None,
+    alignments: str | None = None,
+    train_minutes: float | None = None,
+    context: int = 1,
+    num_seeds: int = 3,
+    name: str | None = None,
+) -> dict[str, Any]:
     """Compares linear classifiers on the encoder, on log-mel and on the untrained encoder.
 
-    One ridge classifier per layer, fitted on training utterances and read on test ones; each
-    seed draws two thirds of the training utterances and another untrained encoder. The layer that
-    counts is chosen on the validation set. A label of the utterance is read from features that
-    are averaged over time; phones from each frame, where all see the same stretch of time: an
-    encoder frame and ``context`` more on both sides, for log-mel the frames of 10 ms within them.
-    Waveforms and frames are held in memory, so ``train_minutes`` limits it.
+    One ridge classifier per layer is fitted on training utterances and scored on test utterances.
+    Each seed draws two thirds of the training utterances and another untrained encoder. The
+    validation set chooses the layer whose accuracy counts. A label of the utterance is read from
+    features averaged over time. Phones are read from each frame, and all representations see the
+    same stretch of time: an encoder frame and ``context`` frames on both sides, or the log-mel
+    frames of 10 ms within them. Waveforms and frames are held in memory; ``train_minutes`` limits
+    it.
 
     Arguments
     ---------
     brain : PretrainBrain
-        After training.
-    hparams_file : str
-        The YAML that it was built from, or the copy of it in the run's folder, to build untrained
-        encoders.
-    overrides : dict
-        What the command line changed in it.
-    train, valid, test : str
-        Manifests.
-    data_folder : str
-        What ``$data_root`` in them stands for.
+        After training, with an ``encoder`` and, for phones, a ``quantiser``.
+    hparams : dict
+        Hyperparameters of the run. Reads ``hparams_file`` and ``overrides``, to build untrained
+        encoders, and the defaults of manifests and ``data_folder``.
+    test : str
+        Manifest of the test utterances.
+    train, valid : str or None
+        Manifests; None for ``train_csv`` and ``valid_csv`` of the run.
+    data_folder : str or None
+        Value of ``$data_root`` in the manifests; None for that of the run.
     label : str or None
-        Column of the manifests, such as ``spk_id``; or else
+        Column of the manifests, such as ``spk_id``. Either this or
     alignments : str or None
         Folder of phone alignments, ``<ID>.tsv`` at any depth.
     train_minutes : float or None
-        Speech to fit on; None for all of it.
+        Minutes of speech to fit on; None for all.
     context : int
         Encoder frames on both sides, for phones.
     num_seeds : int
-        Seeds whose mean and spread are shown.
+        Seeds; their mean and spread are shown.
     name : str or None
-        Of the files that are written, without ending, in the run's folder or with a path of
-        their own; None for ``probe_`` and the label, or ``probe_phones``.
+        Path of the files without ending, relative to the folder of the run. None for ``probe_`` and
+        the label, or ``probe_phones``.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def probe(
     Raises
     ------
     ValueError
-        Where label and alignments are both given or both missing, or an input is not right.
+        If label and alignments are both given or both missing, or an input is wrong.
     """
     if (label is None) == (alignments is None):
         raise ValueError(
@@ -91,20 +94,26 @@ def probe(
     for key, value, least in (("num_seeds", num_seeds, 1), ("context", context, 0)):
         if value < least:
             raise ValueError(f"{key} must be at least {least}, got {value}; raise it")
-    brain = on_one_rank(brain)
+    encoder = brain.raw("encoder")
     load = partial(
         load_utterances,
-        data_folder=data_folder,
-        brain=brain,
+        data_folder=data_folder or hparams["data_folder"],
+        encoder=encoder,
         label=label,
         alignments=None if alignments is None else find_alignments(alignments),
+        hidden=brain.noprogressbar,
     )
-    train, left_out = load(train, minutes=train_minutes)
-    splits = {"train": train}
-    for split, manifest in {"valid": valid, "test": test}.items():
-        splits[split], more = load(manifest)
+    manifests = {
+        "train": train or hparams["train_csv"],
+        "valid": valid or hparams["valid_csv"],
+        "test": test,
+    }
+    splits, left_out = {}, {}
+    for split, manifest in manifests.items():
+        minutes = train_minutes if split == "train" else None
+        splits[split], more = load(manifest, minutes=minutes)
         left_out |= more
-    bar = partial(progress_bar, brain)
+    bar = partial(progress_bar, brain.noprogressbar)
     comparison = _Comparison(splits, pool=label is not None, bar=bar)
     _check_labels(comparison.labels)
     table = {
@@ -114,14 +123,14 @@ def probe(
         "num_seeds": num_seeds,
         "majority": majority_accuracy(comparison.labels),
     }
-    seeds, rate = range(num_seeds), brain.hparams.sample_rate
+    seeds, rate = range(num_seeds), encoder.sample_rate
     if label is None:
 
         def log_mel(utterance):
-            times = brain.frame_times(utterance.num_frames)
+            times = encoder.frame_times(utterance.num_frames)
             return [log_mel_windows(utterance.sig, rate, times, context)]
 
-        table["codes"] = _codes(brain, splits, bar)
+        table["codes"] = _codes(encoder, brain.raw("quantiser"), splits, bar)
     else:
         context = 0
 
@@ -130,10 +139,10 @@ def probe(
 
     comparison.add("log-mel", log_mel, seeds)
     for seed in seeds:
-        fresh = untrained(brain, hparams_file, overrides or {}, seed)
+        fresh = untrained(encoder, hparams, seed)
         of_all = f" {seed + 1} of {num_seeds}"
         comparison.add_encoder("untrained encoder", fresh, [seed], context, shown=of_all)
-    comparison.add_encoder("pretrained encoder", brain, seeds, context)
+    comparison.add_encoder("pretrained encoder", encoder, seeds, context)
     table["accuracies"] = {n: summarise(by_seed) for n, by_seed in comparison.accuracies.items()}
     table["effective_rank"] = {n: np.mean(r, 0).tolist() for n, r in comparison.ranks.items()}
 
@@ -155,16 +164,16 @@ class _Comparison:
         self.accuracies = {}  # by name, by seed, by layer: (valid, test)
         self.ranks = {}  # by name, by encoder, by layer
 
-    def add_encoder(self, name, brain, seeds, context, *, shown=""):
+    def add_encoder(self, name, encoder, seeds, context, *, shown=""):
         """Adds an encoder: all its layers, and the effective rank of their test frames."""
 
         def frames(utterance):
-            return [layer[: utterance.num_frames] for layer in encode(brain, utterance.sig)]
+            return [layer[: utterance.num_frames] for layer in encode(encoder, utterance.sig)]
 
         self.add(name, frames, seeds, context=context, rank=True, shown=shown)
 
     def add(self, name, represent, seeds, *, context=0, rank=False, shown=""):
-        """Adds what a function makes of an utterance: a list of layers, arrays (frames, dim)."""
+        """Adds the layers that a function makes of an utterance, arrays (frames, dim)."""
         shown = name + shown
         logger.info(f"Probe: {shown}")
         layers = {}
@@ -191,7 +200,7 @@ class _Comparison:
 
 
 def _check_labels(labels):
-    """Tells of labels that no classifier can get right; a ValueError where that is all of them."""
+    """Warns of labels that no classifier can get right; a ValueError if all labels are such."""
     known = np.unique(np.concatenate(labels["train"]))
     if len(known) < 2:
         raise ValueError(
@@ -209,12 +218,12 @@ def _check_labels(labels):
             logger.warning(f"{text}; they count as wrong")
 
 
-def _codes(brain, splits, bar):
-    """What the codes of all frames say about their phones: the more frames, the less bias."""
+def _codes(encoder, quantiser, splits, bar):
+    """Statistics of codes and phones over the frames of all splits: more frames, less bias."""
     logger.info("Probe: codes")
     codes, phones = [], []
     utterances = [utterance for split in splits.values() for utterance in split]
     for utterance in bar(utterances, "codes", " utterances"):
-        codes.append(quantise(brain, utterance.sig))
+        codes.append(quantise(encoder, quantiser, utterance.sig))
         phones.append(utterance.labels[: len(codes[-1])])
     return code_phone_statistics(np.concatenate(codes), np.concatenate(phones))

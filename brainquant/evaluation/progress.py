@@ -1,16 +1,22 @@
 """The progress bars of a probe."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
 from tqdm import tqdm
 
+Item = TypeVar("Item")
 
-def progress_bar(brain, steps, text, unit):
-    """Iterates over steps, with a bar on a terminal unless ``--noprogressbar`` is set.
+
+def progress_bar(hidden: bool, steps: Iterable[Item], text: str, unit: str) -> Iterable[Item]:
+    """Iterates over steps; on a terminal it shows a bar, unless this is hidden.
 
     Example
     -------
-    >>> from types import SimpleNamespace
-    >>> list(progress_bar(SimpleNamespace(noprogressbar=True), range(2), "layers", " layer"))
+    >>> list(progress_bar(True, range(2), "layers", " layer"))
     [0, 1]
     """
-    hidden = brain.noprogressbar or None  # None: tqdm shows a bar on a terminal only
-    return tqdm(steps, text, unit=unit, leave=False, dynamic_ncols=True, disable=hidden)
+    # With disable=None, tqdm shows a bar on a terminal only.
+    return tqdm(steps, text, unit=unit, leave=False, dynamic_ncols=True, disable=hidden or None)

@@ -1,4 +1,6 @@
-"""Utterances with a label of their own, or with one for each frame, out of a manifest."""
+"""Utterances of a manifest, with one label each or with one label per frame."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -10,16 +12,17 @@ from ..data.alignments import phones_at, read_alignment
 from ..data.audio import AudioReader
 from ..data.batches import LeftOutClip, ReadableClips
 from ..data.manifests import load_dataset
+from ..models import SpeechEncoder
 from .progress import progress_bar
 
 logger = get_logger(__name__)
 
-NUM_SHOWN = 10  # of those that are left out
+NUM_SHOWN = 10  # utterances that a warning names
 
 
 @dataclass
 class Utterance:
-    """What is read of an utterance: ``labels`` has one for each encoder frame, or a single one."""
+    """Audio and labels of an utterance: one label per encoder frame, or a single one."""
 
     id: str
     sig: torch.Tensor
@@ -27,7 +30,16 @@ class Utterance:
     labels: np.ndarray
 
 
-def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None, minutes=None):
+def load_utterances(
+    manifest: str,
+    data_folder: str | None,
+    encoder: SpeechEncoder,
+    *,
+    label: str | None = None,
+    alignments: dict[str, str] | None = None,
+    minutes: float | None = None,
+    hidden: bool = False,
+) -> tuple[list[Utterance], dict[str, str]]:
     """Utterances of a manifest in random order, the same whenever it is called.
 
     Arguments
@@ -36,40 +48,42 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
         CSV or JSON file.
     data_folder : str
         What ``$data_root`` in the manifest stands for.
-    brain : PretrainBrain
-        Tells sample rate, frames of an utterance and their times.
+    encoder : SpeechEncoder
+        Knows the sample rate, the frames of an utterance and their times.
     label : str or None
         Column of the manifest.
     alignments : dict or None
-        Paths by ID, in the place of a column.
+        Paths by ID, instead of a column.
     minutes : float or None
-        Speech after which it ends; None for all.
+        Minutes of speech to read; None for all.
+    hidden : bool
+        Whether to draw no progress bar.
 
     Returns
     -------
     utterances : list of Utterance
     left_out : dict
-        By ID: why the utterance could not be used.
+        Why an utterance could not be used, by ID.
 
     Raises
     ------
     ValueError
-        Where the manifest is not right, or no utterance is left.
+        If the manifest is wrong, or no utterance is left.
     """
     if minutes is not None and minutes <= 0:
         raise ValueError(f"train_minutes must be more than 0, got {minutes}; null takes all speech")
-    # A corpus with labels need not have the rate of the one that was trained on.
-    reader = AudioReader(brain.hparams.sample_rate, resample=True, mix_down="mean")
+    # A corpus with labels may have another rate than the training corpus.
+    reader = AudioReader(encoder.sample_rate, resample=True, mix_down="mean")
     columns = () if label is None else (label,)
     dataset = ReadableClips(load_dataset(manifest, data_folder, reader=reader, columns=columns))
     utterances, left_out, seconds = [], {}, 0.0
     logger.info(f"Probe: reading {manifest}")
     order = np.random.default_rng(0).permutation(len(dataset))
-    for index in progress_bar(brain, order, "reading", " clips"):
+    for index in progress_bar(hidden, order, "reading", " clips"):
         if minutes is not None and seconds >= 60 * minutes:
             break
         item = dataset[int(index)]
-        utterance = _read(item, brain, label, alignments)
+        utterance = _read(item, encoder, label, alignments)
         if isinstance(utterance, LeftOutClip):
             left_out[utterance.id] = utterance.reason
         else:
@@ -86,12 +100,12 @@ def load_utterances(manifest, data_folder, brain, *, label=None, alignments=None
     return utterances, left_out
 
 
-def _read(item, brain, label, alignments):
+def _read(item, encoder, label, alignments):
     """An Utterance of a dataset's item, or a LeftOutClip that says why not."""
     if isinstance(item, LeftOutClip):
         return item
     name, sig = item["id"], item["sig"]
-    num_frames = brain.count_frames(len(sig))
+    num_frames = encoder.count_frames(len(sig))
     if num_frames < 1:
         return LeftOutClip(name, f"{len(sig)} samples are too short for a frame of the encoder")
     if label is not None:
@@ -99,9 +113,10 @@ def _read(item, brain, label, alignments):
         if not text:
             return LeftOutClip(name, f"has no {label}")
         return Utterance(name, sig, num_frames, np.array([text]))
-    alignment = read_alignment(alignments[name]) if name in alignments else None
+    path = (alignments or {}).get(name)
+    alignment = None if path is None else read_alignment(path)
     if not alignment:
         return LeftOutClip(
             name, "has no alignment" if alignment is None else "its alignment is empty"
         )
-    return Utterance(name, sig, num_frames, phones_at(brain.frame_times(num_frames), alignment))
+    return Utterance(name, sig, num_frames, phones_at(encoder.frame_times(num_frames), alignment))

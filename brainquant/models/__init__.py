@@ -1,11 +1,22 @@
 """Speech encoders, and the layers and features that they are made of."""
 
+from .best_rq import BestRQEncoder
 from .extractor import Wav2Vec2Extractor
+from .features import InputNormalization
 from .layers import ChannelsLastConv2d, DynamicChunkEncoder, MaskingEncoder
+from .quick import quicken
+from .speech_encoder import Encoded, SpeechEncoder
+from .wav2vec2 import Wav2Vec2Encoder
 
 __all__ = [
+    "BestRQEncoder",
     "ChannelsLastConv2d",
     "DynamicChunkEncoder",
+    "Encoded",
+    "InputNormalization",
     "MaskingEncoder",
+    "SpeechEncoder",
+    "Wav2Vec2Encoder",
     "Wav2Vec2Extractor",
+    "quicken",
 ]

@@ -4,6 +4,9 @@ Shape suffixes: B batch, L samples, T frames, F features, S stacks of frames, C 
 """
 
 import torch
+from speechbrain.processing import features
+from speechbrain.processing.features import mean_std_update
+from typing_extensions import override
 
 from ..masking import lengths_to_mask
 
@@ -127,3 +130,61 @@ def normalise_utterances(x_BLX, lengths_B, eps=1e-5):
     centred_BLX = (x_BLX - (x_BLX * valid_BLX).sum(1, keepdim=True) / count_BLX) * valid_BLX
     variance_BLX = centred_BLX.square().sum(1, keepdim=True) / count_BLX
     return centred_BLX / (variance_BLX + eps**2).sqrt()
+
+
+class InputNormalization(features.InputNormalization):
+    """SpeechBrain's normalisation of features, whose global statistics are buffers.
+
+    In SpeechBrain 1.1.2 they are plain tensors: no ``state_dict`` has them, ``.to`` of a module
+    that holds the normalisation leaves them on the CPU, and a step that is left out has
+    changed them. Outputs are SpeechBrain's; audio without any statistics is left as it is.
+
+    Arguments
+    ---------
+    *args, **kwargs : object
+        Arguments of ``speechbrain.processing.features.InputNormalization``.
+
+    Example
+    -------
+    >>> normalize = InputNormalization(norm_type="global")
+    >>> _ = normalize(torch.tensor([[[1.0], [3.0]]]))
+    >>> normalize.state_dict()["glob_mean"]
+    tensor([2.])
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.norm_type == "global":
+            del self.count, self.glob_mean, self.glob_std
+            self.register_buffer("count", torch.tensor(0))
+            self.register_buffer("glob_mean", torch.empty(0))
+            self.register_buffer("glob_std", torch.empty(0))
+
+    def allocate(self, num_features: int) -> None:
+        """Gives the statistics their size, unless they have one."""
+        if self.norm_type == "global" and not self.glob_mean.numel():
+            self.glob_mean = self.glob_mean.new_zeros(num_features)
+            self.glob_std = self.glob_std.new_ones(num_features)
+
+    @override
+    @torch.no_grad()
+    def _update_global_stats(self, x: torch.Tensor, mask: torch.Tensor) -> None:
+        self.allocate(x.shape[-1])
+        statistics = mean_std_update(
+            x, mask, (0, self.length_dim), int(self.count), self.glob_mean, self.glob_std
+        )
+        for name, value in zip(("count", "glob_mean", "glob_std"), statistics):
+            getattr(self, name).copy_(torch.as_tensor(value))
+
+    @override
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        if isinstance(saved := state_dict.get(f"{prefix}glob_mean"), torch.Tensor):
+            self.allocate(len(saved))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @override
+    def _load_statistics_dict(self, state: dict) -> dict:
+        """Loads a file that SpeechBrain's class has saved."""
+        if self.norm_type == "global":
+            self.load_state_dict({name: torch.as_tensor(state[name]) for name in state})
+        return state

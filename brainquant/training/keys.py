@@ -68,8 +68,6 @@ PRETRAIN = {
 
 BEST_RQ = {
     **MASKS,
-    "compute_features": anything("what makes features of waveforms"),
-    "stack": whole("the frames that make one target", 4, low=1),
     "noise_mean": number("the mean of the noise in masked frames", 0.0),
     "noise_std": number("the standard deviation of the noise in masked frames", 0.1, low=0),
     "unmasked_weight": number("the weight of the loss of unmasked targets, 0 for BEST-RQ's own",
@@ -83,7 +81,6 @@ WAV2VEC2 = {
     "aux_weight": number("the weight of the quantiser's own loss", 0.1, low=0),
     "penalty_weight": number("the weight of the mean square of the extractor's activations", 10,
                              low=0),
-    "normalise_targets": flag("whether the quantiser sees normalised latents", default=False),
 }  # fmt: skip
 
 CTC = {
@@ -118,6 +115,8 @@ REFERENCED = {
     "n_mels": whole("the features of a frame", 80, low=1),
     "cb_vocab": whole("the codes of a codebook", 8192, low=2),
     "vq_dim": whole("the size of the quantiser's vectors", 256, low=1),
+    "stack": whole("the frames that make one target", 4, low=1),
+    "normalise_targets": flag("whether the quantiser sees normalised latents"),
     "channels": whole("the channels of the latents", 512, low=1),
     "d_model": whole("the size of the encoder's outputs", 256, low=1),
     "d_ffn": whole("the size of the encoder's feed-forward layers", 1024, low=1),
@@ -176,8 +175,8 @@ def check_values(hparams, read):
 
     Example
     -------
-    >>> check_values({"stack": 4.0}, {"stack": BEST_RQ["stack"], "prepare": RECIPE["prepare"]})
-    {'stack': 4, 'prepare': None}
+    >>> check_values({"lr": 1}, {"lr": CTC["lr"], "prepare": RECIPE["prepare"]})
+    {'lr': 1, 'prepare': None}
     """
     checked = dict(hparams)
     for name, key in read.items():

@@ -41,5 +41,6 @@ if __name__ == "__main__":
     with one_line_errors(RunError):
         brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
         if hparams["evaluate"]:
-            brain.evaluate_once(hparams["evaluate"], hparams_file, overrides)
+            hparams |= {"hparams_file": hparams_file, "overrides": overrides}
+            brain.evaluate_once(hparams["evaluate"], hparams)
         leave_group()

@@ -110,7 +110,7 @@ def test_a_run_goes_on_and_then_ends_with_one_line(run_recipe, tmp_path, fault, 
     assert again.strip() == "0", (tmp_path / "err_again").read_text("utf-8")[-4000:]
     assert log_points(tmp_path / "again") == log_points(tmp_path / "whole")
     last, of_whole = (checkpoints(tmp_path / name)[STEPS] for name in ("again", "whole"))
-    for name in ("encoder", "front_end", "head", "optimizer", "quantiser", "train_codes"):
+    for name in ("encoder", "head", "optimizer", "quantiser", "train_codes"):
         assert same(*(torch.load(path / f"{name}.ckpt") for path in (last, of_whole))), name
     fault(
         injected=f"a disk that is full from step 6 of {STEPS} on ({ranks or 1} rank(s))",

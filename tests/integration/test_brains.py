@@ -15,6 +15,7 @@ from tiny_run import build, fit, run
 
 from brainquant.data.batches import AudioBatch, make_loaders
 from brainquant.errors import RunError
+from brainquant.models import BestRQEncoder
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_targets_are_normalised_over_each_utterance_where_asked(make_brain, norm
     brain, _ = make_brain("wav2vec2", normalise_targets=normalise)
     brain.modules.eval()
     batch, seen = noise(0, 16000, 12000), []
-    x_BTC, frames_B = brain.quantiser_inputs(*brain.waveforms(batch))
+    x_BTC, frames_B = brain.raw("encoder").quantiser_inputs(*brain.waveforms(batch))
     assert frames_B[1] < frames_B[0]
     for x_TC, frames in zip(x_BTC, frames_B):
         mean_C, std_C = x_TC[:frames].mean(0), x_TC[:frames].std(0, unbiased=False)
@@ -83,7 +84,10 @@ def test_targets_are_normalised_over_each_utterance_where_asked(make_brain, norm
 def test_wav2vec_takes_clips_beyond_the_table_of_positions(make_brain):
     brain, _ = make_brain("wav2vec2", channels=4, extractor={"out_channels": [4] * 7})
     batch = noise(0, 51 * 16000)
-    assert brain.count_frames(51 * 16000) > brain.modules["encoder"].positional_encoding.max_len
+    assert (
+        brain.raw("encoder").count_frames(51 * 16000)
+        > brain.modules["encoder"].transformer.positional_encoding.max_len
+    )
     loss = brain.compute_objectives(brain.compute_forward(batch, Stage.VALID), batch, Stage.VALID)
     loss.backward()
     assert loss.isfinite()
@@ -94,11 +98,11 @@ def test_a_clip_of_a_few_samples_has_a_frame_or_is_refused(make_brain, name, sam
     brain, _ = make_brain(name)
     brain.modules.eval()
     wavs_BL, lengths_B = torch.randn(1, samples), torch.tensor([samples])
-    if brain.count_frames(samples) > 0:
-        assert brain.encode(wavs_BL, lengths_B).isfinite().all()
+    if brain.raw("encoder").count_frames(samples) > 0:
+        assert brain.modules.encoder(wavs_BL, lengths_B).hidden_BTD.isfinite().all()
     else:
         with pytest.raises(ValueError, match="sees 641 samples, but the longest clip has 100"):
-            brain.encode(wavs_BL, lengths_B)
+            brain.modules.encoder(wavs_BL, lengths_B)
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -139,7 +143,7 @@ def test_update_temp_reaches_every_quantiser_among_the_modules(make_brain):
     "name, keys",
     [
         ("best_rq", "quantiser head"),
-        pytest.param("best_rq", "quantiser front_end encoder head", marks=pytest.mark.slow),
+        pytest.param("best_rq", "quantiser encoder head", marks=pytest.mark.slow),
         pytest.param("wav2vec2", "quantiser target_proj context_proj", marks=pytest.mark.slow),
     ],
 )
@@ -287,7 +291,7 @@ def test_codes_of_a_clip_do_not_depend_on_the_clips_beside_it(make_brain):
     for group in ([0], [1], [2], [3], [0, 1, 2, 3]):
         clips = [noise(i, lengths[i]).sig.data[0] for i in group]
         batch = PaddedBatch([{"sig": clip} for clip in clips])
-        feats, frames = brain.features(*brain.waveforms(batch))
+        feats, frames = brain.modules.encoder.features(*brain.waveforms(batch))
         found = brain.quantiser.encode(feats.unflatten(1, (-1, 4)).flatten(2))
         for row, index in enumerate(group):
             codes.setdefault(index, []).append(found[row, : frames[row] // 4, 0])
@@ -310,7 +314,7 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
     else:
         seen, counts = predictions["seen"], predictions["counts_B"]
         assert predictions["context_BMD"].shape[:2] == (2, int(counts.max()))
-        valid = sum(brain.count_frames(n) for n in lengths)
+        valid = sum(brain.raw("encoder").count_frames(n) for n in lengths)
     assert int(seen["valid"]) == valid
     assert int(seen["masked"]) / valid == pytest.approx(hparams["mask_ratio"], abs=0.05)
 
@@ -375,7 +379,9 @@ def test_a_quantiser_is_fitted_to_the_corpus_once_before_the_first_step(make_bra
     brain.modules.eval()
     frames = []
     for clip in loader.dataset:
-        x_BTI, frames_B = brain.quantiser_inputs(*brain.waveforms(PaddedBatch([clip])))
+        x_BTI, frames_B = brain.raw("encoder").quantiser_inputs(
+            *brain.waveforms(PaddedBatch([clip]))
+        )
         frames.append(x_BTI[0, : frames_B[0]])
     white = torch.cat(frames) @ brain.quantiser.P + brain.quantiser.shift
     torch.testing.assert_close(white.mean(0), torch.zeros(8), atol=1e-3, rtol=0)
@@ -388,9 +394,11 @@ def test_a_quantiser_is_fitted_to_the_corpus_once_before_the_first_step(make_bra
     assert torch.equal(again.quantiser.P, brain.quantiser.P)
 
 
-def test_a_corpus_that_a_quantiser_cannot_be_fitted_to_is_named(make_brain):
+def test_a_corpus_that_a_quantiser_cannot_be_fitted_to_is_named(make_brain, monkeypatch):
     brain, hparams = make_brain("best_rq", make_quantiser={"cb_dim": 300}, noise_std=0.0)
-    brain.quantiser_inputs = lambda wavs, lengths: (torch.ones(1, 9, 320), torch.tensor([9]))
+    monkeypatch.setattr(
+        BestRQEncoder, "quantiser_inputs", lambda *_: (torch.ones(1, 9, 320), torch.tensor([9]))
+    )
     with pytest.raises(RunError, match="cannot be fitted to train_csv: .* frames are all equal"):
         fit(brain, hparams)
 

@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import wave
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +11,11 @@ import torch
 from hyperpyyaml import resolve_references
 from tiny_run import HPARAMS, build
 
-from brainquant.brains.trained import load_trained
 from brainquant.cli import main
 from brainquant.evaluation import probe
 from brainquant.evaluation.frozen import quantise, untrained
 from brainquant.evaluation.progress import progress_bar
+from brainquant.recipe import load_run
 
 NAMES = ["log-mel", "untrained encoder", "pretrained encoder"]
 
@@ -118,7 +117,7 @@ def test_a_probe_shows_how_far_it_is_on_a_terminal_and_in_the_log(
 def test_no_bar_is_drawn_where_nobody_sees_it(monkeypatch):
     for terminal, hidden in ((io.StringIO(), False), (Terminal(), True)):
         monkeypatch.setattr("sys.stderr", terminal)
-        bar = progress_bar(SimpleNamespace(noprogressbar=hidden), range(3), "reading", " clips")
+        bar = progress_bar(hidden, range(3), "reading", " clips")
         assert list(bar) == [0, 1, 2] and terminal.getvalue() == ""
 
 
@@ -147,10 +146,10 @@ def test_utterances_without_alignment_are_left_out_and_an_error_if_none_is_left(
     gone = sorted((folder / "valid").iterdir())
     gone[0].write_text("start\tend\tphone\n")
     gone[1].unlink()
-    brain = load_trained(run)
+    brain, hparams = load_run(run)
     options = {"data_folder": corpus, "alignments": folder, "num_seeds": 1, "train_minutes": 0.2,
                "name": str(tmp_path / "probe"), **manifests(corpus)}  # fmt: skip
-    table = probe(brain, f"{run}/hyperparams.yaml", **options)
+    table = probe(brain, hparams, **options)
     assert table["left_out"] == {gone[0].stem: "its alignment is empty",
                                  gone[1].stem: "has no alignment"}  # fmt: skip
     assert f"2 of {len(gone)} utterances left out" in caplog.text
@@ -160,42 +159,42 @@ def test_utterances_without_alignment_are_left_out_and_an_error_if_none_is_left(
     for path in gone[2:]:
         path.unlink()
     with pytest.raises(ValueError, match="valid.csv: .* left out: .*; nothing is left"):
-        probe(brain, f"{run}/hyperparams.yaml", **options)
+        probe(brain, hparams, **options)
 
 
 @pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
 def test_each_seed_has_another_untrained_encoder(name, make_run):
-    brain = load_trained(make_run(name))
-    trained = {key: value.clone() for key, value in brain.modules.state_dict().items()}
+    brain, hparams = load_run(make_run(name))
+    encoder = brain.raw("encoder")
+    trained = {key: value.clone() for key, value in encoder.state_dict().items()}
     # From the recipe, and from the copy in the run's folder, where the seed is not a reference.
-    recipe = HPARAMS / f"{name}.yaml"
-    copy = make_run(name) / "hyperparams.yaml"
-    sizes = {key: getattr(brain.hparams, key) for key in ("num_layers", "d_model")}
+    sizes = {key: hparams[key] for key in ("num_layers", "d_model", "output_folder")}
     sizes |= {"channels": 16} if name == "wav2vec2" else {"cb_vocab": 32}
+    recipe = {**hparams, "hparams_file": HPARAMS / f"{name}.yaml", "overrides": sizes}
     first, again, other = (
-        untrained(brain, file, overrides, seed).modules["encoder"].state_dict()
-        for file, overrides, seed in ((recipe, sizes, 0), (copy, {}, 0), (copy, {}, 1))
+        untrained(encoder, source, seed).state_dict()
+        for source, seed in ((recipe, 0), (hparams, 0), (hparams, 1))
     )
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
-    for key, value in brain.modules.state_dict().items():
+    for key, value in encoder.state_dict().items():
         assert torch.equal(value, trained[key])
 
 
-def test_what_has_no_parameters_stays_in_the_untrained_brain(make_run):
-    brain = load_trained(make_run("best_rq"))
-    fresh = untrained(brain, make_run("best_rq") / "hyperparams.yaml", {}, 3)
-    assert fresh.modules["normalize"] is brain.modules["normalize"]
-    assert fresh.modules["encoder"] is not brain.modules["encoder"]
+def test_what_has_no_parameters_stays_in_the_untrained_encoder(make_run):
+    brain, hparams = load_run(make_run("best_rq"))
+    encoder = brain.raw("encoder")
+    fresh = untrained(encoder, hparams, 3)
+    assert fresh.normalize is encoder.normalize and fresh.transformer is not encoder.transformer
 
 
 @pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
 def test_codes_are_those_of_the_whole_frames(name, make_run):
-    brain = load_trained(make_run(name))
-    sig = torch.randn(16000, generator=torch.manual_seed(0))
-    codes = quantise(brain, sig)
+    brain, _ = load_run(make_run(name))
+    sig, encoder = torch.randn(16000, generator=torch.manual_seed(0)), brain.raw("encoder")
+    codes = quantise(encoder, brain.quantiser, sig)
     # 101 frames of log-mel are 25 stacks of 4, and one that is padded.
-    num_frames = 25 if name == "best_rq" else brain.count_frames(len(sig))
+    num_frames = 25 if name == "best_rq" else encoder.count_frames(len(sig))
     assert codes.shape == (num_frames, brain.quantiser.num_codebooks)
 
 
@@ -220,8 +219,7 @@ def test_wrong_input_is_named(case, make_run, corpus):
                for key, value in options.items()}  # fmt: skip
     run = make_run("best_rq")
     with pytest.raises(ValueError, match=message):
-        probe(load_trained(run), f"{run}/hyperparams.yaml", data_folder=corpus,
-              **manifests(corpus), **options)  # fmt: skip
+        probe(*load_run(run), data_folder=corpus, **manifests(corpus), **options)
 
 
 def test_a_recipe_probes_after_its_training_on_two_ranks(run_recipe, tmp_path):

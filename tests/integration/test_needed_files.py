@@ -13,11 +13,10 @@ from tiny_ctc import FINETUNE, build_ctc, fit_ctc, manifests, options, pretrain,
 from tiny_run import HPARAMS, MODELS, build, fit
 
 from brainquant import KMeansQuantizer
-from brainquant.brains.trained import load_trained
 from brainquant.cli import main
 from brainquant.errors import RunError
-from brainquant.models.speech_encoder import load_encoder
 from brainquant.quantisers.fitted import keep_fitted
+from brainquant.recipe import load_encoder, load_run
 from brainquant.training.needed_files import keep_needed_files
 
 # As a person has it on the command line; the fragment has the path of the centroids.
@@ -56,12 +55,13 @@ def moved(made, tmp_path, monkeypatch):
 
 
 def test_a_run_with_kmeans_targets_opens_elsewhere(moved, made, corpus):
-    expected = load_file(made / CENTROIDS)["centroids"]
-    brain = load_trained(moved)
-    assert torch.equal(brain.quantiser.centroids, expected) and brain.optimizer_step == 1
+    centroids = load_file(made / CENTROIDS)["centroids"]
+    brain, _ = load_run(moved)
+    assert torch.equal(brain.quantiser.centroids, centroids) and brain.optimizer_step == 1
     wavs_BL, lengths_B = torch.randn(1, 16000), torch.tensor([16000])
     encoder = load_encoder(moved).eval()
-    assert torch.equal(encoder(wavs_BL, lengths_B)[0], brain.encode(wavs_BL, lengths_B))
+    encoded, expected = (e(wavs_BL, lengths_B) for e in (encoder, brain.modules.encoder))
+    assert torch.equal(encoded.hidden_BTD, expected.hidden_BTD)
     splits = [part for s in ("train", "valid", "test") for part in (f"--{s}", f"{corpus}/{s}.csv")]
     phones = ["--alignments", f"{corpus}/phones", "--train_minutes", "0.1", "--seeds", "1"]
     main(["probe", str(moved), *splits, *phones, "--data_folder", str(corpus)])
@@ -94,11 +94,11 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(go_on, tmp_path, caplog)
     brain = go_on(3)
     assert torch.equal(brain.quantiser.centroids, first) and brain.optimizer_step == 3
     assert "results/kmeans.safetensors is gone; the run goes on with its copy" in caplog.text
-    assert torch.equal(load_trained(tmp_path / "run").quantiser.centroids, first)
+    assert torch.equal(load_run(tmp_path / "run")[0].quantiser.centroids, first)
     shutil.rmtree(tmp_path / "run/save")  # begins anew: nothing holds it to the first file
     second = save_centroids(2)
     assert torch.equal(go_on(1).quantiser.centroids, second)
-    assert torch.equal(load_trained(tmp_path / "run").quantiser.centroids, second)
+    assert torch.equal(load_run(tmp_path / "run")[0].quantiser.centroids, second)
     shutil.rmtree(tmp_path / "run/needed")
     shutil.rmtree(CENTROIDS.parent)
     with pytest.raises(ValueError, match="centroids: the file results/kmeans.safetensors does not"):
@@ -161,8 +161,8 @@ def test_a_fine_tuned_run_opens_and_goes_on_without_its_pretraining(finetuning, 
     brain = finetuning(1)
     shutil.rmtree(moved)
     copy = Path(shutil.copytree(tmp_path / "ctc", tmp_path / "copy"))
-    opened = load_trained(copy)
-    assert opened.modules["encoder"].parts["normalize"].glob_mean.abs().max() > 1
+    opened, _ = load_run(copy)
+    assert opened.modules["encoder"].normalize.glob_mean.abs().max() > 1
     for name, tensor in brain.modules.state_dict().items():
         assert torch.equal(opened.modules.state_dict()[name], tensor), name
     assert finetuning(2).optimizer_step == 2

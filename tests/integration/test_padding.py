@@ -77,18 +77,13 @@ def clips():
 
 def encode(brain, wavs):
     """Outputs of all layers and of the encoder."""
-    layers, encoder = [], brain.modules["encoder"]
-
-    def keep(module, inputs, outputs):
-        layers.append(outputs[0])
-
-    owner = next(module for name, module in encoder.named_modules() if name.endswith("layers"))
-    hooks = [layer.register_forward_hook(keep) for layer in owner]
+    encoder, outputs = brain.modules["encoder"], []
+    hook = encoder.register_forward_hook(lambda _, __, encoded: outputs.append(encoded.hidden_BTD))
     torch.manual_seed(3)  # draws the chunks of a streaming encoder
-    output = brain.encode(pad_sequence(wavs, batch_first=True), torch.tensor([*map(len, wavs)]))
-    for hook in hooks:
-        hook.remove()
-    return [*layers, output]
+    wavs_BL, lengths_B = pad_sequence(wavs, batch_first=True), torch.tensor([*map(len, wavs)])
+    layers = encoder.layer_outputs(wavs_BL, lengths_B)
+    hook.remove()
+    return [*layers, *outputs]
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
@@ -102,7 +97,7 @@ def test_a_clip_has_the_same_hidden_states_alone_and_in_any_batch(name, training
     for order in [(0, 1, 2), (2, 0, 1), (2, 0)]:
         together = encode(brain, [wavs[index] for index in order])
         for place, index in enumerate(order):
-            frames = brain.count_frames(LENGTHS[index])
+            frames = brain.modules["encoder"].count_frames(LENGTHS[index])
             for ours, expected in zip(together, alone[index], strict=True):
                 assert ours.isfinite().all() and expected.shape[1] == frames
                 difference = (ours[place, :frames] - expected[0]).abs().max()
@@ -114,11 +109,14 @@ def test_a_clip_has_the_same_hidden_states_alone_and_in_any_batch(name, training
 def test_a_clip_has_the_same_codes_alone_and_in_any_batch(name):
     brain, wavs = make_brain(name), clips()
     brain.modules.eval()
-    together_BSI, frames_B = brain.quantiser_inputs(
+    encoder = brain.modules["encoder"]
+    together_BSI, frames_B = encoder.quantiser_inputs(
         pad_sequence(wavs, batch_first=True), torch.tensor(LENGTHS)
     )
     for index, wav in enumerate(wavs):
-        x_1SI, (frames,) = brain.quantiser_inputs(wav[None], torch.tensor([len(wav)]))
+        x_1SI, (frames,) = brain.modules["encoder"].quantiser_inputs(
+            wav[None], torch.tensor([len(wav)])
+        )
         assert frames == frames_B[index]
         ours, expected = together_BSI[index, :frames], x_1SI[0, :frames]
         assert (ours - expected).abs().max() <= 1e-5
@@ -133,7 +131,7 @@ def test_the_gradients_of_a_clip_are_the_same_alone_and_in_a_batch(name):
     parameters = [*brain.modules["encoder"].parameters()]
 
     def gradients(wavs):
-        output = encode(brain, wavs)[-1][0, : brain.count_frames(LENGTHS[0])]
+        output = encode(brain, wavs)[-1][0, : brain.modules["encoder"].count_frames(LENGTHS[0])]
         return torch.autograd.grad(output.sin().sum(), [*parameters, *wavs], allow_unused=True)
 
     beside = [wav.requires_grad_() for wav in wavs]

@@ -22,7 +22,7 @@ SHORT = {"optimizer_step_limit": 1000, "log_interval": 2, "number_of_epochs": 1}
         (
             "best_rq",
             {"transformer": {"input_size": 7}},
-            "front_end and encoder: the sizes do not fit",
+            "front_end and transformer: the sizes do not fit",
         ),
         ("best_rq", {"compute_features": {"n_fft": 0}}, "^compute_features: "),
         (

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from brainquant.brains.trained import load_trained
-
 ROOT = Path(__file__).resolve().parents[2]
 
 KEYS = set(
@@ -140,5 +138,5 @@ def test_own_speech_of_an_odd_path_trains_and_is_opened_again(corpus, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    brain = load_trained(str(tmp_path / "2024 #2"))
+    brain, _ = load_run(str(tmp_path / "2024 #2"))
     assert brain.hparams.source == source.name and brain.optimizer_step > 0

@@ -12,8 +12,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.seed import seed_everything
 from tiny_ctc import pretrain
 
-from brainquant.brains.trained import load_trained, open_run
-from brainquant.models.speech_encoder import load_encoder
+from brainquant.recipe import load_encoder, load_run, open_run
 
 # What SpeechBrain's BEST-RQ recipe leaves in its folder, with a smaller model.
 STOCK = """
@@ -84,7 +83,7 @@ def two_clips(*, seed=1):
 
 
 def test_a_trained_run_is_not_an_untrained_one(run):
-    trained, (untrained, _) = load_trained(run), open_run(run)
+    (trained, _), (untrained, _) = load_run(run), open_run(run)
     assert trained.optimizer_step == 1 and not trained.modules.training
     assert any(
         not torch.equal(new, old)
@@ -92,21 +91,22 @@ def test_a_trained_run_is_not_an_untrained_one(run):
     )
 
 
-def test_an_encoder_encodes_as_its_brain_does(run):
-    brain, encoder = load_trained(run), load_encoder(run).eval()
+def test_an_encoder_is_that_of_the_run(run):
+    (brain, _), encoder = load_run(run), load_encoder(run)
+    assert encoder.training and encoder.sample_rate == 16000
+    for name, tensor in brain.raw("encoder").state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], tensor), name
     wavs_BL, lengths_B = two_clips()
-    hidden_BTD, frames_B = encoder(wavs_BL, lengths_B)
-    torch.testing.assert_close(hidden_BTD, brain.encode(wavs_BL, lengths_B))
-    assert hidden_BTD.shape[2] == encoder.dim and encoder.sample_rate == 16000
-    assert frames_B.tolist() == [brain.count_frames(n) for n in (8000, 16000)]
+    expected, encoded = (e.eval()(wavs_BL, lengths_B) for e in (brain.raw("encoder"), encoder))
+    assert torch.equal(encoded.hidden_BTD, expected.hidden_BTD)
 
 
 def encodes_clips_as_if_alone(encoder):
     """Compares a clip with the same one beside a longer one."""
     wavs_BL, lengths_B = two_clips()
-    hidden_BTD, frames_B = encoder(wavs_BL, lengths_B)
+    hidden_BTD, frames_B, *_ = encoder(wavs_BL, lengths_B)
     for wav_L, length, frames, hidden_TD in zip(wavs_BL, lengths_B, frames_B, hidden_BTD):
-        alone_1TD, _ = encoder(wav_L[None, :length], length[None])
+        alone_1TD = encoder(wav_L[None, :length], length[None]).hidden_BTD
         torch.testing.assert_close(hidden_TD[:frames], alone_1TD[0], rtol=0, atol=1e-5)
     return True
 
@@ -119,7 +119,7 @@ def test_an_encoder_gives_a_clip_the_same_beside_a_longer_one(run, from_scratch)
 def test_the_shortest_audio_makes_a_frame(run):
     encoder = load_encoder(run).eval()
     shortest = encoder.min_samples
-    hidden_BTD, frames_B = encoder(torch.randn(1, shortest), torch.tensor([shortest]))
+    hidden_BTD, frames_B, *_ = encoder(torch.randn(1, shortest), torch.tensor([shortest]))
     assert frames_B.tolist() == [1] and hidden_BTD.shape[1] >= 1
 
 
@@ -128,8 +128,8 @@ def test_an_encoder_trains_all_that_it_asks_gradients_for_and_nothing_else(run):
     encoder(*two_clips())[0].square().sum().backward()
     for name, parameter in encoder.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
-    names = {name.split(".")[1] for name, _ in encoder.named_parameters()}
-    assert names in ({"front_end", "encoder"}, {"extractor", "encoder"})
+    names = {name.split(".")[0] for name, _ in encoder.named_parameters()}
+    assert names in ({"front_end", "transformer"}, {"extractor", "transformer"})
     groups = encoder.parameters_by_layer()
     trainable = {id(p) for p in encoder.parameters() if p.requires_grad}
     assert sorted(id(p) for group in groups for p in group) == sorted(trainable)
@@ -138,7 +138,7 @@ def test_an_encoder_trains_all_that_it_asks_gradients_for_and_nothing_else(run):
         assert {id(p) for p in layer.parameters()} <= {id(p) for p in group}
     norms = [m.norm for m in encoder.modules() if hasattr(m, "layers") and hasattr(m, "norm")]
     assert norms and {id(p) for p in norms[0].parameters()} <= {id(p) for p in groups[-1]}
-    first = encoder.parts["front_end" if "front_end" in names else "extractor"]
+    first = getattr(encoder, "front_end" if "front_end" in names else "extractor")
     assert {id(p) for p in first.parameters()} <= {id(p) for p in groups[0]}
 
 
@@ -173,10 +173,10 @@ def encode_as_the_original():
 
     def check(encoder, copied):
         wavs_BL, lengths_B = two_clips()
-        expected_BTD, frames_B = encoder(wavs_BL, lengths_B)
+        expected_BTD, frames_B, *_ = encoder(wavs_BL, lengths_B)
         assert encoder.train() is encoder and not copied.training
         encoder.eval()
-        hidden_BTD, same_B = copied(wavs_BL, lengths_B)
+        hidden_BTD, same_B, *_ = copied(wavs_BL, lengths_B)
         assert torch.equal(hidden_BTD, expected_BTD) and torch.equal(same_B, frames_B)
         assert (copied.dim, copied.min_samples) == (encoder.dim, encoder.min_samples)
         hidden_BTD.square().sum().backward()
@@ -203,10 +203,10 @@ def test_a_state_dict_gives_the_same_encoder(run, encode_as_the_original):
 
 def test_a_part_that_is_replaced_is_the_one_that_encodes(run):
     encoder = copy.deepcopy(load_encoder(run).eval())
-    name = "front_end" if "front_end" in encoder.parts else "extractor"
+    name = "front_end" if hasattr(encoder, "front_end") else "extractor"
     called = []
-    encoder.parts[name] = copy.deepcopy(encoder.parts[name])
-    encoder.parts[name].register_forward_hook(lambda *_: called.append(name))
+    setattr(encoder, name, copy.deepcopy(getattr(encoder, name)))
+    getattr(encoder, name).register_forward_hook(lambda *_: called.append(name))
     encoder(*two_clips())
     assert called == [name]
 
@@ -225,15 +225,15 @@ def test_an_encoder_in_distributed_training_can_be_copied(run, tmp_path, encode_
 
 
 def _save_outputs(rank, encoder, path):
-    torch.save(encoder(*two_clips()), path)
+    torch.save(encoder(*two_clips()).hidden_BTD, path)
 
 
 @pytest.mark.slow  # test_a_copy_encodes_alike_and_has_its_own_weights pickles, too
 def test_another_process_encodes_alike(run, tmp_path):
     encoder = load_encoder(run).eval().requires_grad_(False)
     torch.multiprocessing.spawn(_save_outputs, (encoder, tmp_path / "outputs.pt"))
-    for there, here in zip(torch.load(tmp_path / "outputs.pt"), encoder(*two_clips())):
-        torch.testing.assert_close(there, here)
+    there = torch.load(tmp_path / "outputs.pt")
+    torch.testing.assert_close(there, encoder(*two_clips()).hidden_BTD)
 
 
 def test_from_scratch_is_the_same_encoder_of_the_seed_that_is_set_now(run):
@@ -251,12 +251,12 @@ def test_from_scratch_is_the_same_encoder_of_the_seed_that_is_set_now(run):
 
 def test_the_statistics_of_a_normalisation_stay_and_go_into_checkpoints(corpus, tmp_path):
     pretrain("best_rq", corpus, tmp_path, normalize={"norm_type": "global"})
-    mean = load_trained(tmp_path).modules["normalize"].glob_mean
+    mean = load_run(tmp_path)[0].modules["encoder"].normalize.glob_mean
     assert mean.abs().max() > 1
     for from_scratch in (False, True):
         encoder = load_encoder(tmp_path, from_scratch=from_scratch).train()
         encoder(*two_clips())
-        assert torch.equal(encoder.state_dict()["parts.normalize.glob_mean"], mean)
+        assert torch.equal(encoder.state_dict()["normalize.glob_mean"], mean)
 
 
 @pytest.mark.parametrize("broken", ["no run", "no checkpoint"])
@@ -281,7 +281,7 @@ def stock(request, tmp_path):
 
 def weight(encoder):
     """One of the first weights of an encoder."""
-    return next(encoder.parts["front_end"].parameters())
+    return next(encoder.front_end.parameters())
 
 
 def test_a_stock_encoder_computes_what_speechbrain_does(stock):
@@ -293,7 +293,7 @@ def test_a_stock_encoder_computes_what_speechbrain_does(stock):
     whole_B = torch.ones(1)
     feats_BTF = hparams["normalize"](hparams["compute_features"](clip_BL), whole_B, epoch=1)
     expected_BTD = hparams["wrapper"](hparams["CNN"](feats_BTF), whole_B)
-    hidden_BTD, frames_B = encoder(clip_BL, torch.tensor([clip_BL.shape[1]]))
+    hidden_BTD, frames_B, *_ = encoder(clip_BL, torch.tensor([clip_BL.shape[1]]))
     torch.testing.assert_close(hidden_BTD, expected_BTD)
     assert frames_B.tolist() == [25] and len(encoder.layers) == 2
     assert not torch.equal(weight(load_encoder(folder, from_scratch=True)), weight(encoder))
@@ -308,7 +308,7 @@ def test_a_stock_encoder_pads_on_the_right_and_on_no_other_side(stock):
     encoder = load_encoder(stock[0]).eval()
     clip_BL = torch.randn(1, 160 * 97, generator=torch.manual_seed(1))  # 98 frames, 24.5 stacks
     lengths_B = torch.tensor([clip_BL.shape[1]])
-    feats_BTF, frames_B = encoder.encoding.features(clip_BL, lengths_B)
+    feats_BTF, frames_B = encoder.features(clip_BL, lengths_B)
     assert frames_B.tolist() == [98] and feats_BTF.shape[1] == 100
     assert not feats_BTF[0, 98:].any() and feats_BTF[0, :98].any(dim=1).all()
     assert encoder(clip_BL, lengths_B)[1].tolist() == [25]

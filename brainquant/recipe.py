@@ -1,0 +1,180 @@
+"""Runs that were made before, opened again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .models import SpeechEncoder
+    from .training.brain import RunBrain
+
+
+def open_run(
+    folder: str, *, device: str = "cpu", overrides: dict[str, Any] | None = None
+) -> tuple[RunBrain, dict[str, Any]]:
+    """The Brain of a run as its YAML and command line built it, before any training.
+
+    Arguments
+    ---------
+    folder : str
+        The ``output_folder`` of a run, which has its ``hyperparams.yaml``.
+    device : str
+        Device of the Brain.
+    overrides : dict or None
+        Changes of the YAML.
+
+    Returns
+    -------
+    brain : PretrainBrain or CTCBrain
+    hparams : dict
+        The hyperparameters that the Brain was built from, with ``hparams_file`` and ``overrides``.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not that of a run.
+    """
+    from speechbrain.utils.run_opts import RunOptions
+
+    from .training.hparams import load_hparams
+
+    path = find_hparams(folder)
+    # A run that is only read logs nothing, and its folder may have been moved.
+    changes = {
+        "output_folder": str(folder),
+        "train_loggers": [],
+        "checkpointer": {"checkpoints_dir": os.path.join(folder, "save")},
+        **(overrides or {}),
+    }
+    hparams = load_hparams(path, changes, refuse_unused=False)
+    hparams |= {"hparams_file": path, "overrides": changes}
+    options = RunOptions(device=device)
+    brain = hparams["brain_class"](
+        hparams["modules"], hparams["optimizer"], hparams, options, hparams["checkpointer"]
+    )
+    return brain, hparams
+
+
+def load_run(
+    folder: str, *, device: str = "cpu", overrides: dict[str, Any] | None = None
+) -> tuple[RunBrain, dict[str, Any]]:
+    """The Brain of a run with the weights of its last whole checkpoint, in evaluation mode.
+
+    Arguments and results are those of ``open_run``. ``brain.optimizer_step`` is the number of
+    steps that the weights were trained for.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not that of a run, or has no checkpoint.
+    """
+    brain, hparams = open_run(folder, device=device, overrides=overrides)
+    if brain.checkpointer.recover_if_possible() is None:
+        raise ValueError(
+            f"there is no checkpoint in {brain.checkpointer.checkpoints_dir}: the run has not "
+            f"saved one yet; train it first"
+        )
+    brain.modules.eval()
+    return brain, hparams
+
+
+def load_encoder(folder: str, *, from_scratch: bool = False, weights: bool = True) -> SpeechEncoder:
+    """The encoder of a pretraining run, ready for fine-tuning: for ``!apply:`` in a YAML.
+
+    Arguments
+    ---------
+    folder : str
+        The ``output_folder`` of a pretraining run, or of a run of SpeechBrain's BEST-RQ recipe.
+    from_scratch : bool
+        Whether to draw its parameters anew, for comparison. Parts without parameters, such as the
+        normalisation, keep the state of the run.
+    weights : bool
+        False loads neither parameters nor statistics, because a checkpoint of the fine-tuning will.
+        The copy of the YAML in the folder of a fine-tuning says so.
+
+    Raises
+    ------
+    ValueError
+        If the folder is not that of a run, or has no whole checkpoint.
+    """
+    from .brains.stock import is_stock, stock_encoder
+    from .models.speech_encoder import parts_without_parameters
+
+    path = find_hparams(folder)
+    changes = without_seeding(path)  # the fine-tuning has a seed of its own
+
+    def build(weights: bool) -> SpeechEncoder:
+        if is_stock(path):
+            return stock_encoder(path, changes, weights=weights)
+        brain, _ = (load_run if weights else open_run)(folder, overrides=changes)
+        return brain.raw("encoder")
+
+    encoder = build(weights)
+    if from_scratch and weights:
+        trained = parts_without_parameters(encoder)
+        encoder = build(weights=False)
+        for name, part in trained.items():
+            setattr(encoder, name, part)
+    encoder.lacks_weights = not weights
+    return encoder.train().prepare_finetuning()
+
+
+def keep_pretraining(argument: str, folder: str, kept: str) -> dict[str, Any] | None:
+    """Copies what builds the encoder of a pretraining: the ``files_needed`` of ``load_encoder``.
+
+    Its weights are in the checkpoints of the fine-tuning.
+
+    Arguments
+    ---------
+    argument : str
+        The argument that names the pretraining.
+    folder : str
+        The folder of the pretraining.
+    kept : str
+        The folder of the copy, which is made once.
+
+    Returns
+    -------
+    arguments : dict or None
+        Arguments of ``load_encoder`` that use the copy; None if there is neither a pretraining nor
+        a copy.
+    """
+    from .training.needed_files import FOLDER
+    from .training.resolve import HPARAMS
+
+    if not os.path.isfile(os.path.join(kept, HPARAMS)):
+        if not os.path.isfile(os.path.join(folder, HPARAMS)):
+            return None
+        os.makedirs(kept, exist_ok=True)
+        if os.path.isdir(needed := os.path.join(folder, FOLDER)):
+            shutil.copytree(needed, os.path.join(kept, FOLDER), dirs_exist_ok=True)
+        shutil.copyfile(os.path.join(folder, HPARAMS), os.path.join(kept, HPARAMS))
+    return {argument: kept, "weights": False}
+
+
+load_encoder.files_needed = {"folder": keep_pretraining}  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def without_seeding(hparams_file: str) -> dict[str, Any]:
+    """The override that keeps a YAML from seeding the global generators when it is loaded.
+
+    SpeechBrain resolves references in the copy that it writes into the folder of a run. There
+    ``__set_seed`` is a number of its own, which an override of ``seed`` does not change.
+    """
+    with open(hparams_file, encoding="utf-8") as file:
+        return {"__set_seed": None} if "\n__set_seed:" in file.read() else {}
+
+
+def find_hparams(folder: str) -> str:
+    """The path of a run's ``hyperparams.yaml``; a ValueError if there is none."""
+    from .training.resolve import HPARAMS
+
+    path = os.path.join(folder, HPARAMS)
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"{folder} is not the folder of a run: it has no {HPARAMS}; give the output_folder: "
+            f"that train.py has written to"
+        )
+    return path
