@@ -54,6 +54,7 @@ def run_kmeans(argv, output, **options):
 
     from .data.prepare import write_whole
     from .fitting import fit_kmeans, load_weights
+    from .recipe import open_recipe
     from .training.lost_workers import explain_lost_workers
 
     check_output("--output", output)
@@ -67,7 +68,8 @@ def run_kmeans(argv, output, **options):
 
 def run_probe(run_folder, data_folder, device, output, **options):
     """Probes the last checkpoint of a run; ``options`` are those of ``probe``."""
-    from .evaluation import format_table, probe
+    from .evaluation import format_table
+    from .evaluation.probing import probe
     from .recipe import load_run
 
     output = output or os.path.join(run_folder, f"probe_{options['label'] or 'phones'}")
@@ -232,34 +234,6 @@ def check_output(option, path):
         raise ValueError(f"{option} {path}: {error}; give another path") from error
     if os.path.isdir(path) or not os.access(folder, os.W_OK):
         raise ValueError(f"{option} {path}: cannot be written; give the path of a file")
-
-
-def open_recipe(argv):
-    """The Brain of a recipe and the loader of its training audio, which is made if need be.
-
-    Arguments
-    ---------
-    argv : list of str
-        What the recipe's ``train.py`` takes: the YAML file, then options.
-
-    Returns
-    -------
-    brain : PretrainBrain
-        Before training.
-    train_loader : torch.utils.data.DataLoader
-    """
-    from .data.batches import make_loaders
-    from .training.hparams import load_hparams, parse_arguments
-
-    hparams_file, run_opts, overrides = parse_arguments(argv)
-    hparams = load_hparams(hparams_file, overrides)
-    if hparams["prepare"]:
-        hparams["prepare"]()
-    brain = hparams["brain_class"](
-        hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
-    )
-    train_loader, _ = make_loaders(hparams, min_samples=brain.min_samples)
-    return brain, train_loader
 
 
 if __name__ == "__main__":

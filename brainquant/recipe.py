@@ -1,14 +1,105 @@
-"""Runs that were made before, opened again."""
+"""Recipes and runs: trains what a recipe's YAML describes, and opens what it has trained."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+# The rest is imported where it is used: Ctrl-C while torch is imported also ends with one line.
+from .errors import RunError, one_line_errors
+
 if TYPE_CHECKING:
+    from speechbrain.utils.run_opts import RunOptions
+    from torch.utils.data import DataLoader
+
     from .models import SpeechEncoder
     from .training.brain import RunBrain
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains a recipe from its YAML: what each ``recipes/*/train.py`` calls.
+
+    Wrong input ends the program with one line. In this order: read the command line, join the
+    other ranks, build the YAML's objects, lock the run's folder, write ``hyperparams.yaml`` and
+    open the log there, make the corpus (``prepare:``), train, and evaluate (``evaluate:``).
+
+    Arguments
+    ---------
+    argv : sequence of str or None
+        The YAML file, then options. None takes the arguments of the process.
+    """
+    with one_line_errors():
+        import speechbrain as sb
+        from speechbrain.utils.distributed import run_on_main
+
+        from .ranks import join_group, leave_group
+        from .training.hparams import load_hparams, parse_arguments, run_folder
+        from .training.log_config import log_config
+        from .training.resolve import write_hparams
+        from .training.run_lock import RunLock
+
+        hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:] if argv is None else argv)
+        join_group(run_opts)
+        hparams = load_hparams(hparams_file, overrides)
+        folder = run_folder(hparams["output_folder"], run_opts)
+        lock = RunLock(folder)
+        lock.acquire()
+        write_hparams(folder, hparams_file, overrides)
+        sb.create_experiment_directory(folder, log_config=log_config(run_opts))
+        if hparams["prepare"]:
+            run_on_main(hparams["prepare"])
+        brain = build_brain(hparams, run_opts)
+        train_loader, valid_loader = build_loaders(brain, hparams)
+
+    with one_line_errors(RunError):
+        brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+        if hparams["evaluate"]:
+            hparams["evaluate"](brain, hparams)
+        leave_group()
+
+
+def build_brain(hparams: dict[str, Any], run_opts: RunOptions | dict[str, Any]) -> RunBrain:
+    """The Brain of a recipe, before training.
+
+    Arguments
+    ---------
+    hparams : dict
+        What ``load_hparams`` gives.
+    run_opts : RunOptions or dict
+        Options of the command line; they win over the same keys in ``hparams``.
+    """
+    return hparams["brain_class"](
+        hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
+    )
+
+
+def build_loaders(brain: RunBrain, hparams: dict[str, Any]) -> tuple[DataLoader, DataLoader | None]:
+    """The loaders of training and validation audio, with the columns that the Brain reads."""
+    from .data.batches import make_loaders
+
+    columns = getattr(brain, "columns", ())
+    return make_loaders(hparams, min_samples=brain.min_samples, columns=columns)
+
+
+def open_recipe(argv: Sequence[str]) -> tuple[RunBrain, DataLoader]:
+    """The Brain of a recipe and the loader of its training audio; makes the corpus if needed.
+
+    Arguments
+    ---------
+    argv : sequence of str
+        What the recipe's ``train.py`` takes: the YAML file, then options.
+    """
+    from .training.hparams import load_hparams, parse_arguments
+
+    hparams_file, run_opts, overrides = parse_arguments(argv)
+    hparams = load_hparams(hparams_file, overrides)
+    if hparams["prepare"]:
+        hparams["prepare"]()
+    brain = build_brain(hparams, run_opts)
+    return brain, build_loaders(brain, hparams)[0]
 
 
 def open_run(
@@ -50,11 +141,7 @@ def open_run(
     }
     hparams = load_hparams(path, changes, refuse_unused=False)
     hparams |= {"hparams_file": path, "overrides": changes}
-    options = RunOptions(device=device)
-    brain = hparams["brain_class"](
-        hparams["modules"], hparams["optimizer"], hparams, options, hparams["checkpointer"]
-    )
-    return brain, hparams
+    return build_brain(hparams, RunOptions(device=device)), hparams
 
 
 def load_run(

@@ -1,8 +1,8 @@
 """What an encoder has learnt, read from its frozen layers, and what its codes say about phones."""
 
+from .after_training import probe
 from .code_phones import code_phone_statistics
 from .linear_probe import majority_accuracy, probe_layers, summarise, windows
-from .probing import probe
 from .spectrum import effective_rank
 from .table import format_table
 

@@ -129,7 +129,8 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     Returns
     -------
     hparams : dict
-        Also has ``values_by_key``, what the YAML says after its references are resolved.
+        Also has ``values_by_key`` (what the YAML says after its references are resolved),
+        ``hparams_file`` and ``overrides``.
 
     Raises
     ------
@@ -157,6 +158,7 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
             f"evaluate: null too"
         )
     checked["values_by_key"] = values_by_key(resolved)
+    checked["hparams_file"], checked["overrides"] = hparams_file, overrides or {}
     if not refuse_unused:
         return checked
     for option in COMMAND_LINE_ONLY:  # what reads them has not read the YAML yet

@@ -12,8 +12,8 @@ from hyperpyyaml import resolve_references
 from tiny_run import HPARAMS, build
 
 from brainquant.cli import main
-from brainquant.evaluation import probe
 from brainquant.evaluation.frozen import quantise, untrained
+from brainquant.evaluation.probing import probe
 from brainquant.evaluation.progress import progress_bar
 from brainquant.recipe import load_run
 

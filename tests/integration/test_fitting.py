@@ -15,7 +15,7 @@ from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
 
 from brainquant import fitting
-from brainquant.cli import open_recipe
+from brainquant.recipe import open_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
 TINY = "--num_layers 2 --d_model 32 --batch_seconds 8 --num_buckets 4 --prepare null".split()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from brainquant.recipe import load_run
+
 ROOT = Path(__file__).resolve().parents[2]
 
 KEYS = set(
