@@ -80,8 +80,11 @@ def build_loaders(brain: RunBrain, hparams: dict[str, Any]) -> tuple[DataLoader,
     """The loaders of training and validation audio, with the columns that the Brain reads."""
     from .data.batches import make_loaders
 
-    columns = getattr(brain, "columns", ())
-    return make_loaders(hparams, min_samples=brain.min_samples, columns=columns)
+    return make_loaders(
+        hparams,
+        min_samples=getattr(brain, "min_samples", 1),
+        columns=getattr(brain, "columns", ()),
+    )
 
 
 def open_recipe(argv: Sequence[str]) -> tuple[RunBrain, DataLoader]:

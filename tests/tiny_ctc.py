@@ -4,10 +4,10 @@ import csv
 import json
 from pathlib import Path
 
-from hyperpyyaml import resolve_references
 from tiny_run import HPARAMS, MODELS, build, fit
 
 from brainquant.data.batches import make_loaders
+from brainquant.training import resolve
 from brainquant.training.hparams import load_hparams, parse_arguments
 
 FINETUNE = HPARAMS.parents[1] / "LibriSpeech/hparams/finetune_ctc.yaml"
@@ -24,10 +24,8 @@ def pretrain(name, corpus, folder, **overrides):
 
 
 def write_hparams(hparams_file, folder, overrides):
-    """Writes the YAML of a run into its folder, as SpeechBrain does at its start."""
-    with open(hparams_file, encoding="utf-8") as file:
-        resolved = resolve_references(file, {**overrides, "output_folder": str(folder)})
-    Path(folder, "hyperparams.yaml").write_text(resolved.getvalue(), "utf-8")
+    """Writes the YAML of a run into its folder, as ``main`` does at its start."""
+    resolve.write_hparams(folder, hparams_file, {**overrides, "output_folder": str(folder)})
 
 
 def manifests(corpus, folder):

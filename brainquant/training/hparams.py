@@ -1,15 +1,22 @@
-"""From a command line to hyperparameters: what the YAML and the command line say is what runs."""
+"""Reads a recipe's YAML and command line: all of it is in force, or there is one clear error."""
+
+from __future__ import annotations
 
 import difflib
 import os
 import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
+import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
 from ..ranks import world_size
+from .defaults import add_defaults, keys_read, references, tag_of
 from .keys import ALL, OPTIONS, RECIPE, check_single_values, check_values
+from .log_config import IN_FILE_ONLY
 from .needed_files import with_kept_files
 from .overrides import read_overrides
 from .ranges import REQUIRED
@@ -17,6 +24,7 @@ from .resolve import build, read_yaml, resolve
 from .values_by_key import values_by_key
 
 logger = get_logger(__name__)
+in_file = get_logger(IN_FILE_ONLY)
 
 RUN_OPTIONS = set(RunOptions().as_dict())
 COMMAND_LINE_ONLY = ("debug", "debug_persistently", "log_config")
@@ -27,14 +35,14 @@ OPTIONS_SHOWN = (
 )  # fmt: skip
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any]]:
     """Reads the command line of a recipe.
 
-    SpeechBrain's own options, with four faults of 1.1.2 mended: ``--optimizer_step_limit`` stays
-    a string and ends in a TypeError; an abbreviated option is accepted (``--optimizer``, a key of
-    the YAML, sets ``--optimizer_step_limit``); all other values are joined to one YAML text, in
-    which a path loses what follows a ``#`` or an ``=``; ``torchrun`` on a machine without GPU needs
-    ``--distributed_backend gloo``.
+    It has SpeechBrain's options, without four faults of SpeechBrain 1.1.2:
+    ``--optimizer_step_limit`` stays a string and ends in a TypeError; options may be abbreviated,
+    so that ``--optimizer``, a key of the YAML, sets ``--optimizer_step_limit``; all other values
+    become one YAML text, in which a path ends at ``#`` or ``=``; and ``torchrun`` on a machine
+    without a GPU needs ``--distributed_backend gloo``.
 
     Arguments
     ---------
@@ -48,12 +56,12 @@ def parse_arguments(argv):
     run_opts : RunOptions
         SpeechBrain's run options that the command line gives.
     overrides : dict
-        What the command line changes in the YAML, run options that it has as keys included.
+        What the command line changes in the YAML, including run options that the YAML has as keys.
 
     Raises
     ------
     ValueError
-        Where a key is in neither the YAML nor the run options, or an override cannot work.
+        If a key is in neither the YAML nor the run options, or an override cannot work.
 
     Example
     -------
@@ -79,23 +87,26 @@ def parse_arguments(argv):
     run_opts = RunOptions(**options, overridden_args=given & options.keys())
 
     document = read_yaml(hparams_file)
+    add_defaults(document)
     overrides = read_overrides(rest, document)
     _check_overrides(overrides, document, hparams_file)
     for option in run_opts.overridden_args & set(document):
         overrides[option] = run_opts[option]
-    # SpeechBrain refuses to have both: the one of the command line wins over that of the YAML.
+    # SpeechBrain refuses both at once: the one on the command line wins over the one in the YAML.
     by_time, by_steps = "ckpt_interval_minutes", "ckpt_interval_steps"
     if by_steps in run_opts.overridden_args and by_time not in run_opts.overridden_args:
-        overrides.update({by_time: 0} if by_time in document else {})
+        overrides[by_time] = 0
     return hparams_file, run_opts, overrides
 
 
-def _refuse(message):
+def _refuse(message: str) -> NoReturn:
     raise ValueError(f"{message}; see --help")
 
 
-def _check_overrides(overrides, document, hparams_file):
-    """Refuses what hyperpyyaml would take and then not do."""
+def _check_overrides(
+    overrides: Mapping[str, Any], document: Mapping[str, Any], hparams_file: str
+) -> None:
+    """Refuses overrides that hyperpyyaml would accept and then ignore."""
     known = {*document, *(name for name, key in ALL.items() if key.default is not REQUIRED)}
     for key in overrides:
         if key not in known:
@@ -104,17 +115,22 @@ def _check_overrides(overrides, document, hparams_file):
                 f"an option of SpeechBrain{_did_you_mean(key, known | RUN_OPTIONS)}"
             )
     for key, value in overrides.items():
-        tag = getattr(getattr(value, "tag", None), "value", None) or ""
+        tag = tag_of(value)
         if isinstance(value, dict) and tag.startswith(("!new:", "!name:", "!apply:")):
             raise ValueError(
                 f"--{key} '{tag} {{...}}' would keep the class of {hparams_file} and give it the "
-                f"new arguments (hyperpyyaml 1.2.3); put the object into a file and say "
+                f"new arguments (hyperpyyaml 1.2.3); write the object into a file and use "
                 f"--{key} '!include:<path of the file, seen from {hparams_file}>'"
             )
 
 
-def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
-    """Loads a recipe's YAML and refuses keys that nothing reads.
+def load_hparams(
+    hparams_file: str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    refuse_unused: bool = True,
+) -> dict[str, Any]:
+    """Loads a recipe's YAML with the defaults of the keys that it lacks; refuses unused keys.
 
     Arguments
     ---------
@@ -123,8 +139,8 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     overrides : dict
         What to change in it.
     refuse_unused : bool
-        Whether a key that nothing reads is an error. In the copy of the YAML in a run's folder,
-        what read a key is gone: SpeechBrain writes it with all references resolved.
+        Whether a key that nothing reads is an error. False for the ``hyperparams.yaml`` of a run:
+        its references are resolved, so keys that only other lines refer to look unused.
 
     Returns
     -------
@@ -135,13 +151,17 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     Raises
     ------
     ValueError
-        Where a key is missing, or is read by nothing: most often a misspelt one, which
-        would leave a default in force.
+        If a key is missing, or nothing reads it. Most such keys are misspelt, and a default would
+        stay in force.
     """
+    document = read_yaml(hparams_file)
+    for key, options in keys_read(document, overrides).items():
+        if options.default is REQUIRED and key not in document and key not in (overrides or {}):
+            raise ValueError(f"{hparams_file}: the YAML lacks the key {key!r}: add it")
     resolved = resolve(hparams_file, overrides)
     try:
         hparams = build(resolved, hparams_file)
-    except ValueError:  # a file may be gone that the run has a copy of
+    except ValueError:  # perhaps a file is gone, but the run has kept a copy
         kept = with_kept_files(resolved)
         if kept is None:
             raise
@@ -161,36 +181,35 @@ def load_hparams(hparams_file, overrides=None, *, refuse_unused=True):
     checked["hparams_file"], checked["overrides"] = hparams_file, overrides or {}
     if not refuse_unused:
         return checked
-    for option in COMMAND_LINE_ONLY:  # what reads them has not read the YAML yet
+    for option in COMMAND_LINE_ONLY:  # they are read before the YAML is
         if hparams.get(option) and option not in (overrides or {}):
             raise ValueError(
                 f"{hparams_file}: {option}: counts on the command line only, got "
-                f"{option}: {hparams[option]}; take the key out, and say --{option} there"
+                f"{option}: {hparams[option]}; remove the key, and say --{option} there"
             )
-    known = RUN_OPTIONS | set(read)
-    with open(hparams_file, encoding="utf-8") as file:
-        referenced = set(re.findall(r"<(\w+)", re.sub(r"#.*", "", file.read())))
+    add_defaults(document, overrides)
+    known = RUN_OPTIONS | set(read) | references(document)
     for key in hparams:
-        if key not in known | referenced:
+        if key not in known:
             raise ValueError(
                 f"unknown key {key!r} in {hparams_file}: nothing reads it"
-                f"{_did_you_mean(key, known | referenced)}"
+                f"{_did_you_mean(key, known)}"
             )
     return checked
 
 
-def _did_you_mean(key, known):
+def _did_you_mean(key: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else "; remove it or correct its name"
 
 
-def run_folder(output_folder, options):
-    """Where a run writes: a try with --debug must not touch the real run beside it.
+def run_folder(output_folder: str, options: Any) -> str:
+    """The folder that a run writes into; with --debug, ``debug`` in it, beside the real run.
 
     Arguments
     ---------
     output_folder : str
-        Of the YAML.
+        As in the YAML.
     options : RunOptions or speechbrain.Brain
         Has ``debug`` and ``debug_persistently``.
     """
@@ -198,21 +217,44 @@ def run_folder(output_folder, options):
     return os.path.join(output_folder, "debug") if trial else output_folder
 
 
-def show_options(brain):
-    """Logs the run options that are in force, and what one step sees.
+def show_options(brain: sb.Brain) -> None:
+    """Logs what is in force: the run options on the terminal, every key in ``log.txt``.
 
     Arguments
     ---------
     brain : speechbrain.Brain
-        Has taken them from the command line, the YAML and SpeechBrain's defaults, in this order.
+        Has taken its options from the command line, the YAML and SpeechBrain's defaults, in this
+        order.
     """
-    options = ", ".join(f"{name} {getattr(brain, name)}" for name in OPTIONS_SHOWN)
-    logger.info(f"In force: {options}")
+    options = {name: str(getattr(brain, name)) for name in OPTIONS_SHOWN}
+    logger.info(f"In force:\n{_in_lines(options)}")
+    keys = {k: v for k, v in getattr(brain.hparams, "values_by_key", {}).items() if "." not in k}
+    values = {key: re.sub(r"^!\w+:", "", value) for key, value in {**keys, **options}.items()}
+    in_file.info(f"All keys in force, defaults included:\n{_in_lines(values)}")
     size, unit = brain.hparams.batch_seconds, "s of speech"
     if brain.hparams.batch_clips is not None:
         size, unit = brain.hparams.batch_clips, "clips"
-    total = size * world_size() * brain.grad_accumulation_factor
+    accumulated = int(options["grad_accumulation_factor"])
+    total = size * world_size() * accumulated
     logger.info(
         f"One step sees up to {total:g} {unit}: {size:g} x {world_size()} rank(s) x "
-        f"{brain.grad_accumulation_factor} accumulated"
+        f"{accumulated} accumulated"
     )
+
+
+def _in_lines(values: Mapping[str, str], width: int = 80) -> str:
+    """Keys and values in lines of a terminal's width, several in one.
+
+    Example
+    -------
+    >>> print(_in_lines({"lr": "0.1", "seed": "7", "source": "talks"}, width=20))
+      lr: 0.1  seed: 7
+      source: talks
+    """
+    lines = [""]
+    for key in sorted(values):
+        item = f"  {key}: {values[key]}"
+        if lines[-1] and len(lines[-1]) + len(item) > width:
+            lines.append("")
+        lines[-1] += item
+    return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""What goes into a run's log.txt, and onto the terminal: what a person reads."""
+"""What a run writes into log.txt and onto the terminal: lines for a person."""
+
+from __future__ import annotations
 
 import logging
 import os
@@ -7,21 +9,23 @@ from pathlib import Path
 
 from speechbrain.core import DEFAULT_LOG_CONFIG
 from speechbrain.utils.logger import TqdmCompatibleStreamHandler
+from speechbrain.utils.run_opts import RunOptions
 
 LOG_CONFIG = Path(__file__).with_name("log_config.yaml")
 OURS = ("brainquant", "speechbrain")
-# Libraries that log their own work, and SpeechBrain's sampler, which logs it in each epoch.
+IN_FILE_ONLY = "brainquant.in_file_only"  # a logger whose lines the terminal does not show
+# Libraries that log their own work, and SpeechBrain's sampler, which logs in each epoch.
 WORDY = (
     "numba", "matplotlib", "PIL", "filelock", "asyncio", "fsspec", "h5py", "urllib3", "torio",
     "speechbrain.dataio.sampler",
 )  # fmt: skip
 
 
-def log_config(run_opts):
+def log_config(run_opts: RunOptions) -> str:
     """The ``log_config`` of SpeechBrain's ``create_experiment_directory``.
 
-    Lines of the level INFO and above; with ``--debug`` also those of the level DEBUG that
-    brainquant and SpeechBrain write, and ``--log_config`` names another file.
+    The log has the lines of level INFO and above. With ``--debug`` it also has the DEBUG lines of
+    brainquant and SpeechBrain. ``--log_config`` names another file.
 
     Arguments
     ---------
@@ -36,12 +40,11 @@ def log_config(run_opts):
     Raises
     ------
     ValueError
-        Where ``--log_config`` names no file. (SpeechBrain 1.1.2 ignores the option, and logs the
-        DEBUG lines of all libraries where the file is missing.)
+        If ``--log_config`` names no file. (SpeechBrain 1.1.2 ignores the option, and logs the
+        DEBUG lines of all libraries if the file is missing.)
 
     Example
     -------
-    >>> from speechbrain.utils.run_opts import RunOptions
     >>> log_config(RunOptions()).endswith("log_config.yaml")
     True
     """
@@ -58,18 +61,26 @@ def log_config(run_opts):
     for name in [*logging.root.manager.loggerDict]:
         if name.split(".")[0] in OURS and name not in WORDY:
             logging.getLogger(name).setLevel(logging.DEBUG)
-    return DEFAULT_LOG_CONFIG
+    return str(DEFAULT_LOG_CONFIG)
 
 
-def quieten():
-    """Keeps the log free of what libraries say of their own work."""
+def quieten() -> None:
+    """Keeps libraries from logging their own work."""
     for name in WORDY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def log_to_terminal():
-    """Shows log lines of the level INFO and above, as a command without a log file does."""
+def log_to_terminal() -> None:
+    """Shows log lines of level INFO and above, for a command without a log file."""
     if not logging.root.handlers:
         quieten()
         handler = TqdmCompatibleStreamHandler(sys.stderr)
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+class NotInFileOnly(logging.Filter):
+    """Lets all lines pass but those of the logger IN_FILE_ONLY: for a terminal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is shown."""
+        return record.name != IN_FILE_ONLY

@@ -1,12 +1,18 @@
-"""What the value of a key may be, and the one error where it is something else."""
+"""What the value of a key may be, and the one error for any other value."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 import os
 from collections.abc import Callable
+from typing import Any
 
-REQUIRED = object()  # the default of a key that every YAML has
+REQUIRED: Any = object()  # the default of a key that every YAML has to state
+
+
+class InYaml(str):
+    """A default that is written as YAML, since it is an object or refers to other keys."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,27 +26,27 @@ class Key:
     allowed : str
         What its value may be, as in "a whole number from 1 up".
     accepts : callable
-        Says whether a value is allowed.
+        Whether a value is allowed.
     null : bool
         Whether null is allowed too.
     default : object
-        The value where the YAML lacks the key; REQUIRED if it has to be there.
+        The value if the YAML lacks the key; REQUIRED if the key has to be there.
     example : object
         A value that often works, for errors.
     kind : str
-        "whole": the value becomes an int, for ``!ref <steps> / 10`` gives a float. "text", and
+        "whole": the value becomes an int, since ``!ref <steps> / 10`` gives a float. "text", and
         "texts" for a list of them: the command line takes it as typed. "" for all others.
     """
 
     meaning: str
     allowed: str
-    accepts: Callable
+    accepts: Callable[[Any], bool]
     null: bool = False
-    default: object = REQUIRED
-    example: object = None
+    default: Any = REQUIRED
+    example: Any = None
     kind: str = ""
 
-    def read(self, name, value):
+    def read(self, name: str, value: Any) -> Any:
         """The value, or a ValueError that names the key, the value, and what is allowed."""
         if value is None and self.null:
             return None
@@ -50,24 +56,28 @@ class Key:
         if value in ("yes", "no", "on", "off", "None", "nan"):
             shown += ", which is text in YAML (True, False and null are not)"
         null = ", or null" if self.null else ""
-        example = f", as in {name}: {self.example}" if self.example is not None else ""
+        example = self.default if self.example is None else self.example
+        if example is REQUIRED or example is None or isinstance(example, InYaml):
+            hint = ""
+        else:
+            hint = f", as in {name}: {example}"
         raise ValueError(
             f"{name} must be {self.allowed}{null}, got {shown}; it is {self.meaning}: set "
-            f"{name}: in your YAML{example}"
+            f"{name}: in your YAML{hint}"
         )
 
 
 def number(
-    meaning,
-    example=None,
+    meaning: str,
+    example: float | None = None,
     *,
-    low=-math.inf,
-    above=None,
-    high=math.inf,
-    below=None,
-    finite=True,
-    **options,
-):
+    low: float = -math.inf,
+    above: float | None = None,
+    high: float = math.inf,
+    below: float | None = None,
+    finite: bool = True,
+    **options: Any,
+) -> Key:
     """A key whose value is a number in a range.
 
     Arguments
@@ -75,7 +85,7 @@ def number(
     meaning : str
         What it sets.
     example : float
-        A value that often works.
+        A value that often works, for a key without a default.
     low, above : float
         The least value, or the limit that it has to be above.
     high, below : float
@@ -94,9 +104,9 @@ def number(
     ValueError: lr must be a number above 0, got 0; it is the rate: set lr: in your YAML, as in ...
     """
 
-    def accepts(value):
+    def accepts(value: Any) -> bool:
         return (
-            isinstance(value, numbers.Real)
+            isinstance(value, (int, float))
             and not isinstance(value, bool)
             and (math.isfinite(value) or (not finite and math.isinf(value)))
             and low <= value <= high
@@ -108,8 +118,15 @@ def number(
     return Key(meaning, allowed, accepts, example=example, **options)
 
 
-def whole(meaning, example=None, *, low, high=math.inf, **options):
-    """A key whose value is a whole number in a range; 100.0 is one, as divisions give it.
+def whole(
+    meaning: str,
+    example: int | None = None,
+    *,
+    low: float,
+    high: float = math.inf,
+    **options: Any,
+) -> Key:
+    """A key whose value is a whole number in a range. 100.0 is allowed, since divisions give it.
 
     Example
     -------
@@ -130,7 +147,9 @@ def whole(meaning, example=None, *, low, high=math.inf, **options):
     )
 
 
-def _range_text(kind, low, above, high, below):
+def _range_text(
+    kind: str, low: float, above: float | None, high: float, below: float | None
+) -> str:
     lower = f" above {above}" if above is not None else f" from {low}" if low > -math.inf else ""
     up = " up" if above is None and lower else ""
     if below is not None:
@@ -140,49 +159,49 @@ def _range_text(kind, low, above, high, below):
     return f"{kind}{lower} {'to' if above is None else 'and at most'} {high}"
 
 
-def flag(meaning, **options):
+def flag(meaning: str, **options: Any) -> Key:
     """A key whose value is True or False."""
     return Key(meaning, "True or False", lambda value: isinstance(value, bool), **options)
 
 
-def choice(meaning, *values, **options):
+def choice(meaning: str, *values: Any, **options: Any) -> Key:
     """A key whose value is one of a few."""
     allowed = f"one of {', '.join(map(str, values))}"
-    # 1 == True: the kind counts too
+    # The type counts too, since 1 == True.
     kinds = {(type(value), value) for value in values}
     return Key(meaning, allowed, lambda value: (type(value), value) in kinds, **options)
 
 
-def text(meaning, **options):
+def text(meaning: str, **options: Any) -> Key:
     """A key whose value is a path or another text that is not empty."""
     return Key(meaning, "text (in quotes if YAML would read it as something else)", _is_text,
                kind="text", **options)  # fmt: skip
 
 
-def texts(meaning, **options):
-    """A key whose value is a list of texts, or one."""
+def texts(meaning: str, **options: Any) -> Key:
+    """A key whose value is a text or a list of texts."""
 
-    def accepts(value):
+    def accepts(value: Any) -> bool:
         several = isinstance(value, (list, tuple)) and len(value) > 0
         return _is_text(value) or (several and all(map(_is_text, value)))
 
     return Key(meaning, "text or a list of texts", accepts, kind="texts", **options)
 
 
-def _is_text(value):
+def _is_text(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike)) and str(value) != ""
 
 
-def called(meaning, **options):
+def called(meaning: str, **options: Any) -> Key:
     """A key whose value is a class or a function, ``!name:`` in YAML."""
     return Key(meaning, "a class or a function (!name:...)", callable, **options)
 
 
-def several(meaning, **options):
+def several(meaning: str, **options: Any) -> Key:
     """A key whose value is a list of objects."""
     return Key(meaning, "a list", lambda value: isinstance(value, (list, tuple)), **options)
 
 
-def anything(meaning, **options):
+def anything(meaning: str, **options: Any) -> Key:
     """A key whose value is an object, which is checked where it is used."""
     return Key(meaning, "an object", lambda value: True, **options)

@@ -1,32 +1,37 @@
-"""From a recipe's YAML to its objects: texts stay what they are, errors name the key."""
+"""From a recipe's YAML to its objects: texts stay as they were typed, errors name the key."""
+
+from __future__ import annotations
 
 import copy
 import datetime
 import io
 import os
-import pydoc
 import re
 import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
+from typing_extensions import override
 
 from ..ranks import on_main_process
-from .keys import OPTIONS, RECIPE, REFERENCED, check_single_values
+from .defaults import add_defaults, keys_read, tag_of
+from .keys import OPTIONS, REFERENCED, check_single_values
 
 HPARAMS = "hyperparams.yaml"  # in each run's folder, as SpeechBrain has it
 
-# What a constructor raises at arguments that it cannot work with, besides ValueErrors.
+# What a constructor raises at wrong arguments.
 WRONG_ARGUMENT = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
     ValueError,
 )  # fmt: skip
 
 
-def read_yaml(hparams_file):
-    """A YAML with its tags, or a ValueError that says where it cannot be read.
+def read_yaml(hparams_file: str | os.PathLike[str]) -> CommentedMap:
+    """A YAML with its tags, or a ValueError that names the line that cannot be read.
 
     Example
     -------
@@ -49,16 +54,18 @@ def read_yaml(hparams_file):
                 f"{hparams_file} is no YAML: {line}{reason}; put a text with special characters "
                 f"into quotes, and write each key once"
             ) from error
-    if not isinstance(document, dict):
+    if not isinstance(document, CommentedMap):
         raise ValueError(f"{hparams_file} has no keys: give the path of a recipe's YAML")
     return document
 
 
-def resolve(hparams_file, overrides=None):
-    """The YAML with its overrides and without references, as text; its ranges are checked.
+def resolve(
+    hparams_file: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None
+) -> str:
+    """The YAML with defaults and overrides, its references resolved, as text; checks all ranges.
 
-    hyperpyyaml 1.2.3 looks for references in values that were referred to, and takes ``2024/7``
-    for a division: here the texts of the overrides are put in when the references are resolved.
+    hyperpyyaml 1.2.3 also looks for references in the values of references, and takes ``2024/7``
+    for a division. So the texts of the overrides are inserted after the references are resolved.
 
     Arguments
     ---------
@@ -74,7 +81,7 @@ def resolve(hparams_file, overrides=None):
     Raises
     ------
     ValueError
-        Where the YAML cannot be read, lacks a value, or has one that is not allowed.
+        If the YAML cannot be read, lacks a value, or has one that is not allowed.
 
     Example
     -------
@@ -85,22 +92,28 @@ def resolve(hparams_file, overrides=None):
     """
     document = read_yaml(hparams_file)
     for key, value in document.items():
-        tag = getattr(getattr(value, "tag", None), "value", None)
-        if tag == "!PLACEHOLDER" and key not in (overrides or {}):
+        if tag_of(value) == "!PLACEHOLDER" and key not in (overrides or {}):
             raise ValueError(f"{hparams_file} leaves {key}: to you; add --{key} <value>")
+    try:
+        add_defaults(document, overrides)
+    except ValueError as error:
+        raise ValueError(f"{hparams_file}: {error}") from error
     texts = {}
     mark = uuid.uuid4().hex
 
-    def stand_in(value):
+    def stand_in(value: str) -> str:
         texts[name := f"text_{mark}_{len(texts)}_"] = value
         return name
 
-    overrides = _map_texts(copy.deepcopy(overrides or {}), stand_in)
-    with open(hparams_file, encoding="utf-8") as file:
-        try:
-            resolved = resolve_references(file, overrides)
-        except (*WRONG_ARGUMENT, YAMLError) as error:  # of what refers, includes or overrides
-            raise ValueError(f"{hparams_file}: {_one_line(*(error.args or [error]))}") from error
+    changes = _map_texts(copy.deepcopy(dict(overrides or {})), stand_in)
+    complete = io.StringIO()
+    complete.name = str(hparams_file)  # which !include: starts from
+    ruamel.yaml.YAML().dump(document, complete)
+    complete.seek(0)
+    try:
+        resolved = resolve_references(complete, changes)
+    except (*WRONG_ARGUMENT, YAMLError) as error:
+        raise ValueError(f"{hparams_file}: {_one_line(*(error.args or [error]))}") from error
     name = re.compile(f"text_{mark}_[0-9]+_")
     tree = ruamel.yaml.YAML().load(resolved)
     tree = _map_texts(tree, lambda value: name.sub(lambda found: texts[found[0]], value))
@@ -110,11 +123,17 @@ def resolve(hparams_file, overrides=None):
     return text.getvalue()
 
 
-def write_hparams(folder, hparams_file, overrides):
-    """Writes the resolved YAML into a run's folder, as ``hyperparams.yaml``, on the main process.
+def write_hparams(
+    folder: str | os.PathLike[str],
+    hparams_file: str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None,
+) -> None:
+    """Writes the YAML as ``hyperparams.yaml`` into a run's folder, on the main process.
 
-    ``speechbrain.create_experiment_directory`` (1.1.2) would look for references in the texts of
-    the overrides, see ``resolve``.
+    It has every key in force, defaults included, with all references resolved.
+
+    (``speechbrain.create_experiment_directory`` of 1.1.2 would look for references in the texts of
+    the overrides, see ``resolve``.)
 
     Arguments
     ---------
@@ -129,7 +148,7 @@ def write_hparams(folder, hparams_file, overrides):
     source = os.path.abspath(hparams_file)
     header = f"# Generated {datetime.date.today()} from:\n# {source}\n# yamllint disable\n"
 
-    def write_resolved():
+    def write_resolved() -> None:
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, HPARAMS), "w", encoding="utf-8") as file:
             file.write(header + text)
@@ -137,11 +156,11 @@ def write_hparams(folder, hparams_file, overrides):
     on_main_process(write_resolved)
 
 
-def _one_line(*parts):
+def _one_line(*parts: Any) -> str:
     return " ".join(" ".join(map(str, parts)).split())
 
 
-def _map_texts(node, function):
+def _map_texts(node: Any, function: Callable[[str], str]) -> Any:
     """Replaces every text in a tree of dictionaries and lists, in place where it can."""
     if isinstance(node, (str, os.PathLike)):
         return function(str(node))
@@ -151,22 +170,20 @@ def _map_texts(node, function):
     return node
 
 
-def _check_ranges(tree, hparams_file):
-    """Checks what is known before any object is built."""
+def _check_ranges(tree: CommentedMap, hparams_file: str | os.PathLike[str]) -> None:
+    """Checks plain values, before any object is built."""
     plain = {k: v for k, v in tree.items() if not isinstance(v, (TaggedScalar, CommentedMap))}
-    tag = getattr(getattr(tree.get("brain_class"), "tag", None), "value", None) or ""
-    brain = pydoc.locate(tag.removeprefix("!name:")) if tag else None
-    read = getattr(brain, "hparams_read", {})
     try:
-        check_single_values(plain, {**REFERENCED, **OPTIONS, **RECIPE, **read})
+        check_single_values(plain, {**REFERENCED, **OPTIONS, **keys_read(tree)})
     except ValueError as error:
         raise ValueError(f"{hparams_file}: {error}") from error
 
 
 class KeyLoader(ruamel.yaml.Loader):
-    """Loads YAML; an error of a constructor becomes a ValueError that names the key."""
+    """Loads YAML; turns a constructor's error into a ValueError that names the line."""
 
-    def construct_object(self, node, *args, **kwargs):
+    @override
+    def construct_object(self, node: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().construct_object(node, *args, **kwargs)
         except WRONG_ARGUMENT as error:
@@ -177,9 +194,9 @@ class KeyLoader(ruamel.yaml.Loader):
 
 
 class ConstructionError(ValueError):
-    """What a constructor made of its arguments, and the line that they stand in."""
+    """The error of a constructor, and the line of its arguments."""
 
-    def __init__(self, tag, line, error):
+    def __init__(self, tag: str, line: int, error: Exception):
         self.line = line
         reason = _one_line(*error.args) or type(error).__name__
         name = tag.split(":")[1]
@@ -187,7 +204,7 @@ class ConstructionError(ValueError):
         super().__init__(reason if self.is_clear else f"{name} refuses its arguments: {reason}")
 
 
-def build(text, hparams_file):
+def build(text: str, hparams_file: str | os.PathLike[str]) -> dict[str, Any]:
     """The objects of a resolved YAML.
 
     Arguments
@@ -195,7 +212,7 @@ def build(text, hparams_file):
     text : str
         What ``resolve`` gives.
     hparams_file : str
-        Where it comes from, for errors.
+        The file that it comes from, for errors.
 
     Returns
     -------
@@ -204,7 +221,7 @@ def build(text, hparams_file):
     Raises
     ------
     ValueError
-        Where an object cannot be built.
+        If an object cannot be built.
 
     Example
     -------
@@ -220,5 +237,5 @@ def build(text, hparams_file):
         above = text.splitlines()[error.line :: -1]
         key = next(match[0] for line in above if (match := re.match(r"\w+", line)))
         raise ValueError(f"{hparams_file}: {key}: {error}") from error
-    except YAMLError as error:  # of a tag that nothing knows
+    except YAMLError as error:  # an unknown tag
         raise ValueError(f"{hparams_file}: {_one_line(error)}") from error

@@ -75,9 +75,9 @@ def test_run_options_of_yaml_and_command_line_are_in_force(run_recipe, read_metr
         "best_rq", "--debug", "--precision=bf16", "--grad_accumulation_factor", 2,
         "--max_grad_norm", 0.5, "--nonfinite_patience", 7, "--debug_batches", 4,
     )  # fmt: skip
-    shown = re.search(r"In force: (.*)", done.stdout + done.stderr).group(1)
-    for text in ("precision bf16", "grad_accumulation_factor 2", "max_grad_norm 0.5",
-                 "nonfinite_patience 7", "optimizer_step_limit"):  # fmt: skip
+    shown = re.search(r"In force:\n((  .*\n)*)", done.stdout + done.stderr).group(1)
+    for text in ("precision: bf16", "grad_accumulation_factor: 2", "max_grad_norm: 0.5",
+                 "nonfinite_patience: 7", "optimizer_step_limit: "):  # fmt: skip
         assert text in shown
     assert max(record["step"] for record in read_metrics("run/debug")) == 4  # 2 epochs x 4 / 2
 

@@ -1,13 +1,26 @@
 """What the YAML and the command line say is what runs, or there is one clear error."""
 
+import dataclasses
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from brainquant.training.hparams import load_hparams, parse_arguments
-from brainquant.training.resolve import build
+from brainquant.brains import BestRQBrain
+from brainquant.training.changed_keys import changed_keys
+from brainquant.training.hparams import (
+    OPTIONS_SHOWN,
+    load_hparams,
+    parse_arguments,
+    show_options,
+)
+from brainquant.training.keys import RECIPE
+from brainquant.training.log_config import IN_FILE_ONLY
+from brainquant.training.ranges import REQUIRED, InYaml
+from brainquant.training.resolve import build, write_hparams
 
 ROOT = Path(__file__).resolve().parents[2]
 BEST_RQ = str(ROOT / "recipes/ToySpeech/hparams/best_rq.yaml")
@@ -77,8 +90,8 @@ def renamed(tmp_path, key, name):
 
 
 def test_a_yaml_key_that_nothing_reads_is_refused(tmp_path):
-    yaml = renamed(tmp_path, "max_grad_norm", "max_grad_nrom")
-    with pytest.raises(ValueError, match="'max_grad_nrom'.*did you mean 'max_grad_norm'"):
+    yaml = renamed(tmp_path, "mask_ratio", "mask_ration")
+    with pytest.raises(ValueError, match="'mask_ration'.*did you mean 'mask_ratio'"):
         load_hparams(yaml, {"output_folder": str(tmp_path)})
 
 
@@ -94,7 +107,7 @@ def test_an_option_that_is_read_before_the_yaml_is_refused_in_it(tmp_path, line)
         load_hparams(str(yaml), {"output_folder": str(tmp_path)})
 
 
-@pytest.mark.parametrize("key", ["noise_std", "log_interval", "brain_class"])
+@pytest.mark.parametrize("key", ["train_csv", "brain_class"])
 def test_a_key_that_is_missing_from_the_yaml_is_named(tmp_path, key):
     yaml = renamed(tmp_path, key, f"__{key}")
     with pytest.raises(ValueError, match=f"mine.yaml: the YAML lacks the key '{key}'"):
@@ -134,8 +147,124 @@ def test_a_value_that_cannot_be_is_named_with_its_key(tmp_path, arguments, messa
 
 
 def test_a_new_key_with_a_default_breaks_no_old_yaml(tmp_path):
-    yaml = renamed(tmp_path, "max_bad_audio", "__gone")
-    assert load_hparams(yaml, {"output_folder": str(tmp_path)})["max_bad_audio"] == 0.001
+    yaml = renamed(tmp_path, "warmup_steps", "__gone")
+    assert load_hparams(yaml, {"output_folder": str(tmp_path)})["warmup_steps"] == 150
     overrides = parse_arguments([str(yaml), "--max_bad_audio", "0.5", "--num_layers", "1"])[2]
     overrides["output_folder"] = str(tmp_path)
     assert load_hparams(yaml, overrides)["max_bad_audio"] == 0.5
+
+
+NEEDED = """
+brain_class: !name:brainquant.brains.{brain}
+output_folder: out
+train_csv: train.csv
+valid_csv: null
+{options}
+modules:
+    quantiser: !new:torch.nn.Linear {{in_features: 2, out_features: !ref <size>}}
+size: 3
+"""
+
+
+def write_yaml(tmp_path, options="optimizer_step_limit: 500", brain="BestRQBrain"):
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(NEEDED.format(brain=brain, options=options), "utf-8")
+    return yaml
+
+
+@pytest.fixture
+def without_features(monkeypatch):
+    monkeypatch.setattr(BestRQBrain, "hparams_read", {
+        name: key for name, key in BestRQBrain.hparams_read.items() if name != "compute_features"
+    })  # fmt: skip
+
+
+def test_a_yaml_without_any_optional_key_has_all_defaults(tmp_path, without_features):
+    hparams = load_hparams(write_yaml(tmp_path))
+    for name, key in (BestRQBrain.hparams_read | RECIPE).items():
+        if not isinstance(key.default, InYaml) and key.default is not REQUIRED:
+            assert hparams[name] == key.default, name
+    assert hparams["warmup_steps"] == 50 and hparams["precision"] == "fp32"
+    schedule = hparams["lr_schedule"]
+    assert (schedule.warmup, schedule.cooldown, schedule.total_steps) == (50, 250, 500)
+    assert hparams["epoch_counter"].limit == hparams["number_of_epochs"]
+    assert str(hparams["checkpointer"].checkpoints_dir) == "out/save"
+    assert hparams["train_loggers"][0].save_file == "out/train_log.txt"
+    assert hparams["optimizer"].keywords["lr"] == hparams["lr"]
+
+
+def test_the_run_is_seeded_before_its_modules_are_built(tmp_path, without_features):
+    hparams = load_hparams(write_yaml(tmp_path), {"seed": 7})
+    torch.manual_seed(7)
+    expected = torch.nn.Linear(2, 3).weight
+    assert torch.equal(hparams["modules"]["quantiser"].weight, expected)
+
+
+@pytest.mark.parametrize(
+    "options, key, value",
+    [
+        ("steps: 40\noptimizer_step_limit: !ref <steps> * 2", "warmup_steps", 8),
+        ("optimizer_step_limit: 100\nmine: !ref <warmup_steps> + 1", "mine", 11),
+        ("optimizer_step_limit: 100\nckpt_interval_steps: 5", "ckpt_interval_steps", 5),
+        ("optimizer_step_limit: null\nlr_schedule: null\nwarmup_steps: 0", "lr_schedule", None),
+        ("optimizer_step_limit: 9\ncheckpointer: null", "checkpointer", None),
+    ],
+)
+def test_a_default_goes_with_what_the_yaml_states(tmp_path, without_features, options, key, value):
+    hparams = load_hparams(write_yaml(tmp_path, options), refuse_unused=False)
+    assert hparams[key] == value
+    assert ("ckpt_interval_minutes" in hparams) != ("ckpt_interval_steps" in hparams)
+
+
+def test_a_key_that_a_default_refers_to_is_named(tmp_path, without_features):
+    with pytest.raises(ValueError, match="the YAML lacks the key .optimizer_step_limit."):
+        load_hparams(write_yaml(tmp_path, ""))
+
+
+def test_a_checkpointer_of_an_old_yaml_keeps_its_recoverables(tmp_path, without_features):
+    old = """
+optimizer_step_limit: 5
+head: !new:torch.nn.Identity
+checkpointer: !new:brainquant.training.checkpoints.Checkpointer
+    checkpoints_dir: !ref <output_folder>/save
+    recoverables: {head: !ref <head>}"""
+    hparams = load_hparams(write_yaml(tmp_path, old))
+    assert hparams["checkpointer"].recoverables == {"head": hparams["head"]}
+
+
+def test_the_folder_of_a_run_has_every_value_in_force(tmp_path, without_features):
+    yaml = write_yaml(tmp_path)
+    write_hparams(tmp_path / "run", yaml, {"seed": 5})
+    written = (tmp_path / "run" / "hyperparams.yaml").read_text("utf-8")
+    assert "\nkeep_checkpoints: 2\n" in written and "\nwarmup_steps: 50\n" in written
+    values = load_hparams(yaml, {"seed": 5})["values_by_key"]
+    again = load_hparams(tmp_path / "run" / "hyperparams.yaml", refuse_unused=False)
+    assert again["values_by_key"] == values and values["keep_checkpoints"] == "2"
+
+
+def test_a_default_that_changes_in_a_later_version_is_named(
+    tmp_path, without_features, monkeypatch
+):
+    yaml = write_yaml(tmp_path)
+    then = load_hparams(yaml)["values_by_key"]
+    later = dataclasses.replace(BestRQBrain.hparams_read["hang_minutes"], default=30)
+    read = BestRQBrain.hparams_read | {"hang_minutes": later}
+    monkeypatch.setattr(BestRQBrain, "hparams_read", read)
+    changed = changed_keys(then, load_hparams(yaml)["values_by_key"])
+    assert changed == {"hang_minutes": "10 then, 30 now"}
+
+
+def test_the_values_in_force_fit_a_terminal_of_80_columns(tmp_path, without_features, caplog):
+    hparams = load_hparams(write_yaml(tmp_path))
+    options = dict.fromkeys(OPTIONS_SHOWN, 1)
+    brain = SimpleNamespace(hparams=SimpleNamespace(**hparams), **options)
+    with caplog.at_level("INFO"):
+        show_options(brain)
+    shown, in_file = [record.getMessage().splitlines() for record in caplog.records[-3:-1]]
+    assert shown[0] == "In force:" and len(shown) < 8
+    assert caplog.records[-2].name == IN_FILE_ONLY
+    assert max(map(len, shown + in_file)) <= 80
+    values = dict(re.findall(r"  (\w+): (\S+)", "\n".join(in_file)))
+    stated = {key for key in hparams["values_by_key"] if "." not in key}
+    assert stated | options.keys() == values.keys()
+    assert values["keep_checkpoints"] == "2" and values["optimizer"] == "torch.optim.AdamW"
