@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from . import old_addresses
+
 if TYPE_CHECKING:
     from .quantisers import (
         GumbelVectorQuantizer,
@@ -20,10 +22,11 @@ __all__ = [
     "VectorQuantizer",
 ]
 __version__ = "0.1.0"
+old_addresses.install()
 
 
-def __getattr__(name):
-    # On first use: a program that imports a small part of the package does not wait for torch.
+def __getattr__(name: str) -> object:
+    # On first use, so that a program that needs a small part of the package does not import torch.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(importlib.import_module(".quantisers", __name__), name)

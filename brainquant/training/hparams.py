@@ -13,6 +13,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
+from ..old_addresses import UNTIL, new_address
 from ..ranks import world_size
 from .defaults import add_defaults, keys_read, references, tag_of
 from .keys import ALL, OPTIONS, RECIPE, check_single_values, check_values
@@ -159,6 +160,9 @@ def load_hparams(
         if options.default is REQUIRED and key not in document and key not in (overrides or {}):
             raise ValueError(f"{hparams_file}: the YAML lacks the key {key!r}: add it")
     resolved = resolve(hparams_file, overrides)
+    for address in sorted(set(re.findall(r"!\w+:(brainquant[\w.]+)", resolved))):
+        if new := new_address(address):
+            logger.warning(f"{hparams_file}: {address} is {new} now; {UNTIL}")
     try:
         hparams = build(resolved, hparams_file)
     except ValueError:  # perhaps a file is gone, but the run has kept a copy
