@@ -1,12 +1,17 @@
-"""Fits what a quantiser is made from, probes what a run has learnt, packs a corpus into shards."""
+"""Fits centroids to a corpus, probes the encoder of a run, packs a corpus into shards."""
+
+from __future__ import annotations
 
 import argparse
 import logging
 import math
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
-# What else a command needs is imported in it: a signal while torch is imported ends it with one
-# line, too, and --help waits for nothing.
+# A command imports the rest itself: --help is quick, and a signal while torch is imported also
+# ends the program with one line.
+from . import __version__
 from .errors import one_line_errors
 
 OVERRIDES = (
@@ -15,12 +20,12 @@ OVERRIDES = (
 )
 
 
-def main(argv=None):
-    """Runs the command; input that is wrong ends it with one line.
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command; wrong input ends it with one line.
 
     Arguments
     ---------
-    argv : list of str or None
+    argv : sequence of str or None
         The arguments after the program's name; None takes those of the process.
     """
     parser = make_parser()
@@ -38,12 +43,12 @@ def main(argv=None):
         run(**options)
 
 
-def run_kmeans(argv, output, **options):
+def run_kmeans(argv: Sequence[str], output: str, **options: int) -> None:
     """Fits centroids to the training audio of a recipe and writes them into a file.
 
     Arguments
     ---------
-    argv : list of str
+    argv : sequence of str
         What the recipe's ``train.py`` takes: the YAML file, then options.
     output : str
         The .safetensors to write.
@@ -66,7 +71,9 @@ def run_kmeans(argv, output, **options):
     print(f"{summary}; written to {output}")
 
 
-def run_probe(run_folder, data_folder, device, output, **options):
+def run_probe(
+    run_folder: str, data_folder: str | None, device: str, output: str | None, **options: Any
+) -> None:
     """Probes the last checkpoint of a run; ``options`` are those of ``probe``."""
     from .evaluation import format_table
     from .evaluation.probing import probe
@@ -81,7 +88,9 @@ def run_probe(run_folder, data_folder, device, output, **options):
     print(f"step {brain.optimizer_step} of {run_folder}; written to {output}.json and {output}.png")
 
 
-def run_shards(manifest, data_folder, output, shard_megabytes, num_workers):
+def run_shards(
+    manifest: str, data_folder: str, output: str, shard_megabytes: float, num_workers: int
+) -> None:
     """Packs the audio of a manifest into tar files."""
     from .data.shards import write_shards
 
@@ -90,8 +99,8 @@ def run_shards(manifest, data_folder, output, shard_megabytes, num_workers):
     print(f"written; train with --train_csv {made} --data_folder {output}")
 
 
-def make_parser():
-    """The parser of what is not an option of the recipe.
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; it leaves the options of a recipe unparsed.
 
     Example
     -------
@@ -101,22 +110,29 @@ def make_parser():
     (6, 500, ['--data_folder', 'x'])
     """
     parser = argparse.ArgumentParser("brainquant", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    def command(run, name, text, **more):
+    def command(
+        run: Callable[..., None], name: str, text: str, **more: Any
+    ) -> argparse.ArgumentParser:
         more |= {"help": text, "description": text}
-        # An abbreviated option may be a key of the recipe's YAML.
+        # No abbreviations: an abbreviated option may be a key of the recipe's YAML.
         added = commands.add_parser(name, allow_abbrev=False, **more)
         added.set_defaults(run=run)
         return added
 
+    # One line for each command, in the order of --help
     _add_kmeans(command)
     _add_probe(command)
     _add_shards(command)
     return parser
 
 
-def positive(text):
+AddCommand = Callable[..., argparse.ArgumentParser]
+
+
+def positive(text: str) -> float:
     """A finite number above 0, for argparse.
 
     Example
@@ -129,7 +145,7 @@ def positive(text):
     return number
 
 
-def _add_kmeans(command):
+def _add_kmeans(command: AddCommand) -> None:
     added = command(
         run_kmeans,
         "kmeans",
@@ -145,36 +161,36 @@ def _add_kmeans(command):
         metavar="N",
         type=int,
         default=500_000,
-        help="frames to fit on, in as many passes over the corpus as that takes (%(default)s)",
+        help="frames to fit on, in as many passes over the corpus as needed (%(default)s)",
     )
     option(
         "--layer",
         metavar="K",
         type=int,
         default=0,
-        help="0 (the default): what the quantiser sees; K: what encoder layer K gives, with the "
-        "weights of the last checkpoint in the recipe's output_folder",
+        help="0 (the default): the input of the quantiser; K: the output of encoder layer K, with "
+        "the weights of the last checkpoint in the recipe's output_folder",
     )
     option(
         "--clusters", metavar="V", type=int, default=500, help="number of centroids (%(default)s)"
     )
 
 
-def _add_probe(command):
+def _add_probe(command: AddCommand) -> None:
     added = command(
         run_probe,
         "probe",
-        "What a run's encoder has learnt: a linear classifier on each layer, beside log-mel and "
-        "the untrained encoder. Writes a table, a .json and a .png.",
+        "Linear classifiers on each layer of a run's encoder, beside log-mel and the untrained "
+        "encoder. Writes a table, a .json and a .png.",
     )
     option = added.add_argument
     option("run_folder", metavar="RUN_FOLDER", help="output_folder of the run")
     for split, use in {
-        "train": "the classifiers are fitted on",
-        "valid": "the layer is chosen on",
-        "test": "the accuracy is of",
+        "train": "to fit the classifiers on",
+        "valid": "to choose the layer on",
+        "test": "to measure the accuracy on",
     }.items():
-        option(f"--{split}", metavar="CSV", required=True, help=f"manifest that {use}")
+        option(f"--{split}", metavar="CSV", required=True, help=f"manifest {use}")
     labels = added.add_mutually_exclusive_group(required=True)
     labels.add_argument(
         "--label", metavar="COLUMN", help="column of the manifests with a label per utterance"
@@ -182,9 +198,13 @@ def _add_probe(command):
     labels.add_argument(
         "--alignments",
         metavar="FOLDER",
-        help="phone alignments, <ID>.tsv at any depth; then the codes are measured too",
+        help="phone alignments, <ID>.tsv at any depth; the codes are then measured too",
     )
-    option("--data_folder", metavar="F", help="what $data_root stands for (the run's data_folder)")
+    option(
+        "--data_folder",
+        metavar="F",
+        help="folder that $data_root stands for (the run's data_folder)",
+    )
     option(
         "--train_minutes", metavar="X", type=positive, help="speech to fit on at most (all of it)"
     )
@@ -203,7 +223,7 @@ def _add_probe(command):
         default=1,
         help="frames on both sides of each, for alignments (%(default)s)",
     )
-    option("--device", default="cpu", help="where the encoder computes (%(default)s)")
+    option("--device", default="cpu", help="device of the encoder (%(default)s)")
     option(
         "--output",
         metavar="PREFIX",
@@ -211,7 +231,7 @@ def _add_probe(command):
     )
 
 
-def _add_shards(command):
+def _add_shards(command: AddCommand) -> None:
     added = command(
         run_shards,
         "shards",
@@ -219,14 +239,14 @@ def _add_shards(command):
     )
     option = added.add_argument
     option("manifest", metavar="MANIFEST", help="CSV or JSON file")
-    option("--data_folder", metavar="F", required=True, help="what $data_root in it stands for")
-    option("--output", metavar="FOLDER", required=True, help="where the shards are written")
+    option("--data_folder", metavar="F", required=True, help="folder that $data_root stands for")
+    option("--output", metavar="FOLDER", required=True, help="folder of the shards")
     option("--shard_megabytes", metavar="X", type=positive, default=1000, help="size (%(default)s)")
     option("--num_workers", metavar="N", type=int, default=1, help="processes (%(default)s)")
 
 
-def check_output(option, path):
-    """Makes the folder of a file before the work, or a ValueError where it cannot be written."""
+def check_output(option: str, path: str) -> None:
+    """Makes the folder of an output file before the work; a ValueError if that is impossible."""
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, exist_ok=True)

@@ -73,3 +73,19 @@ def test_a_recipe_opens_with_the_command_that_runs_it(recipe):
     command = rf"^#   python ({folder}/\w+\.py) {recipe.relative_to(ROOT)}\b"
     program = re.search(command, opening, re.MULTILINE)
     assert program and (ROOT / program.group(1)).exists()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_short_and_states_no_line_of_the_checkpointer(recipe):
+    text = recipe.read_text("utf-8")
+    assert 60 <= len(text.splitlines()) <= 90
+    assert "recoverables" not in text
+
+
+@pytest.mark.parametrize("program", sorted(ROOT.glob("recipes/*/*.py")), ids=str)
+def test_a_program_of_a_recipe_is_a_docstring_and_a_call(program):
+    text = program.read_text("utf-8")
+    assert len(text.splitlines()) <= 15
+    docstring, *body = ast.parse(text).body
+    code = 'from brainquant.recipe import main\nif __name__ == "__main__":\n    main()'
+    assert ast.dump(ast.Module([*body], [])) == ast.dump(ast.parse(code))

@@ -1,6 +1,5 @@
 """A contributor who has read CONTRIBUTING.md plays all that it shows, in folders of their own."""
 
-import ast
 import json
 import os
 import re
@@ -128,11 +127,3 @@ def test_a_quantiser_of_another_kind_ends_with_one_line(contributor):
 def command_of(recipe):
     """The command that a recipe's YAML opens with."""
     return re.search(r"^#   (python .*)$", recipe.read_text("utf-8"), re.MULTILINE).group(1)
-
-
-def test_all_recipes_train_with_the_same_code():
-    def code(program):
-        docstring, *body = ast.parse(program.read_text("utf-8")).body
-        return ast.dump(ast.Module([*body], []))
-
-    assert len({code(program) for program in ROOT.glob("recipes/*/train.py")}) == 1

@@ -1,9 +1,15 @@
 """The command line: its help, its errors, and what it leaves behind."""
 
+import os
+import re
+import subprocess
+import sys
+import time
 import wave
 
 import pytest
 
+from brainquant import __version__
 from brainquant.cli import main, make_parser
 
 NAMED = {
@@ -23,6 +29,17 @@ def test_help_fits_80_columns_and_names_what_can_be_set(arguments, capsys, monke
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert all(name in shown for name in NAMED["".join(arguments)].split())
+
+
+def test_help_imports_nothing_heavy_and_the_version_is_shown():
+    began = time.perf_counter()
+    for arguments in (["--help"], ["kmeans", "--help"], ["--version"]):
+        program = f"from brainquant.cli import main; main({arguments})"
+        command = [sys.executable, "-X", "importtime", "-c", program]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert not re.search(r"\| +(torch|numpy|speechbrain)$", done.stderr, re.MULTILINE)
+    assert done.stdout.strip() == f"brainquant {__version__}"
+    assert (time.perf_counter() - began) / 3 < 0.5 or os.getloadavg()[0] > os.cpu_count()
 
 
 def test_what_is_not_its_own_goes_to_the_recipe_in_order():
