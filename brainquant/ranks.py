@@ -1,7 +1,9 @@
-"""This process among the ranks of a run, and the little that they tell each other."""
+"""This process as one rank of a run, and the small messages between ranks."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from speechbrain.utils.distributed import (
@@ -10,27 +12,32 @@ from speechbrain.utils.distributed import (
     main_process_only,
 )
 
-LAUNCHER_TIMEOUT = timedelta(seconds=30)  # it has met all others before it starts a rank
+# torch documents both as public, but its type hints do not export them.
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+# torchrun starts a rank only after its agents have met, so it answers quickly.
+LAUNCHER_TIMEOUT = timedelta(seconds=30)
 _control_groups = {}
 
+T = TypeVar("T")
 
-def join_group(run_opts):
-    """Makes this process a rank of the run, where ``torchrun`` has started it.
 
-    As ``speechbrain.utils.distributed.ddp_init_group``, which is called for all but this: torch
-    (2.11 at least) gives the ranks that ``torchrun --max-restarts`` starts again the store of
-    those that have failed, and with it their addresses, where nobody answers any more
-    (pytorch/pytorch#167288).
+def join_group(run_opts: Any) -> None:
+    """Makes this process a rank of the run, if ``torchrun`` started it.
+
+    Calls ``speechbrain.utils.distributed.ddp_init_group``, except after a restart by ``torchrun
+    --max-restarts``: torch (at least 2.11) gives the new ranks the store of the failed ones. The
+    store holds addresses where nobody answers any more (pytorch/pytorch#167288).
 
     Arguments
     ---------
-    run_opts : RunOptions
-        Reads ``distributed_backend``.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        Has ``distributed_backend``.
 
     Raises
     ------
     ValueError
-        Where torchrun has ended already: torch would look for it for two hours.
+        If torchrun has already ended. torch would try to reach it for two hours.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -41,43 +48,45 @@ def join_group(run_opts):
     if not (shared and one_node and int(attempt) > 0):
         ddp_init_group(run_opts)
         return
-    timeout = timedelta(hours=2)  # SpeechBrain's
+    timeout = timedelta(hours=2)  # as SpeechBrain
     number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if (backend := run_opts.distributed_backend) == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timeout)
-    store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
+    store = PrefixStore(f"attempt {attempt}", _connect_to_store(timeout))
     torch.distributed.init_process_group(
         backend, store=store, rank=number, world_size=size, timeout=timeout
     )
 
 
 def _check_launcher():
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
-        torch.distributed.TCPStore(address, port, is_master=False, timeout=LAUNCHER_TIMEOUT)
+        _connect_to_store(LAUNCHER_TIMEOUT)
     except RuntimeError as error:
         raise ValueError(
-            f"torchrun does not answer at {address}:{port}, it seems to have ended; start the "
-            f"run again"
+            f"torchrun does not answer at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}, "
+            f"it seems to have ended; start the run again"
         ) from error
 
 
-def rank():
+def _connect_to_store(timeout):
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(address, port, is_master=False, timeout=timeout)
+
+
+def rank() -> int:
     """Number of this process in the run, from 0."""
     return torch.distributed.get_rank() if is_distributed_initialized() else 0
 
 
-def world_size():
-    """Processes of the run."""
+def world_size() -> int:
+    """Number of processes of the run."""
     return torch.distributed.get_world_size() if is_distributed_initialized() else 1
 
 
-def control_group():
-    """A group for small messages between CPUs: it never waits for a GPU.
+def control_group() -> Any:
+    """A process group for small messages between CPUs, which never waits for a GPU.
 
-    Made on first use, which has to be at the same place on every rank.
+    The first call creates it; every rank has to make this call at the same point.
     """
     default = torch.distributed.group.WORLD
     if default not in _control_groups:
@@ -86,22 +95,22 @@ def control_group():
     return _control_groups[default]
 
 
-def add_over_ranks(*numbers):
-    """Sums of whole numbers over ranks; a collective, so every rank has to call it.
+def add_over_ranks(*numbers: int) -> list[int]:
+    """Sums of whole numbers over ranks. A collective: every rank has to call it.
 
     Example
     -------
     >>> add_over_ranks(1, False, 5)
     [1, 0, 5]
     """
-    numbers = torch.tensor([int(number) for number in numbers])
+    sums = torch.tensor([int(number) for number in numbers])
     if world_size() > 1:
-        torch.distributed.all_reduce(numbers, group=control_group())
-    return numbers.tolist()
+        torch.distributed.all_reduce(sums, group=control_group())
+    return sums.tolist()
 
 
-def gather_over_ranks(value):
-    """What each rank has, in the order of ranks; a collective, so every rank has to call it.
+def gather_over_ranks(value: T) -> list[T]:
+    """The values of all ranks, in the order of ranks. A collective: every rank has to call it.
 
     Arguments
     ---------
@@ -120,32 +129,32 @@ def gather_over_ranks(value):
     """
     if world_size() == 1:
         return [value]
-    values = [None] * world_size()
+    values: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(values, value, group=control_group())
     return values
 
 
-def on_main_process(function):
-    """Calls a function on the main process; every rank gets its result, or raises its error.
+def on_main_process(function: Callable[[], T]) -> T:
+    """Calls a function on the main process; every rank gets its result or its error.
 
-    (Where the function raises, SpeechBrain 1.1.2's ``main_process_only`` lets the others wait for
-    ever.)
+    (If the function raises, SpeechBrain 1.1.2's ``main_process_only`` makes the other ranks wait
+    for ever.)
 
     Arguments
     ---------
     function : callable
-        Called without arguments. It may call what is ``main_process_only`` itself.
+        Takes no arguments. It may call functions that are ``main_process_only`` themselves.
 
     Returns
     -------
     result : object
-        What the function gave; can be pickled.
+        The function's result, which must be picklable.
 
     Raises
     ------
     Exception
-        On the main process, as it is. On the others a ValueError of one text is the same there,
-        and any other error a RuntimeError that quotes it.
+        On the main process, the function's error. On the other ranks, the same error if it is a
+        ValueError with only a text. Otherwise a RuntimeError that quotes it.
 
     Example
     -------
@@ -155,7 +164,7 @@ def on_main_process(function):
     errors = []
 
     @main_process_only
-    def attempt():
+    def attempt() -> Any:
         try:
             return function(), None
         except Exception as error:
@@ -173,8 +182,8 @@ def on_main_process(function):
     return result
 
 
-def leave_group():
-    """Waits for all ranks and ends their group: ranks that just exit make gloo abort others."""
+def leave_group() -> None:
+    """Waits for all ranks and ends their group. If a rank just exits, gloo makes others abort."""
     if is_distributed_initialized():
         torch.distributed.barrier()
         _control_groups.clear()
