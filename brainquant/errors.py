@@ -1,4 +1,4 @@
-"""How a run ends that cannot go on: one line, and the right rank blamed."""
+"""Ends a run that cannot go on: with one line, and with the right rank blamed."""
 
 import json
 import os
@@ -6,13 +6,14 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .processes.launcher import end_of_launcher, end_with_launcher, launcher_has_ended
 from .processes.signals import Stopped, say, stop_signals_end_the_program
 from .processes.streams import lasting_streams
 
-# Of gloo, NCCL and the store in torch 2.11, where the process at the other end has ended.
+# Messages of gloo, NCCL and the store in torch 2.11 when the process at the other end has ended.
 PEER_HAS_ENDED = re.compile(
     r"gloo.*(closed by peer|reset by peer|broken pipe|socket closed|pair is not connected)"
     r"|ncclRemoteError|remote server shutdown|remote peer closed",
@@ -21,11 +22,11 @@ PEER_HAS_ENDED = re.compile(
 
 
 class RunError(ValueError):
-    """A run cannot go on; the message says why, and one remedy."""
+    """A run cannot go on; the message gives the reason and one remedy."""
 
 
-def rank_from_environment():
-    """Number of this process and of all, known before there is a process group.
+def rank_from_environment() -> tuple[int, int]:
+    """The rank of this process and the number of ranks, known before there is a process group.
 
     Returns
     -------
@@ -43,20 +44,20 @@ def rank_from_environment():
 
 
 @contextmanager
-def one_line_errors(*kinds):
-    """Ends the program with one line, and exit status 1, where the fault is no bug.
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Ends the program with one line and exit status 1, unless the error is a bug.
 
-    One line where the error is of the given kinds, and where another rank of the run has ended: a
-    collective then fails on all the others, and theirs is not the error to look at. Any other
-    error is a bug and keeps its traceback. torchrun's summary at the end shows each of them.
+    An error is no bug if it is of the given kinds. Nor is it a bug if another rank of the run has
+    ended: a collective then fails on all other ranks, and their errors are not the cause. Any
+    other error is a bug and keeps its traceback. torchrun's summary shows each error.
 
-    A signal that asks the program to stop ends it with one line and the signal's exit status. So
-    does the death of its torchrun. Output whose reader has gone is no error.
+    A signal that asks the program to stop ends it with one line and the exit status of the signal.
+    If torchrun ends, its ranks stop in the same way. Output that nobody reads any more is no error.
 
     Arguments
     ---------
     *kinds : type
-        Kinds of exceptions; without any, those of wrong input and of a missing extra: ValueError,
+        Kinds of exceptions. By default those of wrong input and of a missing extra: ValueError,
         FileNotFoundError and ImportError.
 
     Example
@@ -87,8 +88,8 @@ def one_line_errors(*kinds):
         raise
 
 
-def error_line(error):
-    """The line that a run ends with; it names the rank where there are several.
+def error_line(error: Exception | str) -> str:
+    """The last line of a run that fails. It names the rank if there are several.
 
     Example
     -------
@@ -98,14 +99,14 @@ def error_line(error):
     return f"error{of_this_rank()}: {error}"
 
 
-def of_this_rank():
-    """What names this rank in a line; nothing where there is one only."""
+def of_this_rank() -> str:
+    """Names this rank, for a message; empty if there is only one rank."""
     rank, ranks = rank_from_environment()
     return f" on rank {rank}" if ranks > 1 else ""
 
 
-def tell_torchrun(text, *, at_fault):
-    """Writes the file that torchrun's summary shows where this process of it has failed.
+def tell_torchrun(text: str, *, at_fault: bool) -> None:
+    """Writes the error file of this rank, which torchrun shows in its summary.
 
     Arguments
     ---------
@@ -117,11 +118,11 @@ def tell_torchrun(text, *, at_fault):
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None:
         return
-    # torchrun takes the earliest for the root cause, in whole seconds, and of several in one
-    # second the lowest rank. One that was killed has the time at which torchrun saw it. So a rank
-    # that only waited gives a time that is later than all those.
+    # torchrun takes the rank with the earliest time, in whole seconds, for the root cause; among
+    # several, the lowest rank. A killed rank has the time when torchrun noticed it. So a rank
+    # that only waited for others writes a later time than all of them.
     seconds = int(time.time()) + (0 if at_fault else 10)
     extra = {"py_callstack": text, "timestamp": str(seconds)}
-    # A disk that is full must not hide the error.
+    # A full disk must not hide the error.
     with suppress(OSError), open(path, "w", encoding="utf-8") as file:
         json.dump({"message": {"message": text, "extraInfo": extra}}, file)

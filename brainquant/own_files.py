@@ -1,15 +1,18 @@
-"""A run writes into its own folder, and through no symbolic link into another."""
+"""Writes files of a run only into its own folder, never through a symbolic link."""
 
 import errno
 import os
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Literal
 
 from .errors import RunError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def refuse_link(path):
-    """Raises a RunError where a file that a run is about to write is a symbolic link.
+def refuse_link(path: str | Path) -> None:
+    """Raises a RunError if a file that a run is about to write is a symbolic link.
 
     Example
     -------
@@ -28,16 +31,16 @@ def refuse_link(path):
         )
 
 
-def refuse_links(folder):
-    """Raises a RunError where an entry of a run's folder is a link to a file, or to nothing.
+def refuse_links(folder: str | Path) -> None:
+    """Raises a RunError if an entry of a run's folder is a link to a file, or a broken link.
 
-    SpeechBrain and torch write some of the files there, and follow links. A link to a folder may
-    stay, such as ``save`` on a larger disk, and the run's folder itself may be one.
+    SpeechBrain and torch write some files there and follow links. A link to a folder is allowed,
+    such as ``save`` on a larger disk. The run's folder may be a link, too.
 
     Arguments
     ---------
     folder : str
-        Of the run; it exists.
+        The run's folder; it exists.
     """
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
@@ -45,8 +48,8 @@ def refuse_links(folder):
             refuse_link(path)
 
 
-def open_own(path, mode):
-    """Opens a text file of the run, in UTF-8, unless it is a symbolic link.
+def open_own(path: str | Path, mode: Literal["a", "w"]) -> TextIOWrapper:
+    """Opens a text file of the run in UTF-8, unless it is a symbolic link.
 
     Arguments
     ---------
@@ -62,11 +65,11 @@ def open_own(path, mode):
     Raises
     ------
     RunError
-        Where the path is a symbolic link.
+        If the path is a symbolic link.
     """
     refuse_link(path)
 
-    def open_no_link(name, flags):  # it may have become one since
+    def open_no_link(name, flags):  # somebody may have made it a link since the check
         return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
     return open(path, mode, encoding="utf-8", opener=open_no_link)

@@ -1,1 +1,1 @@
-"""A process, its parent, children, signals and streams; imports nothing heavy."""
+"""A process, its parent, its children, its signals and its streams. Imports nothing heavy."""

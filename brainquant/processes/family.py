@@ -1,20 +1,21 @@
-"""What a process of a run knows of its parent and of its children; imports nothing heavy."""
+"""The parent and the children of a process of a run. Imports nothing heavy."""
 
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# SIGHUP: a terminal was closed. SIGUSR1: Slurm's warning before a time limit.
+# SIGHUP: the terminal was closed. SIGUSR1: Slurm warns before its time limit.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 @contextmanager
-def stop_signals_wait():
-    """Holds back signals that ask for a stop until the block ends; its children start with that."""
+def stop_signals_wait() -> Iterator[None]:
+    """Delays stop signals until the block ends. Children that start in it delay them, too."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -22,31 +23,27 @@ def stop_signals_wait():
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def ask_for_signal_when_parent_ends(number):
-    """Has the kernel send this process a signal when its parent ends, however that happens.
+def ask_for_signal_when_parent_ends(number: signal.Signals) -> None:
+    """Makes the kernel send this process a signal when its parent ends for any reason.
 
-    Linux only; elsewhere nothing happens.
-
-    Arguments
-    ---------
-    number : signal.Signals
+    Linux only; does nothing on other systems.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
 
 
-def wake_workers():
-    """Continues daemonic children that were stopped (SIGSTOP): a wait for them would never end."""
+def wake_workers() -> None:
+    """Continues daemonic children that a SIGSTOP has stopped, so that nobody waits for ever."""
     for worker in multiprocessing.active_children():
-        if worker.daemon:
+        if worker.daemon and worker.pid:
             os.kill(worker.pid, signal.SIGCONT)
 
 
-def end_workers():
-    """Kills the daemonic children that multiprocessing has started, the stopped ones too.
+def end_workers() -> None:
+    """Kills the daemonic children of multiprocessing, when the program ends.
 
-    Called when the program ends: a stopped worker does not obey the SIGTERM that multiprocessing
-    sends, and the program would wait for it for ever.
+    multiprocessing itself sends SIGTERM, which does not end a stopped child. The program would
+    wait for it for ever.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error for each
     for worker in multiprocessing.active_children():
@@ -54,16 +51,16 @@ def end_workers():
             worker.kill()
 
 
-def exit_at_once(status):
-    """Ends the process without any more of its code, and its children; from the main thread."""
+def exit_at_once(status: int) -> None:
+    """Ends the process and its children, without cleaning up. Call it from the main thread."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(status)
 
 
-def is_running(pid):
-    """Whether there is a process of this number on this machine, zombies not counted.
+def is_running(pid: int) -> bool:
+    """Whether a process of this number runs on this machine. A zombie does not run.
 
     Example
     -------

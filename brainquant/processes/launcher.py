@@ -1,50 +1,51 @@
-"""Ends a rank whose launcher has died: it must not train on, nor keep others out of its folder."""
+"""Ends a rank when torchrun, its launcher, has died: the rank would keep its folder locked."""
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .family import ask_for_signal_when_parent_ends
 from .signals import say
 
-# As early as can be: the launcher may die while modules are imported.
+# Read early, because the launcher may die while modules are imported.
 PARENT = os.getppid()
 POLL_SECONDS = 1.0
-SECONDS_TO_END = 45  # for a step and a checkpoint; then the rank is ended
+SECONDS_TO_END = 45  # enough for a step and a checkpoint; then the rank is ended
 
 
-def launcher():
-    """Process number of the torchrun that has started this one; None where there is none.
+def launcher() -> int | None:
+    """Process number of the torchrun that started this rank; None if there is none.
 
-    Others than torchrun are not watched: a shell that has started a rank by hand may end first.
+    Only torchrun counts: a shell that starts a rank by hand may end before the rank.
     """
     return PARENT if "TORCHELASTIC_RUN_ID" in os.environ else None
 
 
-def launcher_has_ended():
-    """Whether this process is a rank that its torchrun has left behind."""
+def launcher_has_ended() -> bool:
+    """Whether torchrun started this process and has ended before it."""
     return launcher() not in (None, os.getppid())
 
 
 @contextmanager
-def end_with_launcher():
-    """Stops this rank, as SIGTERM does, when its launcher ends; and ends it 45 seconds later.
+def end_with_launcher() -> Iterator[None]:
+    """Stops this rank as SIGTERM does when torchrun ends; kills it 45 seconds later.
 
-    A launcher that gets a signal ends its ranks first. But it can be killed, or get a second signal
-    while it waits for them.
+    Usually torchrun ends its ranks when it gets a signal. But torchrun can be killed, or get a
+    second signal while it waits for its ranks.
     """
     if launcher() is None:
         yield
         return
     done = threading.Event()
     threading.Thread(target=_watch, args=[done], name="launcher watch", daemon=True).start()
-    # A rank that is stopped (SIGSTOP) could not notice; one that is not is not disturbed.
+    # Wakes a rank that SIGSTOP has stopped, so that it notices. Others ignore SIGCONT.
     ask_for_signal_when_parent_ends(signal.SIGCONT)
     try:
         yield
     finally:
-        if not launcher_has_ended():  # else the watch goes on until the program has ended
+        if not launcher_has_ended():  # otherwise the thread watches until the program has ended
             done.set()
 
 
@@ -59,6 +60,6 @@ def _watch(done):
             return
 
 
-def end_of_launcher():
+def end_of_launcher() -> str:
     """What has happened, for a message."""
     return f"the end of torchrun (process {launcher()})"

@@ -1,37 +1,42 @@
-"""Signals that ask a program to stop: it ends with one line, or after a step and a checkpoint."""
+"""Stop signals: a program ends with one line, or a training ends after a step and a checkpoint."""
 
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from .family import STOP_SIGNALS, exit_at_once, wake_workers
 
-REPEATED_SECONDS = 1.0  # what a launcher passes on may come twice: to all processes, and from it
+# A launcher may deliver one Ctrl-C twice: the terminal sends it to all processes, and the
+# launcher passes it on.
+REPEATED_SECONDS = 1.0
 
 
 class Stopped(SystemExit):
-    """A signal has ended the program; ``code`` is its exit status.
+    """A signal has ended the program; ``status`` is the exit status.
 
     Arguments
     ---------
     name : str
-        Of the signal.
+        Name of the signal.
     line : str or None
-        What is still to be shown; None where the program has said it.
+        The line to show; None if the program has already shown one.
     """
 
-    def __init__(self, name, line=None):
-        super().__init__(exit_status(name))
+    def __init__(self, name: str, line: str | None = None):
+        self.status = exit_status(name)
         self.line = line
+        super().__init__(self.status)
 
 
-def exit_status(name):
-    """The status that a program ends with after a signal.
+def exit_status(name: str) -> int:
+    """The exit status of a program that a signal has ended: 128 and the signal's number.
 
-    128 and the signal's number, as a shell shows it. A scheduler that sends SIGUSR1 wants what
-    SIGTERM does, and reads the same status.
+    Shells use the same rule. SIGUSR1 gives the status of SIGTERM, because a scheduler means the
+    same by both.
 
     Example
     -------
@@ -43,18 +48,18 @@ def exit_status(name):
     return 128 + (signal.SIGTERM if name == "SIGUSR1" else signal.Signals[name])
 
 
-def say(text):
-    """Writes a line on stderr from a handler or a thread: takes no lock, needs no reader."""
+def say(text: str) -> None:
+    """Writes a line to stderr, from a handler or a thread: needs no lock and no reader."""
     with suppress(OSError):
         os.write(2, f"\n{text}\n".encode())  # below a progress bar
 
 
-def set_handlers(handler):
-    """Sets what is called for each signal that asks for a stop.
+def set_handlers(handler: Callable[[str], Any]) -> dict[int, Any]:
+    """Sets the handler of all stop signals.
 
-    A signal that the process was started to ignore stays ignored: ``nohup`` ignores SIGHUP, and a
-    script SIGINT for what it runs in the background. Python runs handlers in the main thread only;
-    elsewhere nothing happens.
+    A signal that the process ignores since its start stays ignored: ``nohup`` makes it ignore
+    SIGHUP, and a script makes its background programs ignore SIGINT. Python allows handlers in
+    the main thread only; in another thread this does nothing.
 
     Arguments
     ---------
@@ -64,7 +69,7 @@ def set_handlers(handler):
     Returns
     -------
     former : dict
-        Handlers that were there before, by signal.
+        The handlers before, by signal.
     """
     former = {}
     if threading.current_thread() is threading.main_thread():
@@ -76,16 +81,16 @@ def set_handlers(handler):
     return former
 
 
-def restore_handlers(former):
-    """Sets the handlers that ``set_handlers`` has replaced."""
+def restore_handlers(former: dict[int, Any]) -> None:
+    """Restores the handlers that ``set_handlers`` replaced."""
     for number, handler in former.items():
-        # None: set by something that is not Python, which alone can set it again.
+        # None: the handler is not Python's, and Python cannot set it again.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
-def stop_signals_end_the_program():
-    """A signal raises ``Stopped`` where the program is; a second one ends it at once."""
+def stop_signals_end_the_program() -> Iterator[None]:
+    """Makes a stop signal raise ``Stopped`` in the block. A second signal ends it at once."""
     received = []
 
     def end(name):
@@ -97,9 +102,9 @@ def stop_signals_end_the_program():
     former = set_handlers(end)
     try:
         yield
-    except Stopped as stopped:  # also of ``StopSignals``; the program is about to end
-        code = stopped.code
-        set_handlers(lambda name: exit_at_once(code))
+    except Stopped as stopped:  # raised above or after ``StopSignals``; the program ends now
+        status = stopped.status
+        set_handlers(lambda name: exit_at_once(status))
         raise
     except BaseException:
         restore_handlers(former)
@@ -108,17 +113,23 @@ def stop_signals_end_the_program():
 
 
 class StopSignals:
-    """Notes that a signal has come, and does no more: the step is finished first.
+    """Remembers that a stop signal has come, so that the training can finish its step first.
 
-    The training looks at ``received`` after each step, saves, and ends with the
-    ``exit_status``. A second SIGINT, which is Ctrl-C, ends the process at once.
+    The training looks at ``received`` after each step, saves a checkpoint, and ends with
+    ``exit_status``. A second SIGINT (Ctrl-C) ends the process at once.
 
     A terminal sends SIGINT for Ctrl-C, and SIGHUP when it is closed. Kubernetes and Slurm send
-    SIGTERM before they kill; with ``--signal=USR1@120`` Slurm also sends SIGUSR1 120 seconds before
-    the end of the time limit. torchrun gives each rank a session of its own. It passes SIGINT,
-    SIGTERM and SIGHUP on to all processes of that session and kills them 30 seconds later: that is
-    the time for a step and a checkpoint. SIGUSR1 ends torchrun itself, unless its
-    ``--signals-to-handle`` names it (torch 2.11): under torchrun ask for ``--signal=TERM@120``.
+    SIGTERM before they kill. With ``--signal=USR1@120`` Slurm also sends SIGUSR1, 120 seconds
+    before the time limit. torchrun starts each rank in a session of its own. It passes SIGINT,
+    SIGTERM and SIGHUP on to all processes of that session and kills them 30 seconds later. A step
+    and a checkpoint have to fit into this time. SIGUSR1 ends torchrun itself, unless its
+    ``--signals-to-handle`` names the signal (torch 2.11). So use ``--signal=TERM@120`` with
+    torchrun.
+
+    Attributes
+    ----------
+    received : str or None
+        Name of the first signal.
 
     Example
     -------
@@ -129,21 +140,21 @@ class StopSignals:
     """
 
     def __init__(self):
-        self.received = None  # name of the first signal
+        self.received: str | None = None
         self._former = {}
-        self._interrupted = None  # when the first SIGINT came
+        self._interrupted = None  # time of the first SIGINT
 
-    def __enter__(self):
+    def __enter__(self) -> "StopSignals":
         self._former = set_handlers(self._note)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         restore_handlers(self._former)
 
     def _note(self, name):
         if self.received is None:
             self.received = name
-            wake_workers()  # the step that is finished first may need their batch
+            wake_workers()  # the last step may need their batch
         if name != "SIGINT":
             return
         now = time.monotonic()

@@ -1,24 +1,26 @@
-"""Output that is no reason to end a run: its reader may leave before it does."""
+"""Output streams that never end a run, even if nobody reads them any more."""
 
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
-GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe, the terminal
+GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe has ended, the terminal is closed
 
 
 class LastingStream:
-    """A text stream that writes what it can, and never raises an OSError.
+    """A text stream that writes what it can and never raises an OSError.
 
-    Ctrl-C reaches both processes of ``python train.py 2>&1 | tee log``. tee ends at once, the run
-    after its step and a checkpoint: a progress bar in between must not end it earlier. The same
-    holds where a terminal is closed.
+    Ctrl-C reaches both processes of ``python train.py 2>&1 | tee log``. tee ends at once, but the
+    run first finishes its step and saves. A progress bar must not end it earlier. The same happens
+    if a terminal is closed.
 
     Arguments
     ---------
     stream : io.TextIOBase
-        Has all other attributes.
+        The stream that writes. Other attributes are taken from it.
 
     Example
     -------
@@ -28,18 +30,18 @@ class LastingStream:
     >>> print("lost", file=stream, flush=True)
     """
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO):
         self._stream = stream
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def write(self, text):
-        """Writes a text; gives its length."""
+    def write(self, text: str) -> int:
+        """Writes a text and returns its length."""
         self._attempt(self._stream.write, text)
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         """Writes what is buffered."""
         self._attempt(self._stream.flush)
 
@@ -47,7 +49,7 @@ class LastingStream:
         try:
             function(*arguments)
         except OSError as error:
-            if error.errno in GONE:  # what is buffered would fail again, at the latest at the end
+            if error.errno in GONE:  # the buffered text would fail again when the program ends
                 with suppress(OSError):
                     nowhere = os.open(os.devnull, os.O_WRONLY)
                     os.dup2(nowhere, self._stream.fileno())
@@ -55,11 +57,11 @@ class LastingStream:
 
 
 @contextmanager
-def lasting_streams():
-    """Makes stdout and stderr such streams until the end of the block."""
+def lasting_streams() -> Iterator[None]:
+    """Makes stdout and stderr lasting streams until the end of the block."""
     former = sys.stdout, sys.stderr
-    # None: of a process that was started without.
-    lasting = [stream and LastingStream(stream) for stream in former]
+    # A stream is None if the process was started without it.
+    lasting: Any = [stream and LastingStream(stream) for stream in former]
     sys.stdout, sys.stderr = lasting
     try:
         yield

@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Allows one run at a time in an output folder."""
 
 import fcntl
 import os
@@ -15,25 +15,26 @@ from ..processes.launcher import launcher
 
 logger = get_logger(__name__)
 
-PATIENCE_SECONDS = 60.0  # for ranks without their launcher, which end within 45 s
+PATIENCE_SECONDS = 60.0  # ranks whose launcher has died end within 45 s
 
 
 class RunLock:
-    """Keeps a second run out of a folder for as long as this process has it.
+    """Keeps a second run out of a folder while this process runs.
 
-    A POSIX record lock on ``run.lock``, whose text names its holder. The kernel drops it with
-    the process, however that ends, and works over NFS; and unlike one of ``flock``, children do
-    not inherit it: workers of a loader outlive a killed run for seconds. The file may stay.
+    A POSIX record lock on the file ``run.lock``; the text of the file names the holder. The kernel
+    releases the lock when the process ends, for any reason. The lock works over NFS. Child
+    processes do not inherit it, as they would a lock of ``flock``: loader workers live on for
+    seconds after a run is killed. The file may stay.
 
-    Rank 0 holds it for all ranks of a run; on the others nothing happens here.
+    Rank 0 holds the lock for all ranks of a run; on other ranks this class does nothing.
 
-    Where the holder is a rank whose torchrun was killed, it is about to save and to end
-    (``brainquant.processes.launcher``), and is waited for.
+    If the holder is a rank whose torchrun was killed, it will save and end soon
+    (``brainquant.processes.launcher``). This class waits for that.
 
     Arguments
     ---------
     folder : str
-        Is made if need be.
+        Created if it does not exist.
 
     Example
     -------
@@ -43,22 +44,22 @@ class RunLock:
     True
     """
 
-    # Folders of this process, which no lock would keep out of its own file. And the lock falls
-    # with the first descriptor of the file that is closed: only its holder may ever open one.
-    _held = set()
+    # Folders that this process holds: the lock does not stop the process that holds it. Closing
+    # any descriptor of the file releases the lock, so only its holder may open the file.
+    _held: set[str] = set()
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = os.path.realpath(folder)
         self._file = None
 
-    def acquire(self):
+    def acquire(self) -> None:
         """Takes the lock.
 
         Raises
         ------
         ValueError
-            Where another run has it; with its host, process and start. Or where the folder has
-        symbolic links in the place of files.
+            If another run holds it; the message gives its host, process and start. Or if a
+            file of the folder is a symbolic link.
         """
         if rank_from_environment()[0] > 0:
             return
@@ -92,8 +93,8 @@ class RunLock:
         self._held.add(self.folder)
 
     def _try_to_lock(self):
-        """None, or the holder of the lock."""
-        # Opened for appending: until the lock is there, the text is that of another.
+        """Takes the lock, or returns the text that names its holder."""
+        # Opened for appending: before the lock is taken, the text belongs to its holder.
         file = open(os.path.join(self.folder, "run.lock"), "a+", encoding="utf-8")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,18 +110,18 @@ class RunLock:
         self._file = file
         return None
 
-    def release(self):
-        """Gives the lock back, if it was taken."""
+    def release(self) -> None:
+        """Releases the lock, if this object holds it."""
         if self._file is not None:
             self._held.discard(self.folder)
             self._file.close()
             self._file = None
 
-    def __enter__(self):
+    def __enter__(self) -> "RunLock":
         self.acquire()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.release()
 
     def _refuse(self, holder, ended_launcher=None):
@@ -131,7 +132,7 @@ class RunLock:
 
 
 def _ended_launcher(holder):
-    """Process of the torchrun that a holder of this host has outlived, or None."""
+    """The torchrun process of a holder on this host, if it has ended; otherwise None."""
     match = re.fullmatch(r"host (.*), process .*, of torchrun process (\d+)", holder)
     if match is None or match.group(1) != socket.gethostname():
         return None

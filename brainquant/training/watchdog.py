@@ -1,4 +1,4 @@
-"""Ends a run that hangs, and says which rank hangs, and where."""
+"""Ends a run that hangs, and names the rank that hangs and what it was doing."""
 
 import json
 import math
@@ -7,38 +7,48 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from speechbrain.utils.logger import get_logger
-from torch.distributed import PrefixStore, TCPStore
+
+# torch documents both as public, but its type hints do not export them.
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from ..errors import error_line, rank_from_environment, tell_torchrun
 
 logger = get_logger(__name__)
 
 STORE_TIMEOUT = timedelta(seconds=5)
-LAST_WORDS_SECONDS = 10  # for asking the others and for writing, before the end comes anyway
+# The process ends after this time even if asking other ranks or writing the message hangs too.
+LAST_WORDS_SECONDS = 10
+
+# What a rank publishes: ticks, phase, time of the last tick, host, process number, and whether it
+# waits for others. None: it has published nothing.
+Entry = list[Any] | None
 
 
 class Watchdog:
-    """A thread that ends the process when its main thread has not ticked for too long.
+    """A thread that ends the process if its main thread has not ticked for too long.
 
-    A rank that hangs makes all others wait for it in a collective, for as long as that has time.
-    All ranks go through the same phases in the same order, so the one to blame is the one with the
-    fewest ticks: tick before each thing that may take long, collectives included. Of several with
-    as few, those that are inside torch's collectives only wait for the others. The counts are
-    exchanged through the store of the process group, so a rank that is stopped or gone is
-    blamed by what it last told. Each rank ends itself, the waiting ones too.
+    If one rank hangs, all others wait for it in a collective, until its timeout of hours. All ranks
+    go through the same phases in the same order. So the rank with the fewest ticks is the one to
+    blame: tick before each thing that may take long, collectives included. If several ranks have
+    the fewest ticks, those inside torch's collectives only wait for the others.
 
-    Time is counted in polls of the thread: what the machine slept, or the process was stopped,
-    does not count. Code that hangs while it holds Python's lock stops this thread as well; then
-    the other ranks end the run.
+    The ranks exchange their counts through the store of the process group. So a rank that is
+    stopped or gone is still known by its last count. Each rank ends itself, the waiting ones too.
+
+    Time is counted in polls of the thread. So the time while the machine sleeps or the process is
+    stopped does not count. Code that hangs while it holds Python's lock stops this thread as well;
+    then the other ranks end the run.
 
     Arguments
     ---------
     minutes : float or None
-        How long is too long, ``hang_minutes:`` of the YAML; 0 and None mean never.
+        How long is too long, ``hang_minutes:`` of the YAML; 0 and None mean no limit.
 
     Example
     -------
@@ -49,26 +59,26 @@ class Watchdog:
     (2, 'a training step')
     """
 
-    def __init__(self, minutes):
+    def __init__(self, minutes: float | None):
         self.minutes = minutes or 0
         self.rank, self.ranks = rank_from_environment()
-        self.progress = (0, "before training", time.time())
+        self.progress: tuple[float, str, float] = (0, "before training", time.time())
         self._store = None
         self._stop = threading.Event()
 
-    def tick(self, phase):
-        """Says that the main thread goes on, and with what; it costs less than a microsecond."""
-        # One assignment: no lock is needed.
+    def tick(self, phase: str) -> None:
+        """Notes that the main thread begins a new phase. Takes less than a microsecond."""
+        # A single assignment, so no lock is needed.
         self.progress = (self.progress[0] + 1, phase, time.time())
 
-    def __enter__(self):
+    def __enter__(self) -> "Watchdog":
         if self.minutes:
             self._stop.clear()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         if self.minutes:
             self.progress = (math.inf, "after training", time.time())  # never to blame
             self._stop.set()
@@ -92,7 +102,7 @@ class Watchdog:
     # ---- what ranks know of each other -----------------------------------------------------
 
     def _connect(self):
-        """A connection of its own to the store: that of the main thread may be in use."""
+        """Connects to the store. The main thread may be using its own connection."""
         if self.ranks == 1:
             return
         try:
@@ -114,47 +124,47 @@ class Watchdog:
 
     def _publish(self):
         if self._store is not None:
-            with suppress(RuntimeError):  # without the store this rank knows itself only
+            with suppress(RuntimeError):  # without the store, this rank knows only itself
                 self._store.set(str(self.rank), json.dumps(self._own()))
 
-    def _read_others(self, board):
-        """Adds what other ranks have published; None where one never has."""
+    def _read_others(self, store, board):
+        """Adds the entries of the other ranks to the board."""
         with suppress(RuntimeError):
             for rank in set(range(self.ranks)) - {self.rank}:
-                there = self._store.check([str(rank)])
-                board[rank] = json.loads(self._store.get(str(rank))) if there else None
+                published = store.check([str(rank)])
+                board[rank] = json.loads(store.get(str(rank))) if published else None
 
     # ---- the end ---------------------------------------------------------------------------
 
     def _end_process(self):
-        """Says who hangs and ends the process, even where nothing can be said any more."""
+        """Names the rank that hangs and ends the process, even if the message cannot be written."""
         last = threading.Timer(LAST_WORDS_SECONDS, os._exit, [1])
         last.daemon = True
         last.start()
-        board = {self.rank: self._own()}
+        board: dict[int, Entry] = {self.rank: self._own()}
         if self._store is not None:
             # In a thread, because a store whose process is stopped never answers.
-            reader = threading.Thread(target=self._read_others, args=[board], daemon=True)
+            arguments = [self._store, board]
+            reader = threading.Thread(target=self._read_others, args=arguments, daemon=True)
             reader.start()
             reader.join(LAST_WORDS_SECONDS / 2)
         blamed = ranks_to_blame(board := dict(board))
         line = error_line(hang_text({rank: board[rank] for rank in blamed}, self.minutes))
-        # A line of its own below a progress bar; sys.stderr may be locked by what hangs.
+        # On a new line, below a progress bar. The code that hangs may hold the lock of sys.stderr.
         os.write(2, f"\n{line}\n".encode())
         tell_torchrun(line, at_fault=self.rank in blamed)
-        if logger.hasHandlers():  # without any it would be on stderr twice
+        if logger.hasHandlers():  # without a handler, logging would write to stderr once more
             logger.error(line)
         os._exit(1)
 
 
-def ranks_to_blame(board):
+def ranks_to_blame(board: Mapping[int, Entry]) -> list[int]:
     """The ranks that all others wait for.
 
     Arguments
     ---------
-    board : dict of int to list
-        Of each rank that is known of: ticks, phase, time of the last tick, host, process, and
-        whether it waits for others; or None, where it has published nothing.
+    board : dict
+        The entry of each known rank.
 
     Returns
     -------
@@ -171,21 +181,21 @@ def ranks_to_blame(board):
     """
     ticks = {rank: -1 if entry is None else entry[0] for rank, entry in board.items()}
     behind = sorted(rank for rank in board if ticks[rank] == min(ticks.values()))
-    busy = [rank for rank in behind if board[rank] is not None and not board[rank][5]]
+    busy = [rank for rank in behind if (entry := board[rank]) is not None and not entry[5]]
     return busy or behind
 
 
-def waits_for_others():
+def waits_for_others() -> bool:
     """Whether the main thread is inside a collective of torch."""
-    frame = sys._current_frames().get(threading.main_thread().ident)
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
     if frame is None:
         return False
-    place = frame.f_code.co_filename.replace(os.sep, "/")
-    return "torch/distributed/" in place or place.endswith("torch/nn/parallel/distributed.py")
+    path = frame.f_code.co_filename.replace(os.sep, "/")
+    return "torch/distributed/" in path or path.endswith("torch/nn/parallel/distributed.py")
 
 
-def hang_text(entries, minutes):
-    """What has happened, and one remedy; from entries of the board."""
+def hang_text(entries: Mapping[int, Entry], minutes: float) -> str:
+    """Says which ranks hang and what to do; ``entries`` are those of the ranks to blame."""
     where = []
     for rank, entry in entries.items():
         if entry is None:
