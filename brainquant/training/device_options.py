@@ -1,8 +1,10 @@
-"""Where and how the modules run: on a device, compiled, on several ranks; errors are one line."""
+"""Checks how modules run: on a device, compiled, on several ranks. Errors are one line."""
 
 import re
 import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -13,24 +15,25 @@ from ..errors import RunError
 logger = get_logger(__name__)
 
 COMPILERS = ("torch._dynamo", "torch._inductor", "torch._functorch")
-# How SpeechBrain's, BEATs' and transformers' encoders name the share of layers that they drop.
+# The names that encoders of SpeechBrain, BEATs and transformers use for the share of layers that
+# they drop.
 LAYER_DROPS = ("layerdrop_prob", "layerdrop")
 
 
-def given_options(run_opts):
-    """The run options that the command line gives, as a dictionary."""
+def given_options(run_opts: RunOptions | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The run options of the command line, without those that only have their default."""
     if isinstance(run_opts, RunOptions):
         return {name: run_opts[name] for name in run_opts.overridden_args}
     return run_opts or {}
 
 
-def check_device(options):
-    """Raises a ValueError where modules cannot be on the device that is asked for.
+def check_device(options: Mapping[str, Any]) -> None:
+    """Raises a ValueError if this machine does not have the device of the options.
 
     Arguments
     ---------
     options : dict
-        Reads ``device``, as torch names it (None is the best that there is), and
+        May have ``device``, as torch names it (None: the best device of the machine), and
         ``data_parallel_backend``.
 
     Example
@@ -38,12 +41,12 @@ def check_device(options):
     >>> check_device({"device": "cpu"})
     >>> check_device({"device": "gpu"})
     Traceback (most recent call last):
-    ValueError: --device gpu: torch knows no such device; say cpu, cuda or cuda:0
+    ValueError: --device gpu: torch knows no such device; use cpu, cuda or cuda:0
     """
     device = options.get("device")
     if options.get("data_parallel_backend"):
         raise ValueError(
-            "--data_parallel_backend: the Brains here run on several GPUs by torchrun only; start "
+            "--data_parallel_backend: the Brains here use several GPUs by torchrun only; start "
             "train.py with torchrun --nproc-per-node=<GPUs>, without this option"
         )
     if device is None:
@@ -52,23 +55,23 @@ def check_device(options):
         kind, number = torch.device(device).type, torch.device(device).index
     except RuntimeError as error:
         raise ValueError(
-            f"--device {device}: torch knows no such device; say cpu, cuda or cuda:0"
+            f"--device {device}: torch knows no such device; use cpu, cuda or cuda:0"
         ) from error
     if kind == "cpu":
         return
-    there = torch.get_device_module(kind).is_available() if hasattr(torch, kind) else False
-    count = torch.get_device_module(kind).device_count() if there else 0
+    available = torch.get_device_module(kind).is_available() if hasattr(torch, kind) else False
+    count = torch.get_device_module(kind).device_count() if available else 0
     if (number or 0) >= count:
         raise ValueError(
-            f"--device {device}: torch {torch.__version__} sees {count} devices of this kind; say "
+            f"--device {device}: torch {torch.__version__} sees {count} devices of this kind; use "
             f"--device cpu, or correct the driver or the build of torch"
         )
 
 
-def check_module_keys(brain):
-    """Turns on ``compile`` and ``jit`` where their ``_module_keys`` are given, and checks these.
+def check_module_keys(brain: Any) -> None:
+    """Checks ``compile_module_keys`` and ``jit_module_keys``, and turns their option on.
 
-    (Without ``compile`` or ``jit``, SpeechBrain 1.1.2 ignores the keys.)
+    (SpeechBrain 1.1.2 ignores the keys unless ``compile`` or ``jit`` is given, too.)
 
     Arguments
     ---------
@@ -78,7 +81,7 @@ def check_module_keys(brain):
     Raises
     ------
     RunError
-        Where a key names no module.
+        If a key names no module.
     """
     for option in ("compile", "jit"):
         keys = getattr(brain, f"{option}_module_keys")
@@ -94,13 +97,13 @@ def check_module_keys(brain):
         setattr(brain, option, True)
     if brain.compile and not brain.compile_using_dynamic_shape_tracing:
         logger.warning(
-            "compile: batches have many lengths, and modules are compiled for each of the first "
-            "few; say --compile_using_dynamic_shape_tracing"
+            "compile: batches have many lengths, and torch compiles the modules again for each of "
+            "the first few; add --compile_using_dynamic_shape_tracing"
         )
 
 
 @contextmanager
-def compile_errors(brain):
+def compile_errors(brain: Any) -> Iterator[None]:
     """Names the modules that cannot be compiled, in place of torch's error.
 
     Arguments
@@ -125,8 +128,8 @@ def compile_errors(brain):
         ) from error
 
 
-def drops_layers(modules):
-    """Whether an encoder leaves layers out at random, whose parameters then have no gradient.
+def drops_layers(modules: torch.nn.Module) -> bool:
+    """Whether an encoder leaves out layers at random. Their parameters then have no gradient.
 
     Example
     -------
@@ -140,18 +143,18 @@ def drops_layers(modules):
 
 
 @contextmanager
-def module_errors(modules):
-    """Makes one line of what torch says of a module that it cannot compile, or reduce over ranks.
+def module_errors(modules: torch.nn.ModuleDict) -> Iterator[None]:
+    """Explains in one line why torch cannot compile a module, or train it on several ranks.
 
     Arguments
     ---------
     modules : torch.nn.ModuleDict
-        As they are called, within what compiles or distributes them.
+        The modules of the Brain, with their compiled or distributed wrappers.
 
     Raises
     ------
     RunError
-        Names the module; any other error goes on as it is.
+        For these two errors; it names the module. Other errors are not changed.
     """
     try:
         yield
@@ -160,25 +163,25 @@ def module_errors(modules):
         if type(error).__module__.startswith(COMPILERS):
             reason = " ".join(text.split())[:200]
             raise RunError(
-                f"compile: {_called(modules, error)} cannot be compiled "
+                f"compile: {_name_of_failed(modules, error)} cannot be compiled "
                 f"({type(error).__name__}: {reason}); name other modules in compile_module_keys:, "
                 f"or run without it"
             ) from error
         if isinstance(error, RuntimeError) and "find_unused_parameters=True" in text:
-            name = _called(modules, error)
+            name = _name_of_failed(modules, error)
             trained = [n for n, p in modules[name].named_parameters() if p.requires_grad]
             numbers = re.search(r"did not receive grad for rank \d+: ([\d ]+)", text)
             unused = [trained[int(n)] for n in numbers.group(1).split()] if numbers else trained
             raise RunError(
                 f"{name}: {len(unused)} of its parameters take no part in the loss of a step, such "
-                f"as {unused[0].removeprefix('module.')}, and the ranks wait for their gradients; "
+                f"as {unused[0].removeprefix('module.')}, but the ranks wait for their gradients; "
                 f"set find_unused_parameters: True in your YAML, or requires_grad_(False) for them"
             ) from error
         raise
 
 
-def _called(modules, error):
-    """The name of the module in which an error arose."""
+def _name_of_failed(modules, error):
+    """The name of the innermost module whose code raised an error."""
     names, found = {id(module): name for name, module in modules.items()}, "a module"
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found = names.get(id(frame.f_locals.get("self")), found)

@@ -1,24 +1,26 @@
-"""Says how a loader's worker has died, and at which clip."""
+"""Says how a worker of a loader has died, and at which clip."""
 
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from ..data.workers import ReadableClips
 from ..errors import RunError
 
 
 @contextmanager
-def explain_lost_workers(*loaders):
-    """Raises a RunError in place of torch's error where a worker of a loader has died.
+def explain_lost_workers(*loaders: Any) -> Iterator[None]:
+    """Replaces torch's error by a RunError if a worker of a loader has died.
 
-    torch raises a RuntimeError in the main thread, wherever that is. If the main thread is fetching
-    a batch at that moment, it gets an OSError or EOFError from the connection first.
+    torch raises a RuntimeError in the main thread, whatever that is doing. If the main thread is
+    fetching a batch at that moment, the connection first raises an OSError or EOFError there.
 
     Arguments
     ---------
     *loaders : torch.utils.data.DataLoader or None
-        Of ``make_loaders``.
+        Loaders of ``make_loaders``.
     """
     try:
         yield
@@ -30,10 +32,10 @@ def explain_lost_workers(*loaders):
 
 
 def _find_lost_worker(loaders, seconds):
-    """What to say of a worker that has died, or does so within some seconds; None without one."""
+    """Describes a worker that has died, or dies within some seconds; None if none does."""
     until = time.monotonic() + seconds
     while True:
-        with suppress(RuntimeError):  # torch's, of a worker that dies now
+        with suppress(RuntimeError):  # torch's error, if a worker dies now
             for loader in loaders:
                 for number, worker in enumerate(_workers(loader)):
                     if worker.exitcode is not None:
@@ -44,7 +46,7 @@ def _find_lost_worker(loaders, seconds):
 
 
 def _workers(loader):
-    # Of persistent workers; a loader that none has iterated over yet has no iterator.
+    # Persistent workers. A loader has no iterator before its first epoch.
     return getattr(getattr(loader, "_iterator", None), "_workers", ())
 
 
@@ -59,5 +61,5 @@ def _lost_worker(loader, number, worker):
         remedy = {
             -signal.SIGKILL: "if the machine was short of memory, set num_workers: lower",
             -signal.SIGBUS: "make /dev/shm larger, or set num_workers: lower",
-        }.get(worker.exitcode, "if it is that clip each time, take it out of the manifest")
+        }.get(worker.exitcode, "if it is that clip each time, remove it from the manifest")
     return f"a loader worker (process {worker.pid}) {how}; {clip}; {remedy}"

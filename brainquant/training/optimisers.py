@@ -1,4 +1,7 @@
-"""The optimiser of a run: tried before the first step, and as the YAML has it after a resume."""
+"""Makes the optimiser: tries it before the first step; keeps the YAML's options at a resume."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -6,11 +9,16 @@ from ..errors import RunError
 from .schedules import Schedule, name_of
 
 
-def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
-    """The optimiser of the YAML, after a trial of it and of the learning rates.
+def make_optimizer(
+    opt_class: Callable[..., torch.optim.Optimizer],
+    groups: Iterable[Any],
+    lr_schedule: Any,
+    last_step: int | None = None,
+) -> torch.optim.Optimizer:
+    """Makes the optimiser of the YAML, after a trial of it and of the learning rates.
 
-    The trial makes a step with small parameters in each group and goes through the schedule to its
-    end: what cannot work ends the run before its first step.
+    The trial makes a step with small parameters in each group and runs the schedule to its end. So
+    an optimiser or schedule that cannot work ends the run before its first step.
 
     Arguments
     ---------
@@ -19,19 +27,19 @@ def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
     groups : iterable
         Parameters or groups.
     lr_schedule : callable or None
-        ``lr_schedule`` of the YAML, see ``Schedule``.
+        ``lr_schedule:`` of the YAML, see ``Schedule``.
     last_step : int or None
-        Of the run, where it is known.
+        The last step of the run, if it is known.
 
     Returns
     -------
     optimizer : torch.optim.Optimizer
-        Whose ``load_state_dict`` keeps the options of the YAML, see ``keep_options``.
+        Its ``load_state_dict`` keeps the options of the YAML, see ``keep_options``.
 
     Raises
     ------
     RunError
-        Where the optimiser or the schedule cannot work.
+        If the optimiser or the schedule cannot work.
 
     Example
     -------
@@ -48,10 +56,10 @@ def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
             for parameter in group["params"]:
                 parameter.grad = torch.ones_like(parameter)
         trial.step()
-    except Exception as error:  # of code that is not ours
+    except Exception as error:  # the code of the optimiser is not ours
         text = " ".join(str(error).split())
         if "closure" in text:
-            text = "it asks for the loss several times in a step, by a closure"
+            text = "it computes the loss several times in a step, by a closure"
         raise RunError(
             f"optimizer: {name_of(opt_class)} cannot train here ({text}); correct it in your "
             f"YAML, or take another one, such as !name:torch.optim.AdamW"
@@ -65,10 +73,10 @@ def make_optimizer(opt_class, groups, lr_schedule, last_step=None):
 
 
 def _small_copy(opt_class, optimizer):
-    """An optimiser with the same groups, of small parameters.
+    """Makes an optimiser with the same groups, but small parameters.
 
-    Each group has one parameter for each number of dimensions in it: Adafactor, for one, keeps
-    other things for a matrix than for a vector.
+    A group gets one parameter for each number of dimensions in it, because some optimisers, such
+    as Adafactor, keep a different state for a matrix than for a vector.
     """
     groups = []
     for group in optimizer.param_groups:
@@ -80,25 +88,26 @@ def _small_copy(opt_class, optimizer):
 
 
 def _options(optimizer):
-    """What the groups of an optimiser have besides their parameters."""
+    """Everything in the groups of an optimiser except their parameters."""
     return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
 
 
-def keep_options(optimizer, state_names, *, learns_options=False):
-    """Keeps the options of the YAML through ``load_state_dict``.
+def keep_options(
+    optimizer: torch.optim.Optimizer, state_names: set[str], *, learns_options: bool = False
+) -> None:
+    """Makes ``load_state_dict`` keep the options of the YAML.
 
-    torch takes ``param_groups`` from the checkpoint, and with them its weight decay, betas and
-    all other options.
+    torch would take all options, such as weight decay and betas, from the checkpoint.
 
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
         As the YAML makes it.
     state_names : set of str
-        What it keeps for a parameter.
+        Names of the state that it keeps for a parameter.
     learns_options : bool
-        Whether a step changes its options, as some optimisers of other packages count and learn
-        there. The options of the checkpoint are kept then, but for the learning rate.
+        Whether a step changes the options: some optimisers of other packages count or learn there.
+        In that case only the learning rate comes from the YAML.
 
     Example
     -------
@@ -112,7 +121,7 @@ def keep_options(optimizer, state_names, *, learns_options=False):
     """
     options = _options(optimizer)
     if learns_options:
-        options = [{"lr": group["lr"]} for group in options if "lr" in group]
+        options = [{"lr": group["lr"]} for group in options]
     sizes = [len(group["params"]) for group in optimizer.param_groups]
 
     def put_back(optimizer, state_dict):
@@ -120,21 +129,21 @@ def keep_options(optimizer, state_names, *, learns_options=False):
         saved_sizes = [len(group["params"]) for group in groups]
         if saved_sizes != sizes:
             raise RunError(
-                f"the optimiser of the checkpoint has {_described(saved_sizes)}, that of the YAML "
+                f"the optimiser of the checkpoint has {_described(saved_sizes)}, the YAML's has "
                 f"{_described(sizes)}; go back to the YAML that the checkpoint was made with, or "
                 f"begin in a new output_folder: (a pretraining with begin_from: this one)"
             )
         saved_names = {name for state in state_dict["state"].values() for name in state}
         if saved_names and saved_names != state_names:
             raise RunError(
-                f"the optimiser of the checkpoint keeps {', '.join(sorted(saved_names))}, that of "
-                f"the YAML {', '.join(sorted(state_names)) or 'nothing'}: a run cannot change its "
-                f"optimiser; go back to the one of then, or begin in a new output_folder: (a "
+                f"the optimiser of the checkpoint keeps {', '.join(sorted(saved_names))}, the "
+                f"YAML's keeps {', '.join(sorted(state_names)) or 'nothing'}: a run cannot change "
+                f"its optimiser; go back to the former one, or begin in a new output_folder: (a "
                 f"pretraining with begin_from: this one)"
             )
         kept = [{**group, **now} for group, now in zip(groups, options)]
         for group in kept:
-            group.pop("initial_lr", None)  # of a schedule of torch, which starts anew
+            group.pop("initial_lr", None)  # torch's schedule starts anew
         return {**state_dict, "param_groups": kept}
 
     optimizer.register_load_state_dict_pre_hook(put_back)

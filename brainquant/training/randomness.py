@@ -1,4 +1,4 @@
-"""Random numbers that depend on where a run is, not on what was drawn before."""
+"""Random numbers that depend on the place of a run, not on earlier draws."""
 
 import hashlib
 import random
@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 
-def derived_generator(device, *keys):
-    """A generator for one purpose at one place of a run.
+def derived_generator(device: str | torch.device, *keys: int | str) -> torch.Generator:
+    """Makes a generator for one purpose at one place of a run.
 
     Arguments
     ---------
     device : str or torch.device
-        Where it draws.
+        The device that it draws on.
     *keys : int or str
-        The seed and the place: stage, epoch, number of the batch.
+        The seed, the purpose or stage, and the place: epoch and number of the batch.
 
     Returns
     -------
@@ -30,16 +30,16 @@ def derived_generator(device, *keys):
     return torch.Generator(device).manual_seed(_derived_seed(*keys))
 
 
-def seed_global_generators(*keys):
-    """Seeds what draws from the global generators (dropout, layer drop) at one place of a run.
+def seed_global_generators(*keys: int | str) -> None:
+    """Seeds the global generators, which dropout and layer drop use, at one place of a run.
 
-    So nothing of them has to be in a checkpoint, and several ranks draw what one rank draws that
-    accumulates the same batches.
+    So no checkpoint has to hold their state. And several ranks draw the same numbers as one rank
+    that accumulates the same batches.
 
     Arguments
     ---------
     *keys : int or str
-        The seed and the place, as for ``derived_generator``.
+        As for ``derived_generator``.
 
     Example
     -------
@@ -50,7 +50,7 @@ def seed_global_generators(*keys):
     True
     """
     seed = _derived_seed(*keys)
-    # Of the devices that are in use: torch.manual_seed takes 200 us for those that are not.
+    # Only devices in use: torch.manual_seed spends 200 us on the others.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -60,5 +60,5 @@ def seed_global_generators(*keys):
 
 def _derived_seed(*keys):
     text = "/".join(str(key) for key in keys).encode()
-    # A hash whose bits are all good: the generator of a CPU takes the lowest 32 only.
+    # A hash, because all its bits are random: a CPU generator uses only the lowest 32.
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

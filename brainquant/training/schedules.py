@@ -1,49 +1,53 @@
-"""Learning rates: SpeechBrain's and torch's schedules as functions of the step."""
+"""Sets the learning rates: SpeechBrain's and torch's schedules as functions of the step."""
 
 import copy
 import functools
 import inspect
 import math
 import warnings
+from typing import Any
 
+import torch
 from speechbrain.nnet.schedulers import CyclicLRScheduler
 from torch.optim import lr_scheduler
 
 from ..errors import RunError
 
-# What the parameters of a schedule are called that knows epochs or losses, and no steps.
+# Parameters with such a name show that a schedule needs epochs or losses instead of steps.
 NOT_BY_STEP = ("epoch", "loss", "metric")
-ROUNDING = 1e-12  # SpeechBrain's WarmCoolDecayLRSchedule may end that much below 0
+ROUNDING = 1e-12  # SpeechBrain's WarmCoolDecayLRSchedule may end this far below 0
 
 
 class Schedule:
-    """Sets the learning rates of a step, whatever kind of schedule the YAML names.
+    """Sets the learning rates of a step, for every kind of schedule that a YAML can name.
 
-    The rates are a function of the step. A schedule that counts its calls is called once for each
-    step, and again for each of them after a resume: nothing of it is in a checkpoint, and a step
-    that was left out counts. The kinds, for ``lr_schedule:``
+    The rates are a function of the step. Some schedules count their calls: this class calls them
+    once for each step, and after a resume again for each earlier step. So no checkpoint holds the
+    state of a schedule, and a step that was left out counts. The kinds of ``lr_schedule:`` are
 
-    - null: the rates are those of the optimiser;
-    - what is called with the optimiser and the step, from 1: SpeechBrain's
-      ``WarmCoolDecayLRSchedule`` and ``TriStageLRSchedule``, or a function;
-    - what is called with the optimiser, and counts: SpeechBrain's ``NoamScheduler`` and others;
-    - torch's schedulers, by ``!name:``. Those in ``schedulers:`` of a ``SequentialLR`` or a
+    - null: the rates of the optimiser stay;
+    - a function of the optimiser and the step, from 1, such as SpeechBrain's
+      ``WarmCoolDecayLRSchedule`` and ``TriStageLRSchedule``;
+    - an object that is called with the optimiser and counts its calls, such as SpeechBrain's
+      ``NoamScheduler``;
+    - a scheduler of torch, by ``!name:``. The ``schedulers:`` of a ``SequentialLR`` or a
       ``ChainedScheduler`` are by ``!name:``, too. A function that makes a scheduler of torch from
-      the optimiser is as good.
+      the optimiser works as well.
 
-    Each group's rate is then multiplied with its ``lr_scale``, where it has one.
+    The rate of each group is then multiplied by its ``lr_scale``, if the group has one.
 
     Arguments
     ---------
     lr_schedule : callable or None
-        ``lr_schedule`` of the YAML; not changed.
+        ``lr_schedule:`` of the YAML; not changed.
     optimizer : torch.optim.Optimizer
-        Whose rates are set. Its present ones are those that torch's schedulers start from.
+        The optimiser whose rates are set. torch's schedulers start from its present rates.
 
     Raises
     ------
     RunError
-        Where the schedule cannot be one by step, fails, or gives no learning rate.
+        If the schedule cannot be called by step, fails, or gives no learning rate. Or if the
+        optimiser has no learning rate.
 
     Example
     -------
@@ -56,15 +60,21 @@ class Schedule:
     0.5
     """
 
-    def __init__(self, lr_schedule, optimizer):
+    def __init__(self, lr_schedule: Any, optimizer: torch.optim.Optimizer):
+        if any("lr" not in group for group in optimizer.param_groups):
+            raise RunError(
+                f"optimizer: {name_of(optimizer)} has no lr in its groups of parameters, and the "
+                f"learning rate of each step is set there; take another one in your YAML, such as "
+                f"!name:torch.optim.AdamW"
+            )
         self.optimizer = optimizer
         self.name = name_of(lr_schedule)
-        self.step = 0  # whose rates are set
+        self.step = 0  # the step that the rates belong to
         self.rates = [group["lr"] for group in optimizer.param_groups]  # before lr_scale
-        self.scheduler = None  # of torch, from the first step on
+        self.scheduler: Any = None  # torch's scheduler, from the first step on
         self.call, self.counts_calls = self._kind(lr_schedule)
 
-    def set_rates(self, step):
+    def set_rates(self, step: int) -> None:
         """Sets the learning rates of a step.
 
         Arguments
@@ -78,12 +88,12 @@ class Schedule:
 
     def _set(self, groups):
         for group, rate in zip(groups, self.rates):
-            group["lr"] = rate  # some schedules go on from the rate that they have set
+            group["lr"] = rate  # some schedules continue from the rate that they set last
         try:
             self.call()
         except RunError:
             raise
-        except Exception as error:  # of code that is not ours
+        except Exception as error:  # the code of the schedule is not ours
             text = " ".join(str(error).split())
             raise RunError(
                 f"lr_schedule: {self.name} fails at step {self.step} "
@@ -100,26 +110,26 @@ class Schedule:
             group["lr"] = rate * group.get("lr_scale", 1.0)
 
     def _kind(self, given):
-        """What to call for each step, and whether it has to be called for all before it."""
+        """Returns what to call for a step, and whether all earlier steps need a call, too."""
         if given is None:
             return (lambda: None), False
         if isinstance(given, lr_scheduler.LRScheduler):
             raise RunError(
-                f"lr_schedule: {self.name} is made already, of another optimiser; say !name: in "
-                f"the place of !new: in your YAML"
+                f"lr_schedule: {self.name} is already made, for another optimiser; write !name: "
+                f"instead of !new: in your YAML"
             )
         made_by = given.func if isinstance(given, functools.partial) else given
         is_class = inspect.isclass(made_by)
         if is_class and not issubclass(made_by, lr_scheduler.LRScheduler):
             raise RunError(
-                f"lr_schedule: {self.name} is a class; say !new: in the place of !name: in your "
-                f"YAML, with its arguments below"
+                f"lr_schedule: {self.name} is a class; write !new: instead of !name: in your YAML, "
+                f"with its arguments below"
             )
         if is_class and issubclass(made_by, lr_scheduler.ReduceLROnPlateau):
             raise self._not_by_step()
         if is_class:
             return functools.partial(self._torch_step, given), True
-        if isinstance(given, CyclicLRScheduler):  # which is called by epoch otherwise
+        if isinstance(given, CyclicLRScheduler):  # calling it would count epochs
             counter = copy.deepcopy(given)
             return (lambda: counter.on_batch_end(self.optimizer)), True
         parameters = required_parameters(given)
@@ -135,29 +145,29 @@ class Schedule:
         return (lambda: counter(self.optimizer)), True
 
     def _torch_step(self, make):
-        """A step of torch's scheduler, which sets the first rates when it is made."""
+        """Steps torch's scheduler. The first call makes it, and this sets the first rates."""
         if self.scheduler is not None:
             self.scheduler.step()
             return
-        # A step that is not finite calls no optimiser; torch warns of that.
+        # A step with a non-finite loss does not call the optimiser, and torch warns about that.
         warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step", UserWarning)
         self.scheduler = make_torch_scheduler(make, self.optimizer)
         if not hasattr(self.scheduler, "step"):
             raise TypeError(
-                f"a function of the optimiser alone has to give a scheduler of torch, got "
+                f"a function of the optimiser alone has to return a scheduler of torch, got "
                 f"{type(self.scheduler).__name__}"
             )
 
     def _not_by_step(self):
         return RunError(
-            f"lr_schedule: {self.name} follows epochs or losses, and the learning rate is set by "
-            f"the step here; take one by step in your YAML, such as "
+            f"lr_schedule: {self.name} follows epochs or losses, but here the learning rate is set "
+            f"by the step; take one by step in your YAML, such as "
             f"!new:speechbrain.nnet.schedulers.NoamScheduler, or null for a constant rate"
         )
 
 
-def make_torch_scheduler(make, optimizer):
-    """A scheduler of torch from a ``!name:`` node, and those that it holds.
+def make_torch_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """Makes a scheduler of torch from a ``!name:`` node, and the schedulers inside it.
 
     Example
     -------
@@ -176,8 +186,8 @@ def make_torch_scheduler(make, optimizer):
     return make.func(optimizer=optimizer, **{**make.keywords, "schedulers": parts})
 
 
-def required_parameters(function):
-    """Names of what a callable has to be given; two where it takes any number."""
+def required_parameters(function: Any) -> list[str]:
+    """Names of the required arguments of a callable; two names if it takes any number."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # not callable, or written in C
@@ -188,8 +198,8 @@ def required_parameters(function):
     return [p.name for p in parameters if p.kind in positional and p.default is p.empty]
 
 
-def name_of(thing):
-    """The name of the class or function that something in a YAML is of.
+def name_of(thing: Any) -> str:
+    """The name of the class or function behind a value of a YAML.
 
     Example
     -------

@@ -242,7 +242,7 @@ DEATHS = {
         "was killed by SIGKILL",
         "short of memory, set num_w",
     ),
-    "crash": ("os.kill(os.getpid(), 11)", "was killed by SIGSEGV", "take it out of the manifest"),
+    "crash": ("os.kill(os.getpid(), 11)", "was killed by SIGSEGV", "remove it from the manifest"),
     "exit": ("os._exit(3)", "ended with exit status 3", "set num_workers: 0 to see why"),
 }
 

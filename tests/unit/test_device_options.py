@@ -23,7 +23,7 @@ from brainquant.training.device_options import (
     "given, message",
     [
         ("--device cuda:99", "--device cuda:99: torch .* sees \\d+ devices .*--device cpu"),
-        ("--device gpu", "--device gpu: torch knows no such device; say cpu, cuda"),
+        ("--device gpu", "--device gpu: torch knows no such device; use cpu, cuda"),
         ("--data_parallel_backend", "--data_parallel_backend: .* by torchrun only"),
     ],
 )

@@ -72,3 +72,18 @@ def test_what_an_optimiser_counts_among_its_options_is_kept():
     then.step()
     now.load_state_dict(then.state_dict())
     assert now.param_groups[0]["k"] == 1 and now.param_groups[0]["lr"] == 2
+
+
+class WithoutRate(torch.optim.Optimizer):
+    """Has no learning rate in its groups."""
+
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        pass
+
+
+def test_an_optimiser_without_a_learning_rate_is_one_clear_line():
+    with pytest.raises(RunError, match="^optimizer: WithoutRate has no lr in its groups .*AdamW$"):
+        make_optimizer(WithoutRate, model(), None)

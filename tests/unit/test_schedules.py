@@ -151,9 +151,9 @@ def test_a_schedule_that_is_not_by_step_is_refused_by_name(name):
 @pytest.mark.parametrize(
     "schedule, message",
     [
-        (sb.NoamScheduler, "NoamScheduler is a class; say !new:"),
-        (lrs.StepLR(adam(), 2), "StepLR is made already, of another optimiser; say !name:"),
-        (lambda optimizer: None, "has to give a scheduler of torch, got NoneType"),
+        (sb.NoamScheduler, "NoamScheduler is a class; write !new:"),
+        (lrs.StepLR(adam(), 2), "StepLR is already made, for another optimiser; write !name:"),
+        (lambda optimizer: None, "has to return a scheduler of torch, got NoneType"),
         (
             functools.partial(lrs.StepLR, size=2),
             "StepLR fails at step 1.*'size'.*lr_schedule: null",
