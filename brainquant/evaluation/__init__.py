@@ -1,4 +1,4 @@
-"""What an encoder has learnt, read from its frozen layers, and what its codes say about phones."""
+"""Evaluates an encoder by its frozen layers, and codes by the phones that they stand for."""
 
 from .after_training import probe
 from .code_phones import code_phone_statistics

@@ -1,7 +1,12 @@
-"""A probe in one picture: accuracy and effective rank by layer, codes beside shuffled ones."""
+"""Draws a probe: accuracy and effective rank by layer, and codes beside shuffled codes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from ..monitoring.report import COLOURS, GREY, save_figure
@@ -13,27 +18,26 @@ ENCODERS = {
 MEASURES = {"phone_purity": "phone\npurity", "cluster_purity": "cluster\npurity", "pnmi": "PNMI"}
 
 
-def draw_probe(table, image_file):
-    """Draws the table of a probe into a PNG.
+def draw_probe(table: Mapping[str, Any], image_file: str | Path) -> None:
+    """Draws the results of a probe into a PNG.
 
     Arguments
     ---------
     table : dict
-        What ``probe`` returns.
+        The result of ``probe``.
     image_file : str
         The PNG to write.
     """
     panels = 3 if "codes" in table else 2
-    figure = Figure(figsize=(4.2 * panels, 4.6), dpi=120, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, rect=(0, 0, 1, 0.92))
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, rect=(0, 0, 1, 0.92))
+    figure = Figure(figsize=(4.2 * panels, 4.6), dpi=120, layout=layout)
     accuracies = " · ".join(
         f"{name} {100 * row['mean']:.1f} ± {100 * row['spread']:.1f} %"
         for name, row in reversed(table["accuracies"].items())
     )
     heading = f"Linear probe of {table['of']}: {accuracies}"
     size = min(12.5, 440 * panels / len(heading))  # fits the width
-    place = {"ha": "center", "va": "center", "parse_math": False}
-    figure.text(0.5, 0.955, heading, size=size, **place)
+    figure.text(0.5, 0.955, heading, size=size, ha="center", va="center", parse_math=False)
     axes = figure.subplots(1, panels, width_ratios=[1.4, 1, 1][:panels])
     _accuracy_panel(axes[0], table)
     for name, style in ENCODERS.items():
@@ -47,7 +51,7 @@ def draw_probe(table, image_file):
 
 
 def _accuracy_panel(axis, table):
-    """Draws mean and spread of each layer; a ring around the layer that validation chose."""
+    """Draws mean and spread of each layer, and a ring around the layer chosen on validation."""
     for name, style in ENCODERS.items():
         row = table["accuracies"][name]
         by_seed = np.array(row["layers"])
@@ -67,23 +71,23 @@ def _accuracy_panel(axis, table):
 
 
 def _code_panel(axis, codes):
-    """Draws what codes say about phones, each beside the same of shuffled codes."""
-    places = np.arange(len(MEASURES))
+    """Draws the measures of codes and phones, each beside its value for shuffled codes."""
+    positions = np.arange(len(MEASURES))
     for offset, values, style in (
         (-0.19, codes, {"color": COLOURS[0], "label": "codes"}),
         (0.19, codes["shuffled"], {"color": "#BBBBBB", "label": "shuffled codes"}),
     ):
         heights = [values[key] for key in MEASURES]
-        bars = axis.bar(places + offset, heights, width=0.36, **style)
+        bars = axis.bar(positions + offset, heights, width=0.36, **style)
         axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
     axis.set_ylim(0, 1.05)
     _finish(axis, f"Codes and phones, {codes['frames']:,} frames")
-    axis.set_xticks(places, MEASURES.values())
+    axis.set_xticks(positions, MEASURES.values())
     axis.grid(visible=False, axis="x")
 
 
 def _finish(axis, title, xlabel=None):
-    """Sets what all panels share: title, light grid and legend, as in a run's report."""
+    """Adds what all panels share: title, light grid and legend, as in a run's report."""
     axis.set_title(title, loc="left")
     axis.grid(color="#E5E5E5", lw=0.7)
     axis.set_axisbelow(True)
@@ -91,5 +95,5 @@ def _finish(axis, title, xlabel=None):
     if xlabel:
         axis.set_xlabel(xlabel)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # Opaque: a line of reference may run behind it.
+    # Nearly opaque, because a reference line may run behind it.
     axis.legend(framealpha=0.9, edgecolor="none", fontsize=9)

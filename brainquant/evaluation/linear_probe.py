@@ -1,37 +1,52 @@
-"""How well a linear classifier reads labels from frozen features, layer by layer.
+"""Predicts labels from frozen features with a linear classifier, layer by layer.
 
-Nothing here knows of audio or of a Brain: features are arrays, so those of any encoder will do.
+Features are arrays, so they can come from any encoder; nothing here needs audio or a Brain.
 Shape suffixes: T frames of one utterance, D dim, R rows: frames, or one per utterance.
 """
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..functional.imports import import_late
 
-ALPHA = 100.0  # of the ridge, on features of unit variance
+ALPHA = 100.0  # strength of the ridge penalty, for features of unit variance
+
+# For each split: layers, utterances, arrays.
+Layers = Mapping[str, Sequence[Sequence[np.ndarray]]]
+# For each split: utterances, arrays.
+Labels = Mapping[str, Sequence[np.ndarray]]
 
 
-def probe_layers(layers, labels, *, seed, context=0, progress=iter):
-    """Accuracies of a ridge classifier on each layer, with two thirds of the training utterances.
+def probe_layers(
+    layers: Layers,
+    labels: Labels,
+    *,
+    seed: int,
+    context: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> list[tuple[float, float]]:
+    """Fits a ridge classifier to each layer, on two thirds of the training utterances.
 
     Arguments
     ---------
     layers : dict
         For ``train``, ``valid`` and ``test``: a list of layers, each a list of utterances, each an
-        array (rows, dim). An utterance has a row per frame, or one row, its mean over time.
+        array (rows, dim). An utterance has one row per frame, or a single row, its mean over time.
     labels : dict
         For the same three: a list of utterances, each an array (rows,) of labels.
     seed : int
-        Draws the training utterances; the same for any features.
+        Draws the training utterances. The draw does not depend on the features.
     context : int
-        Rows on both sides of each row that the classifier also gets.
+        How many rows on each side of a row the classifier gets as well.
     progress : callable
-        Iterates over the numbers of the layers and shows its progress, as ``tqdm`` does.
+        Iterates over the layer numbers and may show the progress, as ``tqdm`` does.
 
     Returns
     -------
     accuracies : list of tuple
-        (valid, test) of each layer, shares of the rows.
+        (valid, test) for each layer: shares of the rows that are classified correctly.
 
     Example
     -------
@@ -64,20 +79,20 @@ def probe_layers(layers, labels, *, seed, context=0, progress=iter):
     return accuracies
 
 
-def summarise(accuracies):
-    """Test accuracies: of each layer by seed, and of the layer that is best on validation.
+def summarise(accuracies: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    """Chooses the layer that is best on validation and summarises its test accuracy over seeds.
 
     Arguments
     ---------
     accuracies : list
-        By seed, by layer: (valid, test), as ``probe_layers`` gives them for each seed.
+        The result of ``probe_layers`` for each seed.
 
     Returns
     -------
     summary : dict
-        ``valid_layers`` and ``layers`` (of the test set), seeds x layers; ``best_layer`` (from 1),
-        chosen on validation; ``mean`` and ``spread`` (standard deviation over seeds) of its test
-        accuracy.
+        ``valid_layers`` and ``layers``: accuracies on the validation and the test set, seeds x
+        layers. ``best_layer``: the chosen layer, from 1. ``mean`` and ``spread``: mean and standard
+        deviation of its test accuracy over seeds.
 
     Example
     -------
@@ -95,8 +110,8 @@ def summarise(accuracies):
     }
 
 
-def majority_accuracy(labels):
-    """Test accuracy of always saying the commonest label of the training utterances.
+def majority_accuracy(labels: Labels) -> float:
+    """Test accuracy of a classifier that always gives the most common training label.
 
     Example
     -------
@@ -107,8 +122,8 @@ def majority_accuracy(labels):
     return float((np.concatenate(labels["test"]) == names[counts.argmax()]).mean())
 
 
-def windows(frames_TD, context):
-    """Each frame with its neighbours side by side; the edges are repeated.
+def windows(frames_TD: np.ndarray, context: int) -> np.ndarray:
+    """Joins each frame with its neighbours; repeats the first and last frame at the edges.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""In how many directions features vary.
+"""Measures in how many directions features vary.
 
 Shape suffixes: N frames, D dim.
 """
@@ -6,12 +6,12 @@ Shape suffixes: N frames, D dim.
 import numpy as np
 
 
-def effective_rank(x_ND):
-    """The effective rank of centred features, between 1 and their dim; 0 where none varies.
+def effective_rank(x_ND: np.ndarray) -> float:
+    """The effective rank of features, between 1 and their dim; 0 if all frames are equal.
 
-    The exponential of the entropy of the singular values, which are divided by their sum first
-    (Roy and Vetterli, The effective rank, EUSIPCO 2007). The mean over frames is taken away
-    before, since an offset is no variation. Of few frames it is at most their number less one.
+    It is the exponential of the entropy of the singular values, divided by their sum (Roy and
+    Vetterli, The effective rank, EUSIPCO 2007). The mean over frames is subtracted first, because
+    an offset is no variation. So N frames have at most rank N - 1.
 
     Arguments
     ---------
@@ -29,7 +29,8 @@ def effective_rank(x_ND):
     """
     x_ND = np.asarray(x_ND, dtype=np.float64)
     x_ND = x_ND - x_ND.mean(0)
-    # Their squares are the eigenvalues of the smaller product, far cheaper than an SVD.
+    # The squares of the singular values are the eigenvalues of the smaller product. This is far
+    # cheaper than an SVD.
     product = x_ND.T @ x_ND if x_ND.shape[0] > x_ND.shape[1] else x_ND @ x_ND.T
     values = np.linalg.eigvalsh(product)
     largest = values[-1]

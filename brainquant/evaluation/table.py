@@ -1,6 +1,8 @@
-"""The table of a probe, as a person reads it."""
+"""Writes the results of a probe as a table of text."""
 
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
@@ -10,13 +12,13 @@ logger = get_logger(__name__)
 ENCODERS = ("untrained encoder", "pretrained encoder")
 
 
-def format_table(table):
-    """Lines of at most 80 columns.
+def format_table(table: Mapping[str, Any]) -> str:
+    """Formats the results as lines of at most 80 columns.
 
     Arguments
     ---------
     table : dict
-        What ``probe`` returns.
+        The result of ``probe``.
 
     Returns
     -------
@@ -53,8 +55,8 @@ def format_table(table):
     return "\n".join(lines)
 
 
-def log_table(table):
-    """Logs the table. The command that prints it turns this module's logger off by its name."""
+def log_table(table: Mapping[str, Any]) -> None:
+    """Logs the table. ``brainquant probe`` prints it instead and turns this logger off."""
     logger.info(format_table(table))
 
 

@@ -30,6 +30,8 @@ class CodeMonitor(torch.nn.Module):
     [2.0]
     """
 
+    counts: torch.Tensor
+
     def __init__(self, num_codebooks, codebook_size):
         super().__init__()
         self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size).long())

@@ -1,6 +1,7 @@
-"""The contract of ``brainquant.quantisers.Quantiser``, as a check that anybody can run on theirs.
+"""Checks that a quantiser keeps the contract of ``brainquant.quantisers.Quantiser``.
 
-Each promise is one function ``check_<promise>(make, input_dim)``, whose first line states it.
+The contract is a list of promises. Each promise has a function ``check_<promise>(make,
+input_dim)``; the first line of its docstring states the promise.
 """
 
 from .codes import (
@@ -16,7 +17,7 @@ from .codes import (
     check_ties,
 )
 from .copies import check_deepcopy, check_pickle, check_safetensors, check_state_dict
-from .promise import build
+from .promise import Make, build
 from .ranks import check_ranks
 from .steps import check_frozen, check_steps
 from .training import (
@@ -60,30 +61,30 @@ PROMISES = (
 )
 
 
-def check_quantiser(make, input_dim):
-    """Holds a quantiser to every promise of the contract; takes a few seconds.
+def check_quantiser(make: Make, input_dim: int) -> None:
+    """Checks every promise of the contract; takes a few seconds.
 
-    The last promise starts two processes, so a script calls this under
-    ``if __name__ == "__main__":``. Small sizes are quicker; a size of the codebook that no other
-    dimension has lets the check of ties recognise the tables.
+    The last check starts two processes. So a script has to call this function under
+    ``if __name__ == "__main__":``. Small sizes are quicker. Choose a codebook size that no other
+    dimension has: the check of ties finds the tables of codes by this size.
 
     Arguments
     ---------
     make : callable
-        ``make(input_dim=...)`` builds the quantiser: its class, a ``functools.partial`` of it, or
-        what a ``!name:`` node of a YAML gives.
+        Builds the quantiser by ``make(input_dim=...)``: its class, a ``functools.partial`` of it,
+        or the value of a ``!name:`` node of a YAML.
     input_dim : int
         Size of a frame.
 
     Raises
     ------
     AssertionError
-        Where promises are broken: one line for each, which starts with the name of its check and
-        says what was expected, what was seen and how to mend it.
+        If promises are broken. Each has a line: the name of its check, what was expected, what
+        was seen and how to repair it.
     ValueError
-        Where ``make`` does not build.
+        If ``make`` cannot build the quantiser.
     ImportError
-        Where hypothesis, which varies the frames, is not installed.
+        If hypothesis, which varies the frames, is not installed.
 
     Example
     -------

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ..quantisers import Quantiser
 from .promise import (
+    Make,
     build,
     draw_frames,
     expect,
@@ -21,8 +22,8 @@ from .promise import (
 
 
 @promise
-def check_attributes(make, input_dim):
-    """It is a Quantiser that says its sizes: positive integers, vq_dim None where it has none."""
+def check_attributes(make: Make, input_dim: int) -> None:
+    """It is a Quantiser with its sizes as positive ints; vq_dim is None if it gives no vectors."""
     quantiser = build(make, input_dim, started=False)
     kind = type(quantiser)
     expect(
@@ -48,14 +49,14 @@ def check_attributes(make, input_dim):
 
 
 @promise
-def check_codes(make, input_dim):
-    """Codes are a LongTensor (batch, time, codebooks) from 0 to size - 1, without gradient."""
+def check_codes(make: Make, input_dim: int) -> None:
+    """Codes are a LongTensor (batch, time, codebooks) from 0 to size - 1, without a gradient."""
     quantiser = build(make, input_dim)
     size = quantiser.codebook_size
 
     def test(x_BTI):
         codes_BTG = quantiser.encode(x_BTI.requires_grad_())
-        remedy = "let encode give indices, as argmax does, under torch.no_grad()"
+        remedy = "return indices from encode, as argmax does, under torch.no_grad()"
         expected = (*x_BTI.shape[:2], quantiser.num_codebooks)
         expect(codes_BTG.shape == expected, f"codes of {expected}", shape(codes_BTG), remedy)
         expect(codes_BTG.dtype == torch.long, "int64 codes", f"{codes_BTG.dtype}", remedy)
@@ -72,8 +73,8 @@ def check_codes(make, input_dim):
 
 
 @promise
-def check_independence(make, input_dim):
-    """A frame has the same code in any order, batch size and chunking, beside any padding."""
+def check_independence(make: Make, input_dim: int) -> None:
+    """A frame has the same code in any order, batch size and chunk, and beside any padding."""
     quantiser = build(make, input_dim)
     encode = quantiser.encode
     remedy = "compute each frame's codes from that frame alone"
@@ -99,7 +100,7 @@ def check_independence(make, input_dim):
 
 
 @promise
-def check_threads(make, input_dim):
+def check_threads(make: Make, input_dim: int) -> None:
     """A frame has the same code whatever the number of threads."""
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 4, 125)
     before = torch.get_num_threads()
@@ -115,7 +116,7 @@ def check_threads(make, input_dim):
 
 
 @promise
-def check_autocast(make, input_dim):
+def check_autocast(make: Make, input_dim: int) -> None:
     """Codes are computed in float32 under any autocast, from frames of any type."""
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 4, 1000)
     remedy = "compute under brainquant.functional.precision.full_precision, from x.float()"
@@ -129,7 +130,7 @@ def check_autocast(make, input_dim):
 
 
 @promise
-def check_modes(make, input_dim):
+def check_modes(make: Make, input_dim: int) -> None:
     """A frame has the same code in train() and eval()."""
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 3, 40)
     codes_BTG = quantiser.eval().encode(x_BTI)
@@ -139,8 +140,8 @@ def check_modes(make, input_dim):
 
 
 @promise
-def check_no_trace(make, input_dim):
-    """encode changes neither the state, in any mode, nor the frames, nor the random numbers."""
+def check_no_trace(make: Make, input_dim: int) -> None:
+    """encode changes no state in any mode, no frames and no random numbers."""
     for started in (False, True):
         quantiser, x_BTI = build(make, input_dim, started=started), draw_frames(input_dim, 3, 40)
         state, frames_BTI, rng = snapshot(quantiser), x_BTI.clone(), torch.get_rng_state()
@@ -153,13 +154,13 @@ def check_no_trace(make, input_dim):
 
 
 @promise
-def check_ties(make, input_dim):
+def check_ties(make: Make, input_dim: int) -> None:
     """A tie goes to the lowest index.
 
-    All codes are made to tie: every table, which is a tensor of the state_dict that has a
-    dimension of codebook_size or num_codebooks * codebook_size, gets equal entries. That they
-    are tables shows beforehand: the codes turn round when they do. Codes that are computed
-    without tables (finite scalar quantisation, for one) have no ties of that kind.
+    The check makes all codes tie: it gives every table equal entries. A table is a tensor of the
+    state_dict with a dimension of codebook_size or num_codebooks * codebook_size. The check first
+    makes sure that they are tables: if their entries are reversed, the codes have to be reversed,
+    too. Codes without tables, as in finite scalar quantisation, have no such ties.
     """
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 3, 40)
     V, G = quantiser.codebook_size, quantiser.num_codebooks
@@ -170,14 +171,14 @@ def check_ties(make, input_dim):
             dims = [dim for dim, size in enumerate(tensor.shape) if size in (V, G * V)]
             tables.update({name: dims[0]} if dims else {})
 
-    def turned(tensor, dim):
+    def reversed_entries(tensor, dim):
         return tensor.unflatten(dim, (-1, V)).flip(dim + 1).flatten(dim, dim + 1)
 
     def tied(tensor, dim):
         others = [other for other in range(tensor.dim()) if other != dim]
         if not others:
             return torch.ones_like(tensor)
-        # One 1 in zeros: the scores are exact in whatever order they are added up.
+        # A single 1 among zeros: the scores are exact in any order of addition.
         return torch.zeros_like(tensor).index_fill(others[-1], torch.tensor(0), 1.0)
 
     def encode_with(changed, frames_BTI):
@@ -185,7 +186,7 @@ def check_ties(make, input_dim):
         quantiser.load_state_dict({**state, **changes})
         return quantiser.encode(frames_BTI)
 
-    if torch.equal(encode_with(turned, x_BTI), V - 1 - codes_BTG):
+    if torch.equal(encode_with(reversed_entries, x_BTI), V - 1 - codes_BTG):
         for frames_BTI in (x_BTI, torch.zeros_like(x_BTI)):
             seen_BTG = encode_with(tied, frames_BTI)
             remedy = "take argmax or argmin, the first of the best"
@@ -193,8 +194,8 @@ def check_ties(make, input_dim):
 
 
 @promise
-def check_not_finite(make, input_dim):
-    """A frame with NaN or Inf has code -1, and no other has; or a ValueError says where it is."""
+def check_not_finite(make: Make, input_dim: int) -> None:
+    """Only a frame with NaN or Inf has code -1; or a ValueError says where the frame is."""
     for started in (False, True):
         quantiser, x_BTI = build(make, input_dim, started=started), draw_frames(input_dim, 4, 9)
         codes_BTG = quantiser.encode(x_BTI)
@@ -213,8 +214,8 @@ def check_not_finite(make, input_dim):
 
 
 @promise
-def check_extremes(make, input_dim):
-    """Zeros, denormals and values of 1e30 have codes, always the same."""
+def check_extremes(make: Make, input_dim: int) -> None:
+    """Zeros, denormals and values of 1e30 have valid codes, the same ones each time."""
     quantiser = build(make, input_dim)
     units_TI = draw_frames(input_dim, 1, 20)[0].sign()
     for value in (0.0, 1e-40, 1e30):

@@ -1,4 +1,4 @@
-"""What the checks are made of: a quantiser, frames that vary, errors that help.
+"""Tools of the checks: building a quantiser, drawing frames, raising helpful errors.
 
 Shape suffixes: B batch, T time, I input dim, G codebooks.
 """
@@ -6,18 +6,23 @@ Shape suffixes: B batch, T time, I input dim, G codebooks.
 import contextlib
 import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import torch
 
-from ..quantisers import make_quantiser
+from ..quantisers import Quantiser, make_quantiser
+
+Make = Callable[..., Any]  # builds a quantiser from input_dim=
+Check = Callable[[Make, int], None]
 
 
-def promise(check):
-    """Makes a check repeat itself exactly, and gives its errors its name."""
+def promise(check: Check) -> Check:
+    """Makes a check repeatable, and puts its name at the start of its errors."""
 
     @functools.wraps(check)
-    def named(make, input_dim):
+    def named(make: Make, input_dim: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
@@ -30,20 +35,20 @@ def promise(check):
                 lines = str(error).strip().splitlines() or [""]
                 raise AssertionError(
                     f"{check.__name__}: expected no error, saw {type(error).__name__}: "
-                    f"{lines[-1]}; {check.__name__} called by itself shows where"
+                    f"{lines[-1]}; call {check.__name__} alone to see where"
                 ) from error
 
     return named
 
 
-def expect(kept, expected, seen, remedy):
-    """Raises what every broken promise reads like."""
+def expect(kept: bool, expected: str, seen: str, remedy: str) -> None:
+    """Raises the error of a broken promise, unless it is kept."""
     if not kept:
         raise AssertionError(f"expected {expected}, saw {seen}; {remedy}")
 
 
-def expect_same(seen, reference, expected, remedy):
-    """Two tensors that have to be equal, NaN where NaN; says how many differ and the first."""
+def expect_same(seen: torch.Tensor, reference: torch.Tensor, expected: str, remedy: str) -> None:
+    """Expects equal tensors, where NaN equals NaN. Says how many values differ, and the first."""
     expect(seen.shape == reference.shape, expected, f"{shape(seen)} for {shape(reference)}", remedy)
     differ = (seen != reference) & ~(seen.isnan() & reference.isnan())
     if differ.any():
@@ -57,16 +62,16 @@ def expect_same(seen, reference, expected, remedy):
         )
 
 
-def shape(tensor):
-    """A tensor's shape in an error."""
+def shape(tensor: torch.Tensor) -> str:
+    """A tensor's shape, for an error."""
     return f"{tuple(tensor.shape)}"
 
 
-def build(make, input_dim, *, seed=0, started=True):
-    """A quantiser in eval mode, the same for the same seed.
+def build(make: Make, input_dim: int, *, seed: int = 0, started: bool = True) -> Any:
+    """Builds a quantiser in eval mode. The same seed gives the same quantiser.
 
-    ``started`` gives one training step to those that train, since a codebook may start from
-    the first frames that it sees.
+    ``started`` trains it for one step if it gives vectors, because a codebook may start from the
+    first frames that it gets.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -76,39 +81,41 @@ def build(make, input_dim, *, seed=0, started=True):
     return quantiser.eval()
 
 
-def gives_vectors(quantiser):
-    """Whether the forward gives vectors, as opposed to codes only."""
+def gives_vectors(quantiser: Quantiser) -> bool:
+    """Whether the forward gives vectors, not only codes."""
     return quantiser.vq_dim is not None
 
 
-def run(quantiser, x_BTI, *, seed=1):
-    """The forward, with noise that a seed determines."""
+def run(quantiser: Quantiser, x_BTI: torch.Tensor, *, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Calls the forward with noise from a seed."""
     return quantiser(x_BTI, generator=torch.Generator().manual_seed(seed), return_codes=True)
 
 
-def snapshot(quantiser):
-    """A copy of the state_dict, which may hold things that are no tensors."""
+def snapshot(quantiser: Quantiser) -> dict[str, Any]:
+    """Copies the state_dict; it may hold other things than tensors."""
     return {
         name: value.detach().clone() if isinstance(value, torch.Tensor) else value
         for name, value in quantiser.state_dict().items()
     }
 
 
-def expect_same_state(quantiser, before, what, remedy):
-    """The state_dict has to be that of a snapshot."""
+def expect_same_state(quantiser: Quantiser, before: dict[str, Any], what: str, remedy: str) -> None:
+    """Expects the state_dict of a snapshot."""
     for name, value in quantiser.state_dict().items():
         if isinstance(value, torch.Tensor):
             expect_same(value, before[name], f"{what} to leave {name} as it was", remedy)
 
 
-def draw_frames(input_dim, batch, time, *, seed=0, scale=1.0):
-    """Normal frames, shape (batch, time, input_dim)."""
+def draw_frames(
+    input_dim: int, batch: int, time: int, *, seed: int = 0, scale: float = 1.0
+) -> torch.Tensor:
+    """Draws frames from a normal distribution, shape (batch, time, input_dim)."""
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(batch, time, input_dim, generator=generator)
 
 
-def for_many_frames(test, input_dim):
-    """Calls test(x_BTI) with batches of many sizes and scales, the same in every run."""
+def for_many_frames(test: Callable[[torch.Tensor], None], input_dim: int) -> None:
+    """Calls test(x_BTI) with batches of many sizes and scales, the same ones in every run."""
     try:
         from hypothesis import HealthCheck, Phase, given, settings
         from hypothesis import strategies as st
@@ -131,16 +138,17 @@ def for_many_frames(test, input_dim):
         database=None,
         phases=[Phase.generate],
         report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
+        # The type hints of hypothesis do not know what iterating over HealthCheck gives.
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
     )
     with unloaded_speechbrain():
         quick(given(frames)(test))()
 
 
-def unloaded_speechbrain():
-    """Keeps SpeechBrain's lazy modules from loading, and failing, when they are looked at.
+def unloaded_speechbrain() -> contextlib.AbstractContextManager:
+    """Keeps SpeechBrain's lazy modules from loading, which may fail.
 
-    hypothesis asks each module of the process for its file.
+    hypothesis reads ``__file__`` of each module in the process, and this would load them.
     """
     imported = sys.modules.get("speechbrain.utils.importutils")
     if imported is None:

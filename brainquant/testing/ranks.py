@@ -1,28 +1,35 @@
-"""The promise about ranks, and the processes that it takes."""
+"""The promise about ranks, and the processes that check it."""
 
 import multiprocessing
 import pickle
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 
-from .promise import build, draw_frames, expect, expect_same, promise
+# torch documents it as public, but its type hints do not export it.
+from torch.distributed import FileStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+from .promise import Make, build, draw_frames, expect, expect_same, promise
 
 RANKS = 2
 
 
 @promise
-def check_ranks(make, input_dim):
-    """A frame has the same code on any rank: two processes encode one half each."""
+def check_ranks(make: Make, input_dim: int) -> None:
+    """A frame has the same code on any rank. Two processes encode half of the frames each."""
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, RANKS, 60)
     codes_BTG = quantiser.encode(x_BTI)
     try:
         pickle.dumps(make)
     except (pickle.PicklingError, AttributeError, TypeError):
-        make = None  # a lambda, for one: the ranks get a copy of the module
-    job = (make, input_dim, quantiser if make is None else quantiser.state_dict(), x_BTI)
+        # For example, make is a lambda: the ranks get a copy of the quantiser instead.
+        job = (None, input_dim, quantiser, x_BTI)
+    else:
+        job = (make, input_dim, quantiser.state_dict(), x_BTI)
     with tempfile.TemporaryDirectory() as folder:
         torch.save(job, Path(folder, "job.pt"))
         in_processes(encode_share, folder)
@@ -31,32 +38,32 @@ def check_ranks(make, input_dim):
     expect_same(torch.cat(shares), codes_BTG, "on two ranks the codes of one process", remedy)
 
 
-def in_processes(function, folder):
-    """Calls function(rank, folder) in one process per rank."""
+def in_processes(function: Callable[[int, str], None], folder: str) -> None:
+    """Calls function(rank, folder) in a process for each rank."""
     method = "spawn"
     if "forkserver" in multiprocessing.get_all_start_methods():
-        # One process imports, once, what is slow to import, and all others are its forks.
+        # One process does the slow imports; the others are forks of it.
         method = "forkserver"
         multiprocessing.set_forkserver_preload(["__main__", __name__, "torch._dynamo", "numba"])
     try:
-        torch.multiprocessing.start_processes(function, (folder,), RANKS, start_method=method)
-    except torch.multiprocessing.ProcessExitedException as error:
+        start_processes(function, (folder,), RANKS, start_method=method)
+    except ProcessExitedException as error:
         remedy = 'in a script, call the check under if __name__ == "__main__":'
         expect(False, f"{RANKS} processes that encode", f"{error}", remedy)
 
 
-def encode_share(rank, folder):
-    """What one rank does: it builds the quantiser as a run does, and encodes its frames."""
+def encode_share(rank: int, folder: str) -> None:
+    """Builds the quantiser on one rank, as a run does, and encodes this rank's frames."""
     torch.set_num_threads(1)
     make, input_dim, state, x_BTI = torch.load(Path(folder, "job.pt"), weights_only=False)
     torch.distributed.init_process_group(
         "gloo",
-        store=torch.distributed.FileStore(str(Path(folder, "store")), RANKS),
+        store=FileStore(str(Path(folder, "store")), RANKS),
         rank=rank,
         world_size=RANKS,
         timeout=timedelta(seconds=60),
     )
-    torch.distributed.barrier()  # or the first to be done is gone before the other has met it
+    torch.distributed.barrier()  # otherwise one rank may end before the other has connected
     try:
         if make is None:
             quantiser = state

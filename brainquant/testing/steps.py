@@ -1,8 +1,9 @@
-"""Promises about codebooks that follow the frames: when they move, and by what."""
+"""Promises about codebooks that follow the frames: when they move, and how far."""
 
 import torch
 
 from .promise import (
+    Make,
     build,
     draw_frames,
     expect,
@@ -15,8 +16,11 @@ from .promise import (
 
 
 @promise
-def check_steps(make, input_dim):
-    """Batches between begin_step and end_step move the state once, as one batch of all frames."""
+def check_steps(make: Make, input_dim: int) -> None:
+    """All batches of a step move the state once, as one batch of all their frames would.
+
+    A step begins at begin_step and ends at end_step.
+    """
     for started in (False, True):
         whole = build(make, input_dim, started=started)
         if not gives_vectors(whole):
@@ -28,7 +32,7 @@ def check_steps(make, input_dim):
         for part_BTI in x_BTI.split(2):
             parts.begin_step()
             parts(part_BTI, generator=generator, return_codes=True)
-        remedy = "gather in forward what moves the state, and move it in end_step"
+        remedy = "only collect statistics in forward, and move the state in end_step"
         expect_same_state(parts, before, "a forward before end_step", remedy)
         parts.end_step()
         for name, value in snapshot(whole).items():
@@ -45,7 +49,7 @@ def check_steps(make, input_dim):
 
 
 @promise
-def check_frozen(make, input_dim):
+def check_frozen(make: Make, input_dim: int) -> None:
     """After requires_grad_(False) a step of training changes no state."""
     quantiser = build(make, input_dim)
     if not gives_vectors(quantiser):
@@ -54,5 +58,5 @@ def check_frozen(make, input_dim):
     before = snapshot(quantiser)
     run(quantiser, draw_frames(input_dim, 3, 40).requires_grad_())
     quantiser.end_step()
-    remedy = "move state only where a parameter asks for a gradient"
+    remedy = "move the state only if a parameter requires a gradient"
     expect_same_state(quantiser, before, "training after requires_grad_(False)", remedy)

@@ -1,17 +1,20 @@
-"""Promises about a step of training: its noise, its gradients, and frames that are not there.
+"""Promises about a step of training: its noise, its gradients, and batches without frames.
 
-A quantiser may compute in float32 whatever comes in, so ``gradcheck``, which needs float64, cannot
-be asked of all. Gradients are held instead against slopes: how much a loss changes, measured by
-central differences, when a tensor moves along its gradient.
+``gradcheck`` needs float64, but a quantiser may always compute in float32. So the checks compare
+gradients with slopes. A slope says how much a loss changes when a tensor moves along its gradient;
+it is measured by central differences.
 
 Shape suffixes: B batch, T time, I input dim, D vq_dim, G codebooks.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
 from .promise import (
+    Make,
     build,
     draw_frames,
     expect,
@@ -25,8 +28,8 @@ from .promise import (
 
 
 @promise
-def check_generator(make, input_dim):
-    """In training the noise comes from the generator: the same again, the global one at rest."""
+def check_generator(make: Make, input_dim: int) -> None:
+    """In training all noise comes from the generator; the global generator is not used."""
     quantiser, x_BTI = build(make, input_dim).train(), draw_frames(input_dim, 3, 40)
     if not gives_vectors(quantiser):
         return
@@ -42,8 +45,8 @@ def check_generator(make, input_dim):
 
 
 @promise
-def check_straight_through(make, input_dim):
-    """In training a finite gradient, not zero where codes are chosen, goes from x to the frames."""
+def check_straight_through(make: Make, input_dim: int) -> None:
+    """In training x gives the frames a finite gradient; it is not zero if there is a choice."""
     quantiser, x_BTI = build(make, input_dim).train(), draw_frames(input_dim, 3, 40)
     if not gives_vectors(quantiser):
         return
@@ -58,10 +61,10 @@ def check_straight_through(make, input_dim):
 
 
 @promise
-def check_aux_loss(make, input_dim):
-    """aux_loss is a finite scalar that falls along its gradient at least as fast as that says.
+def check_aux_loss(make: Make, input_dim: int) -> None:
+    """aux_loss is a finite scalar that changes along its gradient at least as fast as its norm.
 
-    Faster is fine, since losses of commitment stop a part of their gradient on purpose.
+    Faster is allowed, because commitment losses stop a part of their gradient on purpose.
     """
     quantiser, x_BTI = build(make, input_dim).train(), draw_frames(input_dim, 2, 6)
     if not gives_vectors(quantiser):
@@ -77,13 +80,13 @@ def check_aux_loss(make, input_dim):
             max(slopes) >= 0.95 * norm,
             f"aux_loss to change along its gradient to {name} at {norm:.4g} or faster",
             f"{max(slopes):.4g}",
-            "let autograd derive it, or hold your own backward against gradcheck",
+            "let autograd derive it, or test your own backward with gradcheck",
         )
 
 
 @promise
-def check_gradients(make, input_dim):
-    """In eval() the gradients of the vectors are their slopes, but where a hard choice has none."""
+def check_gradients(make: Make, input_dim: int) -> None:
+    """In eval() the gradients of the vectors equal their slopes, except at a hard choice."""
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 2, 6)
     if not gives_vectors(quantiser):
         return
@@ -97,15 +100,17 @@ def check_gradients(make, input_dim):
             flat or any(abs(slope - norm) < 0.05 * norm for slope in slopes),
             f"x to change along its gradient to {name} at {norm:.4g}, or not at all",
             " or ".join(f"{slope:.4g}" for slope in slopes),
-            "let autograd derive it, or hold your own backward against gradcheck",
+            "let autograd derive it, or test your own backward with gradcheck",
         )
 
 
-def slopes_along_gradients(quantiser, x_BTI, measure):
-    """Name, norm of the gradient, and slopes along it, of the frames and of each parameter.
+def slopes_along_gradients(
+    quantiser: Any, x_BTI: torch.Tensor, measure: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+) -> Iterator[tuple[str, float, list[float]]]:
+    """For the frames and each parameter: its name, the norm of its gradient, slopes along it.
 
-    There is a slope for each of several lengths of the step, since a long one meets curvature.
-    Left out are steps on which a code changes, and those that drown in the rounding of float32.
+    There are slopes for several lengths of the move, because a long move is bent by curvature.
+    Moves that change a code are left out, and moves that are lost in the rounding of float32.
     """
     state = snapshot(quantiser)
 
@@ -141,15 +146,15 @@ def slopes_along_gradients(quantiser, x_BTI, measure):
             yield name, norm, slopes
 
 
-def weights(x_BTD):
-    """Fixed weights that make a loss of vectors."""
+def weights(x_BTD: torch.Tensor) -> torch.Tensor:
+    """Fixed weights that turn vectors into a loss."""
     return torch.linspace(-1, 2, x_BTD.numel()).view_as(x_BTD)
 
 
 @promise
-def check_no_frames(make, input_dim):
-    """No utterances, or no frames, give empty results, and finite numbers and gradients."""
-    remedy = "divide by max(frames, 1), and leave statistics alone where there are none"
+def check_no_frames(make: Make, input_dim: int) -> None:
+    """Without utterances or frames, results are empty, and numbers and gradients are finite."""
+    remedy = "divide by max(frames, 1), and do not update statistics without frames"
     for empty in ((0, 5), (1, 0)):
         for started in (False, True):
             quantiser = build(make, input_dim, started=started)
@@ -169,13 +174,13 @@ def check_no_frames(make, input_dim):
                     total.backward()
                 for name, parameter in quantiser.named_parameters():
                     finite = parameter.grad is None or bool(parameter.grad.isfinite().all())
-                    expect(finite, f"a finite gradient of {name}", "one that is not", remedy)
+                    expect(finite, f"a finite gradient of {name}", "a non-finite one", remedy)
             expect_finite_state(quantiser, "no frames", remedy)
 
 
 @promise
-def check_not_finite_vectors(make, input_dim):
-    """A frame that is not finite has a vector of NaN, others keep theirs, the state is finite."""
+def check_not_finite_vectors(make: Make, input_dim: int) -> None:
+    """Only a frame with NaN or Inf has a vector of NaN; the state stays finite."""
     for value in (torch.nan, torch.inf):
         for started in (False, True):
             quantiser, x_BTI = build(make, input_dim, started=started), draw_frames(input_dim, 4, 9)
@@ -187,20 +192,20 @@ def check_not_finite_vectors(make, input_dim):
             for training in (False, True):
                 try:
                     output = run(quantiser.train(training), x_BTI)
-                except ValueError:  # check_not_finite reads it
+                except ValueError:  # check_not_finite checks its text
                     break
                 seen_BT = output["x"].isnan().any(-1)
-                remedy = "fill the vectors of frames that are not finite with NaN, and no others"
+                remedy = "fill only the vectors of frames that are not finite with NaN"
                 expect_same(seen_BT, expected_BT, f"NaN for the frame with {value} only", remedy)
-                remedy = "fill the chosen codes of frames that are not finite with -1"
+                remedy = "fill only the chosen codes of frames that are not finite with -1"
                 seen_BT = (output["chosen_codes"] == -1).all(-1)
                 expect_same(seen_BT, expected_BT, f"-1 for the frame with {value} only", remedy)
             remedy = "leave frames that are not finite out of statistics"
             expect_finite_state(quantiser, f"a frame with {value}", remedy)
 
 
-def expect_finite_state(quantiser, what, remedy):
-    """Nothing in the state_dict may be NaN."""
+def expect_finite_state(quantiser: Any, what: str, remedy: str) -> None:
+    """Expects a state_dict without NaN."""
     for name, tensor in snapshot(quantiser).items():
         finite = not isinstance(tensor, torch.Tensor) or not tensor.isnan().any()
         expect(finite, f"no NaN in {name} after {what}", "NaN", remedy)

@@ -1,4 +1,4 @@
-"""Promises about what the forward gives, and about what is counted of it.
+"""Promises about the results of forward, and about the statistics of codes.
 
 Shape suffixes: B batch, T time, N = B * T frames, I input dim, D vq_dim, G codebooks, V codes.
 """
@@ -6,6 +6,7 @@ Shape suffixes: B batch, T time, N = B * T frames, I input dim, D vq_dim, G code
 import torch
 
 from .promise import (
+    Make,
     build,
     draw_frames,
     expect,
@@ -20,13 +21,13 @@ from .promise import (
 
 
 @promise
-def check_forward(make, input_dim):
-    """forward gives what base.py says: vectors, codes of encode, chosen codes; or codes only."""
+def check_forward(make: Make, input_dim: int) -> None:
+    """forward returns vectors, the codes of encode and the chosen codes; or only codes."""
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 3, 40)
     codes_BTG = quantiser.encode(x_BTI)
     if not gives_vectors(quantiser):
         seen = quantiser(x_BTI)
-        remedy = "let forward give encode's codes, or set vq_dim where it gives vectors"
+        remedy = "return encode's codes from forward, or set vq_dim if it gives vectors"
         expect(seen.numel() == codes_BTG.numel(), "the codes of encode", shape(seen), remedy)
         expect_same(seen.view_as(codes_BTG), codes_BTG, "the codes of encode", remedy)
         return
@@ -36,17 +37,17 @@ def check_forward(make, input_dim):
     for training in (False, True):
         output = run(quantiser.train(training), x_BTI)
         x_BTD, chosen_BTG = output["x"], output["chosen_codes"]
-        remedy = "give vectors of (batch, time, vq_dim) in float32"
+        remedy = "return vectors of (batch, time, vq_dim) in float32"
         expect(x_BTD.shape == expected, f"x of {expected}", shape(x_BTD), remedy)
         expect(x_BTD.dtype == torch.float32, "x in float32", f"{x_BTD.dtype}", remedy)
-        remedy = "give the codes of the state before the step, without noise"
+        remedy = "return the codes of the state before the step, without noise"
         expect_same(output["codes"], codes_BTG, "codes to be those of encode", remedy)
         valid = (chosen_BTG >= 0) & (chosen_BTG < quantiser.codebook_size)
         expect(
             chosen_BTG.shape == codes_BTG.shape and bool(valid.all()),
             f"chosen_codes of {shape(codes_BTG)} from 0 to {quantiser.codebook_size - 1}",
             f"{shape(chosen_BTG)} from {chosen_BTG.min()} to {chosen_BTG.max()}",
-            "give the codes that the vectors are made of",
+            "return the codes that the vectors are made of",
         )
         if not training:
             remedy = "keep noise out of eval()"
@@ -55,8 +56,8 @@ def check_forward(make, input_dim):
 
 
 @promise
-def check_vectors(make, input_dim):
-    """A vector is determined by its chosen codes alone, exactly but for rounding."""
+def check_vectors(make: Make, input_dim: int) -> None:
+    """A vector depends only on its chosen codes, apart from rounding."""
     quantiser = build(make, input_dim)
     if not gives_vectors(quantiser):
         return
@@ -80,9 +81,9 @@ def check_vectors(make, input_dim):
 
 
 @promise
-def check_perplexity(make, input_dim):
+def check_perplexity(make: Make, input_dim: int) -> None:
     """Perplexities lie between 1 and their cap, and counts add up over chunks and ranks."""
-    # Here, since the processes of check_ranks import this package, and need no SpeechBrain.
+    # Imported here: the processes of check_ranks import this package, but need no SpeechBrain.
     from ..monitoring.counts import CodeMonitor, code_statistics
 
     quantiser, x_BTI = build(make, input_dim), draw_frames(input_dim, 4, 50)
@@ -96,10 +97,10 @@ def check_perplexity(make, input_dim):
 
     codes_NG = quantiser.encode(x_BTI).flatten(0, 1)
     whole_GV = counts(codes_NG)
-    remedy = "give codes of (batch, time, num_codebooks), frame by frame"
+    remedy = "return codes of (batch, time, num_codebooks), frame by frame"
     expect_same(counts(*codes_NG.split(7)), whole_GV, "counts to add up over chunks", remedy)
-    ranks_GV = sum(counts(quantiser.encode(half).flatten(0, 1)) for half in x_BTI.split(2))
-    expect_same(ranks_GV, whole_GV, "counts to add up over ranks", remedy)
+    first_GV, second_GV = (counts(quantiser.encode(x).flatten(0, 1)) for x in x_BTI.split(2))
+    expect_same(first_GV + second_GV, whole_GV, "counts to add up over ranks", remedy)
     statistics = code_statistics(whole_GV)
     remedy = "count codes of finite frames, each from 0 to codebook_size - 1"
     for value in statistics["code_perplexity"]:
@@ -118,15 +119,15 @@ def check_perplexity(make, input_dim):
                 )
 
 
-def expect_between(value, low, high, name, remedy):
-    """A number has to lie between two others, but for rounding."""
+def expect_between(value: float, low: float, high: float, name: str, remedy: str) -> None:
+    """Expects a number between two others, apart from rounding."""
     kept = low * (1 - 1e-4) <= value <= high * (1 + 1e-4)
     expect(kept, f"{name} from {low} to {high}", f"{value:g}", remedy)
 
 
 @promise
-def check_temperature(make, input_dim):
-    """update_temp is a function of the steps that never rises; it changes no state."""
+def check_temperature(make: Make, input_dim: int) -> None:
+    """The temperature depends only on the steps and never rises; update_temp changes no state."""
     quantiser = build(make, input_dim)
     before = snapshot(quantiser)
 
@@ -137,11 +138,11 @@ def check_temperature(make, input_dim):
 
     schedule = [0, 1, 2, 10, 100, 1000, 10**4, 10**5, 10**6]
     seen = [temperature(steps) for steps in schedule]
-    remedy = "compute it from the steps, between a start and a stop above 0, or leave it None"
+    remedy = "compute it from the steps, between a start and a stop above 0, or leave it at None"
     if any(value is not None for value in seen):
         positive = all(isinstance(value, float) and 0 < value < float("inf") for value in seen)
         kept = positive and seen == sorted(seen, reverse=True)
         expect(kept, "a positive curr_temp that never rises", f"{seen} at {schedule}", remedy)
     again = [temperature(steps) for steps in reversed(schedule)][::-1]
     expect(again == seen, "the same curr_temp at the same steps again", f"{again}", remedy)
-    expect_same_state(quantiser, before, "update_temp", "set curr_temp, which is no buffer")
+    expect_same_state(quantiser, before, "update_temp", "set curr_temp, which must not be a buffer")
