@@ -19,7 +19,7 @@ with subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=Tru
 """
 RANK = """
 import sys, time
-from brainquant.training import launcher
+from brainquant.processes import launcher
 from brainquant.errors import one_line_errors
 from brainquant.processes.signals import Stopped, StopSignals
 
