@@ -1,4 +1,4 @@
-"""A training of a few numbers, with checkpoints: it takes no time, and has one right result."""
+"""A training that takes milliseconds, with checkpoints and one right result."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ LAST_STEP = 6
 
 
 class SmallRun:
-    """Six steps of a small model; like a recipe, it goes on from the checkpoint that is there."""
+    """Six steps of a small model. Like a recipe, it continues from its last checkpoint."""
 
     def __init__(self, folder, checkpointer_class=Checkpointer, hidden=1024):
         torch.manual_seed(0)
@@ -36,7 +36,7 @@ class SmallRun:
         return self
 
     def train(self, until=LAST_STEP):
-        """The loss of the step that is asked for."""
+        """Trains until a step and returns the loss of that step."""
         loss = None
         while self.steps.current < until:
             self.steps.current += 1
@@ -54,7 +54,7 @@ class SmallRun:
         return self.checkpointer.save_and_keep_only(meta={"step": self.steps.current}, **options)
 
     def state(self):
-        """All that a checkpoint has to bring back, as bytes."""
+        """Everything that a checkpoint has to restore, as bytes."""
         tensors = [*self.model.state_dict().values()]
         for moments in self.optimizer.state_dict()["state"].values():
             tensors += moments.values()
@@ -62,7 +62,7 @@ class SmallRun:
 
 
 def never_killed(folder, **options):
-    """The states at steps 2 and 4, and the last loss; a checkpoint of step 2 is in the folder."""
+    """Returns the states at steps 2 and 4 and the last loss, and saves a checkpoint of step 2."""
 
     def start():
         run = SmallRun(folder)
@@ -72,12 +72,12 @@ def never_killed(folder, **options):
         run.train(4)
         return old, run.state(), run.train()
 
-    SmallRun(folder).train(1)  # imports what is slow to import, once for all children
+    SmallRun(folder).train(1)  # does the slow imports, once for all children
     return in_child(start)
 
 
 def save_at_step_4(folder, kill_at=None, **options):
-    """Names of the calls by which a save changes the disk; it deletes the checkpoint of step 2."""
+    """Saves at step 4, deletes the checkpoint of step 2, and returns the calls that did it."""
 
     def prepare():
         run = SmallRun(folder).recover()
@@ -88,7 +88,7 @@ def save_at_step_4(folder, kill_at=None, **options):
 
 
 def resume(folder, **options):
-    """What the next start loads, the loss that it ends with, and what is then in the folder."""
+    """Starts the run again; returns what it loads, its last loss and the files in its folder."""
 
     def start():
         run = SmallRun(folder).recover()
@@ -100,7 +100,7 @@ def resume(folder, **options):
 
 
 def count_calls(function):
-    """Python functions and builtins that are called in it."""
+    """Counts the calls of Python functions and builtins in a function."""
     calls = 0
 
     def count(frame, event, argument):
@@ -116,7 +116,7 @@ def count_calls(function):
 
 
 def ranks(function, number=2):
-    """What function(rank) gives on each rank of a gloo group, in processes of their own."""
+    """Calls function(rank) on each rank of a gloo group, in forked processes."""
     with tempfile.TemporaryDirectory() as folder:
 
         def rank(number_of_rank):

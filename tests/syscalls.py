@@ -1,4 +1,4 @@
-"""Processes that are killed at one of the system calls by which they change the disk."""
+"""Kills a process at a chosen system call that changes the disk."""
 
 import ctypes
 import functools
@@ -13,8 +13,9 @@ import traceback
 import pytest
 import torch
 
-# Numbers of the calls that change what is on the disk. Those of the second row do so only where
-# their first argument is a file that was opened for writing.
+# Numbers of the system calls that change the disk. Those of the second dictionary count only if
+# their first argument is a file that is open for writing. The third one has the calls that open a
+# file, with the position of their flags.
 CALLS = {
     "x86_64": (
         {76: "truncate", 82: "rename", 83: "mkdir", 84: "rmdir", 85: "creat", 86: "link",
@@ -34,7 +35,7 @@ CALLS = {
 }  # fmt: skip
 TRACEME, SYSCALL, SETOPTIONS, SYSCALL_INFO = 0, 24, 0x4200, 0x420E  # of linux/ptrace.h
 MARK_SYSCALLS, KILL_WITH_TRACER = 0x1, 0x100000
-EXIT = 2  # what the tracee is stopped at: the end of a call, or else its beginning
+EXIT = 2  # the child was stopped at the end of a call; otherwise at its beginning
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -49,14 +50,14 @@ def ptrace(request, pid, address=0, data=0):
 
 
 def fork(function):
-    """A child that calls the function and ends; its number."""
+    """Forks a child that calls the function and ends; returns its process number."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            torch.set_num_threads(1)  # the threads of the parent are not here
+            torch.set_num_threads(1)  # the child does not have the threads of its parent
             function()
             status = 0
         except BaseException:
@@ -67,7 +68,7 @@ def fork(function):
 
 
 def in_child(function):
-    """What a function gives in a process of its own."""
+    """Calls a function in a forked process and returns its result."""
     read, write = os.pipe()
 
     def call():
@@ -84,7 +85,7 @@ def in_child(function):
 
 @functools.cache
 def skip_without_ptrace():
-    """Skips the test where a process may not trace its children."""
+    """Skips the test if a process may not trace its children."""
     if sys.platform != "linux" or platform.machine() not in CALLS:
         pytest.skip(f"the system calls of {sys.platform} on {platform.machine()} are not known")
     status = os.waitpid(fork(lambda: ptrace(TRACEME, 0)), 0)[1]
@@ -93,20 +94,19 @@ def skip_without_ptrace():
 
 
 def disk_calls(prepare, kill_at=None):
-    """System calls by which a child changes the disk; it can be killed at any of them.
+    """Records the system calls by which a child changes the disk. May kill it at one of them.
 
     Arguments
     ---------
     prepare : callable
-        Called in the child; gives the function whose system calls are looked at.
+        Called in the child; returns the function whose system calls are recorded.
     kill_at : int or None
-        The child gets SIGKILL when it is about to do the call of this number, from 0: its changes
-        before that have happened, and this one has not.
+        The child gets SIGKILL just before the call of this number, counted from 0.
 
     Returns
     -------
     calls : list of str
-        Their names; a child that was killed has not done the last one.
+        Names of the calls. If the child was killed, it has not made the last one.
     """
     skip_without_ptrace()
     always, on_files, opening = CALLS[platform.machine()]

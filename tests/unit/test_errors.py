@@ -1,4 +1,4 @@
-"""A run that cannot go on ends with one line, and torchrun blames the right rank."""
+"""A run that cannot go on ends with one line, and torchrun shows the right rank."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from brainquant.errors import RunError, one_line_errors
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] "
 RANKS = """
-import os, signal, sys
+import os
 import torch
 from brainquant.errors import one_line_errors
 
@@ -22,16 +22,14 @@ torch.distributed.init_process_group("gloo")
 with one_line_errors():
     torch.distributed.barrier()
     if os.environ["RANK"] == "1":
-        if sys.argv[1] == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise (ValueError if sys.argv[1] == "wrong" else RuntimeError)("what to do")
+        raise ValueError("what to do")
     torch.distributed.all_reduce(torch.ones(3))
 """
 
 
 @pytest.fixture
 def error_file(tmp_path, monkeypatch):
-    """What torchrun reads where a rank of it has failed."""
+    """The file that torchrun reads if a rank has failed."""
     path = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
     return path
@@ -68,7 +66,7 @@ def test_the_end_of_another_rank_is_no_error_of_this_one(text, monkeypatch, erro
     line = "^error on rank 3: another rank of the run has ended"
     with pytest.raises(SystemExit, match=line), one_line_errors(RuntimeError):
         raise RuntimeError(text)
-    # For torchrun the root cause is what came first, within a second or two of this.
+    # torchrun shows the earliest error as the root cause: this one must look later by seconds.
     message = json.loads(error_file.read_text("utf-8"))["message"]
     assert "another rank" in message["message"]
     assert int(message["extraInfo"]["timestamp"]) > time.time() + 5
@@ -97,20 +95,12 @@ def test_an_error_is_shown_also_where_torchruns_file_cannot_be_written(monkeypat
         raise ValueError("what to do")
 
 
-@pytest.mark.parametrize(
-    "how, line, root",
-    [
-        ("wrong", "error on rank 1: what to do", "error on rank 1: what to do"),
-        ("killed", "", "Signal 9 (SIGKILL) received by PID"),
-        ("bug", "RuntimeError: what to do", "RuntimeError: what to do"),
-    ],
-)
-def test_torchrun_shows_the_error_of_the_rank_that_failed(how, line, root, tmp_path):
+def test_torchrun_shows_the_error_of_the_rank_that_failed(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS, "utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launch, script, how],
+        [*launch, script],
         text=True,
         capture_output=True,
         timeout=60,
@@ -122,6 +112,6 @@ def test_torchrun_shows_the_error_of_the_rank_that_failed(how, line, root, tmp_p
     )
     assert done.returncode == 1
     before, summary = done.stderr.split("Root Cause (first observed failure):")
-    assert line in before
+    assert "error on rank 1: what to do" in before
     assert "error on rank 0: another rank of the run has ended" in before
-    assert re.search(r"rank +: 1 ", summary) and root in summary
+    assert re.search(r"rank +: 1 ", summary) and "error on rank 1: what to do" in summary

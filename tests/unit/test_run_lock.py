@@ -1,61 +1,64 @@
-"""One run at a time in a folder, whatever becomes of the first."""
+"""A folder takes one run at a time, however the first run ends."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from syscalls import fork
 
 import brainquant.training.run_lock
 from brainquant.training.run_lock import RunLock
-
-HOLDER = """
-import os, sys, time
-from brainquant.training.run_lock import RunLock
-lock = RunLock(sys.argv[1])
-lock.acquire()
-worker = os.fork()
-if worker == 0:
-    time.sleep(600)
-print(worker, flush=True)
-time.sleep(600)
-"""
 
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of a folder, with a worker that outlives it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        text=True,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )
-    with process:
-        worker = int(process.stdout.readline())
-        yield process, worker
-        os.kill(worker, signal.SIGKILL)
-        process.kill()
+    read, write = os.pipe()
+
+    def hold():
+        lock = RunLock(tmp_path)
+        lock.acquire()
+        worker = os.fork()
+        if worker != 0:
+            os.write(write, f"{worker}\n".encode())
+        time.sleep(600)
+
+    process = fork(hold)
+    os.close(write)
+    with open(read, encoding="utf-8") as numbers:
+        worker = int(numbers.readline())
+    yield process, worker
+    os.kill(worker, signal.SIGKILL)
 
 
 def test_the_second_run_is_refused_with_the_first_named_until_that_is_killed(tmp_path, holder):
     process, worker = holder
-    first = f"host {socket.gethostname()}, process {process.pid}, since 2"
+    first = f"host {socket.gethostname()}, process {process}, since 2"
     for _ in range(2):  # being refused changes nothing
         with pytest.raises(ValueError) as refused:
             RunLock(tmp_path).acquire()
         assert str(tmp_path) in str(refused.value) and first in str(refused.value)
         assert "another output_folder:" in str(refused.value)
-    process.kill()
-    process.wait()
-    os.kill(worker, 0)  # lives, and has inherited every open file
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    os.kill(worker, 0)  # it lives, and has inherited every open file
     with RunLock(tmp_path):
         assert f"process {os.getpid()}," in (tmp_path / "run.lock").read_text("utf-8")
 
 
+HOLDER = """
+import sys
+from brainquant.training.run_lock import RunLock
+lock = RunLock(sys.argv[1])
+lock.acquire()
+print("holds", flush=True)
+sys.stdin.readline()
+"""
 LAUNCHER = """
 import subprocess, sys
 with subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]) as rank:
@@ -64,11 +67,8 @@ with subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]) as rank:
 
 
 def test_a_rank_that_its_killed_launcher_left_behind_is_waited_for(tmp_path, monkeypatch, caplog):
-    holder = HOLDER.replace("worker = os.fork()", "worker = 1").replace(
-        "time.sleep(600)", "sys.stdin.readline()"
-    )
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, holder, str(tmp_path)],
+        [sys.executable, "-c", LAUNCHER, HOLDER, str(tmp_path)],
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -79,7 +79,7 @@ def test_a_rank_that_its_killed_launcher_left_behind_is_waited_for(tmp_path, mon
         },
     )
     rank = int(launcher.stdout.readline())
-    assert launcher.stdout.readline() == "1\n"
+    assert launcher.stdout.readline() == "holds\n"
     with pytest.raises(ValueError, match=f"process {rank}, since .*: wait for it, stop it"):
         RunLock(tmp_path).acquire()  # the launcher lives: another run
     assert not caplog.records

@@ -1,147 +1,164 @@
-"""A run that hangs is ended, with the rank and the phase named."""
+"""The watchdog ends a run that hangs, and names the rank and the phase."""
 
+import logging
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import torch
+from syscalls import fork
 
+import brainquant.training.watchdog
 from brainquant.training.watchdog import Watchdog, hang_text, ranks_to_blame
 
-PROGRAM = """
-import logging, os, signal, sys, time
-import torch
-from brainquant.training.watchdog import Watchdog
-
-how, seconds = sys.argv[1], float(sys.argv[2])
-open(f"{os.getpid()}.pid", "w").close()
-logging.basicConfig(filename=how + ".log")
-rank = int(os.environ.get("RANK", 0))
-if how in ("reads", "stopped"):
-    torch.distributed.init_process_group("gloo")
-with Watchdog(seconds / 60) as watchdog:
-    for step in range(5):
-        watchdog.tick("reading a batch")
-        if step == 4 and how == "alone":
-            time.sleep(600)
-        if step == 4 and rank == 1:
-            time.sleep(seconds / 3 if how == "stopped" else 600)
-            os.kill(os.getpid(), signal.SIGSTOP)
-        watchdog.tick("a training step")
-        if how in ("reads", "stopped"):
-            torch.distributed.all_reduce(torch.ones(3))
-    print("ticking", flush=True)
-    for _ in range(10):
-        until = time.process_time() + seconds / 6  # which stands still while this is stopped
-        while time.process_time() < until:
-            pass
-        watchdog.tick("a training step")
-"""
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 LINE = (
     r"error on rank (\d): the run hangs: (.*) \(host (.*), process (\d+)\) "
     r"was last seen at '(.*?)', \d+ s ago; look at that machine"
 )
 
 
+def train(how, seconds, rank, folder):
+    """A training of five steps whose rank 1, or only rank, stops in the last one."""
+    alone = how in ("hangs", "ticks")
+    with Watchdog(seconds / 60) as watchdog:
+        for step in range(5):
+            watchdog.tick("reading a batch")
+            if step == 4 and how == "hangs":
+                time.sleep(600)
+            if step == 4 and rank == 1:
+                time.sleep(seconds / 3 if how == "stopped" else 600)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            watchdog.tick("a training step")
+            if not alone:
+                torch.distributed.all_reduce(torch.ones(3))
+        (folder / "ticking").touch()
+        for _ in range(10):
+            for _ in range(10):  # short sleeps: a stop lengthens only one of them
+                time.sleep(seconds / 60)
+            watchdog.tick("a training step")
+
+
+class Child(NamedTuple):
+    """A training in a child of this process."""
+
+    pid: int
+    errors: Path
+
+    def exit_status(self):
+        """Its exit status; negative for a signal. It has a minute to end."""
+        until = time.monotonic() + 60
+        while (status := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return os.waitstatus_to_exitcode(status[1])
+
+
 @pytest.fixture
 def start(tmp_path):
-    """Starts the program, alone or on two ranks, and takes care of its end."""
-    (tmp_path / "program.py").write_text(PROGRAM, "utf-8")
+    """Starts a training in a child. A fork has nothing to import, so it starts at once."""
     started = []
 
-    def start(how, seconds, launcher=(), **variables):
-        process = subprocess.Popen(
-            [sys.executable, *launcher, "program.py", how, str(seconds)],
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-                **variables,
-            },
-        )
-        started.append(process)
-        return process
+    def start(how, seconds, rank=0, store=None, **variables):
+        errors = tmp_path / f"errors of rank {rank}"
+
+        def child():
+            os.environ.update(variables)
+            os.dup2(os.open(errors, os.O_CREAT | os.O_WRONLY), 2)
+            logging.basicConfig(filename=tmp_path / "log.txt", force=True)
+            if store is not None:
+                torch.distributed.init_process_group(
+                    "gloo",
+                    store=torch.distributed.TCPStore("127.0.0.1", store.port, is_master=False),
+                    rank=rank,
+                    world_size=2,
+                    timeout=timedelta(seconds=60),
+                )
+            train(how, seconds, rank, tmp_path)
+
+        started.append(Child(fork(child), errors))
+        return started[-1]
 
     yield start
-    for path in tmp_path.glob("*.pid"):  # a rank that is stopped outlives torchrun
+    for child in started:
         with suppress(ProcessLookupError):
-            os.kill(int(path.stem), signal.SIGKILL)
-    for process in started:
-        process.kill()
-        process.communicate()
+            os.kill(child.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(child.pid, 0)
+
+
+@pytest.fixture
+def start_two(start):
+    """Starts a training on two ranks. The store is here, as torchrun has that of its ranks."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
+
+    def start_two(how, seconds):
+        return [
+            start(how, seconds, rank, store, RANK=str(rank), LOCAL_RANK=str(rank), **address)
+            for rank in range(2)
+        ]
+
+    return start_two
 
 
 def test_a_process_that_hangs_ends_with_one_line_that_says_where(start, tmp_path):
-    process = start("alone", 2)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    (line,) = errors.strip().splitlines()
-    where = rf"host {socket.gethostname()}, process {process.pid}"
+    child = start("hangs", 0.6)
+    assert child.exit_status() == 1
+    (line,) = child.errors.read_text("utf-8").strip().splitlines()
+    where = rf"host {socket.gethostname()}, process {child.pid}"
     assert re.fullmatch(
         rf"error: the run hangs: rank 0 \({where}\) was last seen at 'reading a batch', \d+ s "
-        r"ago; look at that machine, or set hang_minutes: higher than 0.0333333 if that may take "
-        r"so long",
+        r"ago; look at that machine, or set hang_minutes: higher than 0.01 if that may take so "
+        r"long",
         line,
     )
-    assert line in (tmp_path / "alone.log").read_text("utf-8")
+    assert line in (tmp_path / "log.txt").read_text("utf-8")
 
 
-def test_a_process_that_ticks_or_was_stopped_for_a_while_goes_on(start):
-    process = start("ticks", 2)
-    assert process.stdout.readline() == "ticking\n"
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(3)
-    process.send_signal(signal.SIGCONT)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (0, "")
+def test_a_process_that_ticks_or_was_stopped_for_a_while_goes_on(start, tmp_path):
+    child = start("ticks", 1)
+    while not (tmp_path / "ticking").exists():
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.kill(child.pid, signal.SIGCONT)
+    assert (child.exit_status(), child.errors.read_text("utf-8")) == (0, "")
 
 
-def test_all_ranks_end_and_name_the_one_that_hangs(start):
-    process = start("reads", 3, TORCHRUN)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    lines = re.findall(f"^{LINE}", errors, re.MULTILINE)
-    assert lines and all(line[1] == "rank 1" for line in lines)
-    assert all(line[4] == "reading a batch" for line in lines)
-    for pid in {int(line[3]) for line in lines}:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-    assert "Signal 9" not in errors  # no rank had to be killed
+def test_all_ranks_end_and_name_the_one_that_hangs(start_two):
+    ranks = start_two("reads", 2)
+    assert [rank.exit_status() for rank in ranks] == [1, 1]  # no rank had to be killed
+    for number, rank in enumerate(ranks):
+        (line,) = re.findall(f"^{LINE}", rank.errors.read_text("utf-8"), re.MULTILINE)
+        assert line[:2] == (str(number), "rank 1") and line[4] == "reading a batch"
+        assert line[3] == str(ranks[1].pid)
 
 
-def test_a_rank_that_is_stopped_is_blamed_by_the_others(start):
-    process = start("stopped", 3, TORCHRUN)
-    for text in process.stderr:
-        if line := re.match(LINE, text):
-            break
-    reporter, blamed, _, pid, phase = line.groups()
-    assert (reporter, blamed, phase) == ("0", "rank 1", "reading a batch")
-    os.kill(int(pid), signal.SIGKILL)  # as torchrun does after 30 s
-    process.communicate(timeout=60)
-    assert process.returncode == 1
+def test_a_rank_that_is_stopped_is_blamed_by_the_others(start_two):
+    first, stopped = start_two("stopped", 2)
+    assert first.exit_status() == 1
+    (line,) = re.findall(f"^{LINE}", first.errors.read_text("utf-8"), re.MULTILINE)
+    assert (line[0], line[1], line[4]) == ("0", "rank 1", "reading a batch")
+    assert line[3] == str(stopped.pid) and stopped.errors.read_text("utf-8") == ""
 
 
-def test_without_a_store_a_rank_blames_itself(start):
+def test_without_a_store_a_rank_blames_itself(start, monkeypatch):
+    monkeypatch.setattr(brainquant.training.watchdog, "STORE_TIMEOUT", timedelta(seconds=0.5))
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = str(nobody.getsockname()[1])
     variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
-    process = start("alone", 1, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **variables)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    (line,) = re.findall(f"^{LINE}", errors, re.MULTILINE)
-    assert line[:2] == ("0", "rank 0") and line[3] == str(process.pid)
+    child = start("hangs", 0.6, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **variables)
+    assert child.exit_status() == 1
+    (line,) = re.findall(f"^{LINE}", child.errors.read_text("utf-8"), re.MULTILINE)
+    assert line[:2] == ("0", "rank 0") and line[3] == str(child.pid)
 
 
 def test_of_ranks_that_are_equally_far_all_are_named():
