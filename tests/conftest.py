@@ -1,4 +1,4 @@
-"""A small corpus and a way to run recipes, shared by all tests."""
+"""What all tests share: a small corpus, and fixtures that run recipes and programs."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def fault(record_property):
-    """Records a line of what ``pytest -m faults`` prints at its end."""
+    """Records a line that pytest prints at its end."""
 
     def record(*, injected, expected, seen):
         record_property("fault", f"{injected}: expected {expected}; seen {seen}")
@@ -59,7 +59,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A minute of ToySpeech, in a folder with a space in its name."""
+    """A minute of ToySpeech in a folder whose name has a space."""
     folder = tmp_path_factory.mktemp("toy speech")
     prepare_toy_speech(folder, train_minutes=1.0, valid_minutes=0.3, test_minutes=0.3)
     return folder
@@ -67,7 +67,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def librispeech(corpus, tmp_path_factory):
-    """ToySpeech as LibriSpeech is unpacked: train-clean-100, dev-clean, test-clean, no others."""
+    """ToySpeech in the folders of LibriSpeech: train-clean-100, dev-clean and test-clean."""
     folder = tmp_path_factory.mktemp("unpacked") / "LibriSpeech"
     speakers = {}
     for split, toy_split in (
@@ -75,7 +75,7 @@ def librispeech(corpus, tmp_path_factory):
     ):  # fmt: skip
         with open(corpus / f"{toy_split}.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        for row in rows:  # two toy speakers make a chapter, two chapters a speaker
+        for row in rows:  # two toy speakers are one chapter, two chapters are one speaker
             number = int(row["spk_id"].removeprefix("toy"))
             speaker, chapter = str(100 + number // 4), str(1000 + number // 2)
             speakers[speaker] = split
@@ -93,14 +93,14 @@ def librispeech(corpus, tmp_path_factory):
 
 
 def heed_signals():
-    """Undoes in a child what a shell does to its background, and nohup: ignored stays ignored."""
+    """Makes a child obey signals again that a shell or nohup made this process ignore."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
 def start_program():
-    """Starts a small program of ours in a process; ``options`` are those of Popen."""
+    """Starts a small Python program in a process; ``options`` are those of Popen."""
     started = []
 
     def start(*arguments, variables=(), path=(), **options):
@@ -131,7 +131,7 @@ def start_program():
 
 @pytest.fixture
 def start_recipe(corpus, tmp_path):
-    """Starts a ToySpeech recipe as a user does, in a process of its own (or in several)."""
+    """Starts a ToySpeech recipe as a user does, in one process or in several."""
     started = []
 
     def start(
@@ -169,9 +169,9 @@ def start_recipe(corpus, tmp_path):
         return process
 
     yield start
-    for process in started:  # whatever became of it
+    for process in started:
         if process.poll() is None:
-            process.terminate()  # torchrun ends its ranks, which are no children of ours
+            process.terminate()  # so torchrun ends its ranks, which are not our children
         process.communicate()
 
 

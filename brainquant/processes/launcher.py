@@ -1,4 +1,4 @@
-"""Ends a rank when torchrun, its launcher, has died: the rank would keep its folder locked."""
+"""Ends a rank after torchrun, its launcher, has died, so that its folder is free again."""
 
 import os
 import signal

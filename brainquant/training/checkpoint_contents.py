@@ -190,7 +190,7 @@ def load_state(hook: LoadHook, recoverable: Any, path: Path, checkpoint: Checkpo
                 raise
         if isinstance(error, pickle.UnpicklingError):
             # torch's own text advises to load the file without protection.
-            text = "holds other things than tensors, numbers and texts; no code in it was run"
+            text = "holds other things than tensors, numbers and texts; none of it was run"
         elif isinstance(error, KeyError):
             text = f"lacks {text}"
         raise Damaged(f"{path.name}: {text}") from error

@@ -33,10 +33,10 @@ Entry = list[Any] | None
 class Watchdog:
     """A thread that ends the process if its main thread has not ticked for too long.
 
-    If one rank hangs, all others wait for it in a collective, until its timeout of hours. All ranks
-    go through the same phases in the same order. So the rank with the fewest ticks is the one to
-    blame: tick before each thing that may take long, collectives included. If several ranks have
-    the fewest ticks, those inside torch's collectives only wait for the others.
+    If one rank hangs, all others wait for it in a collective, for hours. All ranks go through the
+    same phases in the same order. So the rank with the fewest ticks is the one to blame: tick
+    before each thing that may take long, collectives included. If several ranks have the fewest
+    ticks, those inside torch's collectives only wait for the others.
 
     The ranks exchange their counts through the store of the process group. So a rank that is
     stopped or gone is still known by its last count. Each rank ends itself, the waiting ones too.

@@ -1,4 +1,4 @@
-"""Runs on audio that cannot be used, and on manifests that are not right."""
+"""Runs with audio that cannot be used, and with wrong manifests."""
 
 import functools
 import logging
@@ -135,7 +135,7 @@ def test_a_resumed_run_keeps_the_count(corpus, tmp_path, fault, interrupt):
         assert_equal_runs(state(resumed), whole)
         assert left_out(folder) == lines and resumed.left_out.clips == brain.left_out.clips
     fault(
-        injected=f"{interrupt} at {len(stops)} places of a run that leaves out {len(lines)} clips",
+        injected=f"{interrupt} at {len(stops)} points of a run that leaves out {len(lines)} clips",
         expected="the resumed run's left_out.jsonl and last bit are those of the whole run",
         seen=f"{len(stops)} of {len(stops)} equal",
     )

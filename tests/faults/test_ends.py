@@ -1,4 +1,4 @@
-"""Real runs that are asked to stop, or lose their launcher, a rank or a worker: nothing is left."""
+"""Runs that are stopped, or lose their launcher, a rank or a worker, leave no process behind."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ RECIPE = ROOT / "recipes" / "ToySpeech"
 ENDLESS = ["--optimizer_step_limit", 100000, "--number_of_epochs", 10000, "--log_interval", 1]
 ENDLESS += ["--warmup_steps", 2, "--num_workers", 2]
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
-# A run that comes to a phase, says so, and is in it for a long time.
+# A run that stays for a long time in the phase that PHASE names, after a line on stdout.
 SLOW = """
 import os, time
 import brainquant.monitoring.run_log
@@ -60,7 +60,7 @@ class SlowBrain(BestRQBrain):
 
 @pytest.fixture
 def left(tmp_path):
-    """Finds the processes of this test, which have its folder in their environment."""
+    """Finds the processes of this test: their environment holds its folder."""
 
     def left():
         found = set()
@@ -71,7 +71,7 @@ def left(tmp_path):
         return found
 
     yield left
-    for pid in left():  # whatever became of the test
+    for pid in left():
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -204,7 +204,7 @@ def test_a_run_whose_reader_is_gone_saves_all_the_same(start_recipe, left, tmp_p
     process = start_recipe("best_rq", *ENDLESS)
     wait_for_step(process, tmp_path)
     process.stdout.close()
-    process.stderr.close()  # as tee, which Ctrl-C ends at once
+    process.stderr.close()  # as if Ctrl-C had ended a tee
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130 and not left()
     process.stdout = process.stderr = None
@@ -281,11 +281,11 @@ def test_of_two_ranks_nothing_is_left_whatever_the_order(
     process = start_recipe("best_rq", *ENDLESS, ranks=2)
     wait_for_step(process, tmp_path)
     rank = children(process.pid)[0]
-    places = {"rank": rank, "worker": children(rank)[0], "": process.pid}
+    processes = {"rank": rank, "worker": children(rank)[0], "": process.pid}
     for part in order.split(", "):
-        names, _, place = re.fullmatch(r"([A-Z ]+?)( (worker|rank))?", part).groups()
+        names, _, target = re.fullmatch(r"([A-Z ]+?)( (worker|rank))?", part).groups()
         for name in names.split():
-            os.kill(places[place or ""], getattr(signal, f"SIG{name}"))
+            os.kill(processes[target or ""], getattr(signal, f"SIG{name}"))
             time.sleep(0.3)
     errors = process.communicate(timeout=90)[1]
     seconds = seconds_until_none(left)
@@ -314,12 +314,12 @@ def test_the_same_command_goes_on_where_a_killed_launcher_has_left_ranks(
     again = run_recipe("best_rq", *options, ranks=2)
     shown = again.stdout + again.stderr
     assert "Traceback" not in shown
-    # It waits for them in its lock where they last longer than its imports: see test_run_lock.
+    # It waits for the lock if the old ranks last longer than its imports: see test_run_lock.
     assert when != "in the training" or "Loading a checkpoint" in shown
     seconds_until_none(left)
     fault(
         injected=f"SIGKILL to torchrun {when}, and the same command at once",
-        expected="it goes on, from what the ranks that were left have saved",
+        expected="it goes on from the checkpoint of the ranks that were left",
         seen="exit status 0, no process left",
     )
 

@@ -1,4 +1,4 @@
-"""Training on a disk that becomes full, in full."""
+"""Training on a disk that becomes full."""
 
 import json
 import os
@@ -17,7 +17,7 @@ STEPS = 16
 SAVE = r"\S*disk/run/save"
 OPTIONS = ["--optimizer_step_limit", STEPS, "--log_interval", 1, "--warmup_steps", 2]
 OPTIONS += ["--ckpt_interval_steps", 2, "--brain_class", "!name:filling.FillingBrain"]
-# A Brain that leaves no byte of a disk in its sixth step.
+# A Brain that fills the disk to the last byte in its sixth step.
 FILLING = """
 import os
 from brainquant.brains import BestRQBrain
@@ -38,7 +38,7 @@ class FillingBrain(BestRQBrain):
 
 
 def log_points(folder):
-    """Lines of metrics.jsonl without what is a time."""
+    """Lines of metrics.jsonl without the values that depend on time."""
     with open(folder / "metrics.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     return [{k: v for k, v in line.items() if k != "speech_per_second"} for line in lines]
@@ -52,7 +52,7 @@ def checkpoints(folder):
 
 
 def same(one, other):
-    """Whether what two checkpoints hold is the same to the last bit."""
+    """Whether two contents of checkpoints are equal to the last bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -115,6 +115,6 @@ def test_a_run_goes_on_and_then_ends_with_one_line(run_recipe, tmp_path, fault, 
     fault(
         injected=f"a disk that is full from step 6 of {STEPS} on ({ranks or 1} rank(s))",
         expected="training goes on, the checkpoint of step 4 stays whole, exit status 1 with one "
-        "line; with space again the same command ends as a run that always had it",
-        seen=f"{len(warned)} saves failed and were warned of, exit status 1, then 0 and all equal",
+        "line; with space again the same command ends as a run that always had space",
+        seen=f"{len(warned)} saves failed with a warning, exit status 1, then 0 and all equal",
     )

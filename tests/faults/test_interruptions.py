@@ -1,4 +1,4 @@
-"""Runs stopped after each of their batches, in each way of making batches."""
+"""Runs that are stopped after each of their batches, for each kind of batches."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def test_stopped_after_any_batch(corpus, tmp_path, fault, batches, accumulation,
     whole, stops = state(brain), 0
     for at in itertools.count(1):
         options["output_folder"] = tmp_path / f"stopped {at}"
-        # Each of 0 and 2 workers before and after the stop, in turns.
+        # 0 and 2 workers before and after the stop, in turns.
         _, before = run(interrupt=interrupt, at=at, num_workers=at % 2 * 2, **options)
         if before == trace:
             break  # training was over before the stop
@@ -51,7 +51,7 @@ def test_two_ranks_stopped_after_any_batch(corpus, tmp_path, fault, batches, acc
     options = {
         **COMMON, **BATCHES[batches], "corpus": corpus, "grad_accumulation_factor": accumulation,
     }  # fmt: skip
-    # As many batches as an epoch of one rank has: some of them are in the validation.
+    # Stops after as many batches as an epoch of one rank has; some are in the validation.
     alone, trace = run(output_folder=tmp_path / "alone", **{**options, "number_of_epochs": 1})
     runs = [{**options, "output_folder": tmp_path / "whole"}]
     for at in range(1, len(trace) + 1):

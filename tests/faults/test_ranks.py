@@ -1,4 +1,4 @@
-"""What one rank gets wrong is met by all of them together."""
+"""If one rank has a fault, all ranks handle it together."""
 
 import json
 

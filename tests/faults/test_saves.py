@@ -1,4 +1,4 @@
-"""Saves that are killed, saves on a full disk, checkpoints that are damaged, in full."""
+"""Every kill of a save, every damage of a checkpoint, and saves on a full disk."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_a_save_can_be_killed_at_each_of_its_system_calls(tmp_path, fault, name,
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A checkpoint of step 2, which the tests damage and mend, beside one of step 1."""
+    """Checkpoints of steps 1 and 2; the tests damage that of step 2 and repair it."""
     folder = tmp_path_factory.mktemp("save")
     counter, checkpointer = counter_and_checkpointer(folder)
     for counter.current in (1, 2):
@@ -62,7 +62,7 @@ def counter_and_checkpointer(folder):
 
 
 def found(folder, name, content):
-    """Whether a start sees that the file of step 2 has another content, and takes step 1."""
+    """Whether a start with another content of a file of step 2 notices it and loads step 1."""
     file = folder / "CKPT+step2" / name
     whole = file.read_bytes()
     file.unlink()
@@ -82,9 +82,9 @@ def test_one_bit_of_each_byte_is_flipped(saved, fault):
     flips = seen = 0
     for file in files:
         whole = file.read_bytes()
-        for place, byte in enumerate(whole):
-            flipped = bytes([byte ^ 1 << place % 8])
-            seen += found(saved, file.name, whole[:place] + flipped + whole[place + 1 :])
+        for index, byte in enumerate(whole):
+            flipped = bytes([byte ^ 1 << index % 8])
+            seen += found(saved, file.name, whole[:index] + flipped + whole[index + 1 :])
             flips += 1
     assert seen == flips > 1000
     fault(
@@ -131,13 +131,13 @@ def test_all_checkpoints_are_damaged(tmp_path, fault):
 def test_2000_saves_take_constant_time(tmp_path, fault):
     run = SmallRun(tmp_path, hidden=4)
     run.train(1)
-    run.save()  # imports what is slow to import
+    run.save()  # does the slow imports
     early = max(count_calls(run.save) for _ in range(100))
     for _ in range(1800):
         run.save()
     late = max(count_calls(run.save) for _ in range(100))
     left = list(tmp_path.iterdir())
-    # Two saves within a second look for another name: that makes a few calls.
+    # The second save within a second looks for another name, with a few more calls.
     assert late <= 1.02 * early and len(left) == 1
     fault(
         injected="2000 saves",
@@ -148,7 +148,7 @@ def test_2000_saves_take_constant_time(tmp_path, fault):
 
 
 def on_a_full_disk(folder):
-    """Saves in a folder of 2 MB at every degree of fullness; run in a process of its own."""
+    """Saves in a folder of 2 MB with more and more free space; runs in a process of its own."""
     run = SmallRun(folder)
     run.train(2)
     first = run.save()

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, whatever happens to a save, a disk or a clock."""
+"""Checkpoints are whole or not there, whatever a save, a disk or a clock does."""
 
 import logging
 import os
@@ -59,19 +59,19 @@ def two_checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def saved(two_checkpoints, tmp_path):
-    """The same, for one test to damage."""
+    """A copy of it, which a test may damage."""
     return Path(shutil.copytree(two_checkpoints, tmp_path / "save"))
 
 
 # ---- loading ---------------------------------------------------------------------------------
 
 
-@given(name=st.sampled_from(FILES), place=st.integers(0, 10**6), change=st.integers(1, 255))
-def test_a_changed_byte_is_found_in_any_file(two_checkpoints, name, place, change):
+@given(name=st.sampled_from(FILES), index=st.integers(0, 10**6), change=st.integers(1, 255))
+def test_a_changed_byte_is_found_in_any_file(two_checkpoints, name, index, change):
     file = two_checkpoints / "CKPT+step2" / name
     whole = file.read_bytes()
     damaged = bytearray(whole)
-    damaged[place % len(whole)] ^= change
+    damaged[index % len(whole)] ^= change
     file.write_bytes(damaged)
     try:
         counter, checkpointer = counter_and_checkpointer(two_checkpoints)
@@ -122,7 +122,10 @@ def test_a_damaged_ckpt_yaml_does_not_stop_the_others_from_being_found(saved, te
     _, checkpointer = counter_and_checkpointer(saved)
     assert [c.path.name for c in checkpointer.find_checkpoints()] == ["CKPT+step1"]
     checkpointer.save_and_keep_only(name="step3")
-    assert names(saved) == ["CKPT+step2", "CKPT+step3"]  # what cannot be judged is not deleted
+    assert names(saved) == [
+        "CKPT+step2",
+        "CKPT+step3",
+    ]  # a checkpoint without a readable meta is not deleted
 
 
 def test_no_whole_checkpoint_is_an_error_at_this_start_and_at_the_next(saved):
@@ -378,11 +381,11 @@ def test_all_ranks_get_what_became_of_a_save_and_of_a_start(tmp_path):
     assert error_of_second == (RuntimeError, "on rank 0, ZeroDivisionError: division by zero")
 
 
-# ---- contents that are wrong though their sums are right ----------------------------------------
+# ---- wrong contents with right sums ----------------------------------------
 
 
 class Attack:
-    """Makes a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -392,7 +395,7 @@ class Attack:
 
 
 def set_sums_right(folder):
-    """As whoever changes a checkpoint on purpose, or with a tool, would."""
+    """Writes the manifest again, as somebody would who changes a checkpoint on purpose."""
     (folder / "SHA256SUMS").unlink(missing_ok=True)
     write_manifest(folder)
 
@@ -403,13 +406,19 @@ def set_sums_right(folder):
         ("", "has no keys"),
         ("[1, 2]", "has no keys"),
         ("{", "cannot be read"),
-        ("unixtime: 4e9", "unixtime in CKPT.yaml is '4e9', not a time"),  # no dot: a text
+        (
+            "unixtime: 4e9",
+            "unixtime in CKPT.yaml is '4e9', not a time",
+        ),  # without a dot it is a text
         ("unixtime: 4000000000.0", "lacks the key 'end-of-epoch'"),
         ("end-of-epoch: true", "lacks the key 'unixtime'"),
         ("unixtime: .inf\nend-of-epoch: true", "unixtime in CKPT.yaml is inf"),
         ("unixtime: 4000000000.0\nend-of-epoch: maybe", "end-of-epoch in CKPT.yaml is 'maybe'"),
         ("!!python/object/apply:os.system ['touch attacked']", "cannot be read"),
-        ("&a [*a, *a]", "CKPT.yaml"),  # the reason depends on what has changed PyYAML's loader
+        (
+            "&a [*a, *a]",
+            "CKPT.yaml",
+        ),  # the reason depends on what other code did to PyYAML's loader
         ("\x00", "cannot be read"),
     ],
 )
@@ -460,7 +469,9 @@ def no_tensor(path, attacked):
 def test_a_file_with_other_contents_is_damaged_and_nothing_of_it_runs(
     tmp_path, caplog, monkeypatch, name, spoil
 ):
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as many set it for other files
+    monkeypatch.setenv(
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1"
+    )  # many people set it for other files
     layer = torch.nn.Linear(1, 1)
 
     def load_state(state, path, end_of_epoch):
@@ -471,7 +482,9 @@ def test_a_file_with_other_contents_is_damaged_and_nothing_of_it_runs(
     layer(torch.ones(1)).backward()
     moments.step()
     checkpointer.add_recoverable("moments", moments)
-    checkpointer.add_recoverable("annealing", NoamScheduler(1.0, 10))  # torch.load of SpeechBrain
+    checkpointer.add_recoverable(
+        "annealing", NoamScheduler(1.0, 10)
+    )  # SpeechBrain loads it by torch.load
     state = {"steps": 3}
     checkpointer.add_recoverable("state", state, load_state, torch.save)
     for counter.current in (1, 2):
@@ -497,7 +510,7 @@ def test_a_file_that_has_no_sum_is_not_loaded(saved, caplog):
     newest = saved / "CKPT+step2"
     lines = (newest / "SHA256SUMS").read_text().splitlines(keepends=True)
     (newest / "SHA256SUMS").write_text("".join(line for line in lines if "layer" not in line))
-    (newest / "notes.txt").write_text("the best so far")  # of a person: does no harm
+    (newest / "notes.txt").write_text("the best so far")  # a person's note does no harm
     (saved / "CKPT+step1" / "notes.txt").write_text("the one before")
     assert counter_and_checkpointer(saved)[1].recover_if_possible().path.name == "CKPT+step1"
     assert "layer.ckpt has no sum in SHA256SUMS" in warnings(caplog)[0]

@@ -1,4 +1,4 @@
-"""Devices, compiled modules and ranks: what cannot work is one line that names the module."""
+"""A device, compiled module or wrapped module that cannot work gives one line."""
 
 import functools
 from types import SimpleNamespace
@@ -71,7 +71,7 @@ def test_a_module_that_cannot_be_compiled_is_named():
 
 
 class Branch(torch.nn.Module):
-    """Uses one of its two layers only."""
+    """Uses only one of its two layers."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A rank whose launcher has died notices it, stops as after a signal, and lets others go on."""
+"""A rank notices that its launcher has died, stops as after a signal, and frees its folder."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ with one_line_errors():
 
 @pytest.fixture
 def launch():
-    """Starts a launcher with a rank; what is left of them ends with the test."""
+    """Starts a launcher with a rank, and ends both after the test."""
     started = []
 
     def launch(how, torchrun=True):
@@ -74,7 +74,7 @@ def launch():
 
 
 def shown_until_it_has_ended(launcher, rank):
-    """What a rank, which has the launcher's streams, has written on each."""
+    """Waits for the end of the rank; returns what it wrote to stdout and stderr."""
     shown, errors = launcher.communicate(timeout=30)
     until = time.monotonic() + 30
     while is_running(rank):
@@ -115,7 +115,7 @@ def test_without_torchrun_a_parent_may_end(launch):
     launcher, rank = launch("trains", torchrun=False)
     launcher.kill()
     launcher.wait()
-    time.sleep(1.5)  # it looks each second
+    time.sleep(1.5)  # it checks once a second
     assert is_running(rank)
     os.kill(rank, signal.SIGTERM)
     assert shown_until_it_has_ended(launcher, rank) == ("saved\n", [""])

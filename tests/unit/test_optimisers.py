@@ -1,4 +1,4 @@
-"""What cannot be the optimiser of a run is one line before the first step."""
+"""An optimiser that cannot work ends the run before its first step, with one line."""
 
 import functools
 
@@ -40,7 +40,7 @@ def test_an_optimiser_that_cannot_work_is_named(name):
 def test_every_other_optimiser_of_torch_is_made_as_it_is(name):
     optimizer = make_optimizer(getattr(torch.optim, name), model(), None)
     assert [p.shape for p in optimizer.param_groups[0]["params"]] == [(2, 3), (2,)]
-    # The trial was made elsewhere; Adagrad has its state from the start.
+    # The trial uses other parameters. Only Adagrad has a state before its first step.
     assert all(state["step"] == 0 for state in optimizer.state.values())
     saved = optimizer.state_dict()
     optimizer.load_state_dict(saved)
@@ -59,7 +59,7 @@ def test_every_other_optimiser_of_torch_goes_on_after_a_resume(name):
 
 
 class Counting(torch.optim.SGD):
-    """Counts its steps among its options, as some of other packages do."""
+    """Counts its steps in its options, as optimisers of some packages do."""
 
     def step(self, closure=None):
         super().step(closure)

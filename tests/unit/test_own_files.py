@@ -1,4 +1,4 @@
-"""A run writes through no symbolic link, and takes a link that leads to a folder."""
+"""A run never writes through a link to a file, but accepts a link to a folder."""
 
 import os
 
@@ -12,7 +12,7 @@ from brainquant.own_files import open_own
 from brainquant.training.checkpoints import Checkpointer
 from brainquant.training.run_lock import RunLock
 
-# Whatever writes them: this package, SpeechBrain, logging or matplotlib.
+# Files of this package, SpeechBrain, logging and matplotlib.
 FILES = [
     "run.lock", "metrics.jsonl", "left_out.jsonl", "log.txt", "train_log.txt", "report.png",
     "evaluated_at_step.txt", "hyperparams.yaml", "env.log", "train.py", "characters.txt",
@@ -23,7 +23,7 @@ LINE = "of another run\n"
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder of a run, beside a file and a folder of somebody else."""
+    """The folder of a run, next to a file and a folder of somebody else."""
     (tmp_path / "precious.txt").write_text(LINE)
     (tmp_path / "larger disk").mkdir()
     (tmp_path / "run").mkdir()

@@ -1,4 +1,4 @@
-"""Generators that depend on where a run is."""
+"""Generators depend on the place of a run."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def test_the_same_place_gives_the_same_numbers_on_every_machine(untouched_global
     torch.manual_seed(3)
     with untouched_global_rng():
         generator = derived_generator("cpu", 1234, "TRAIN", 1, 0)
-        # Written down once: a run that is resumed elsewhere has to draw them too.
+        # A fixed number: a run that is resumed on another machine has to draw the same.
         assert generator.initial_seed() == 8164015685156888343
         assert draw(1234, "TRAIN", 1, 0) == draw(1234, "TRAIN", 1, 0)
 
@@ -23,5 +23,5 @@ def test_the_same_place_gives_the_same_numbers_on_every_machine(untouched_global
 def test_every_place_of_a_run_gives_other_numbers():
     seeds, stages, epochs, batches = (1, 1234), ("TRAIN", "VALID"), range(1, 11), range(150)
     places = list(itertools.product(seeds, stages, epochs, batches))
-    # Generators on a CPU keep 32 bits of their seed: of 6000, 0.004 pairs would meet by chance.
+    # CPU generators keep 32 bits of a seed: with 6000 seeds, 0.004 pairs are equal by chance.
     assert len({draw(*place) for place in places}) == len(places)

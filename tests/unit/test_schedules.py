@@ -1,4 +1,4 @@
-"""Schedules by step of SpeechBrain and torch are functions of the step; others are refused."""
+"""Schedules by step are functions of the step; others are refused."""
 
 import copy
 import functools
@@ -65,7 +65,7 @@ def adam():
 
 
 def rates(schedule, optimizer, steps):
-    """Rates of both groups at some steps, to the last bit."""
+    """Rates of both groups at some steps."""
     made = Schedule(schedule, optimizer)
     result = []
     for step in steps:
@@ -80,7 +80,7 @@ def torch_factory(name):
 
 
 def test_every_schedule_of_speechbrain_and_torch_is_known_here():
-    """One that is new in another version needs a line above."""
+    """A new schedule of another version needs a line above."""
     known = {type(s).__name__ for s in [*BY_CALL.values(), *BY_STEP.values(), *REFUSED.values()]}
     of_speechbrain = {
         n for n, c in vars(sb).items() if inspect.isclass(c) and c.__module__ == sb.__name__

@@ -1,4 +1,4 @@
-"""A signal ends a program with one line and its status; in the training it waits for the step."""
+"""A signal ends a program with one line; a training first finishes its step."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ import pytest
 from brainquant.processes.signals import StopSignals
 
 NAMES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
-# A program that imports nothing heavy, and is in one phase after another.
+# A program that imports nothing heavy and waits in each of its phases.
 PROGRAM = """
 import os, sys, time
 from brainquant.errors import one_line_errors
@@ -46,7 +46,7 @@ def start(start_program):
 
 @pytest.fixture(autouse=True)
 def heed_signals():
-    """A test process that a shell has started in its background ignores SIGINT."""
+    """Stops ignoring SIGINT, which a shell makes a background process ignore."""
     former = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, NAMES)}
     for number in former:
         signal.signal(number, signal.SIG_DFL)
@@ -56,7 +56,7 @@ def heed_signals():
 
 
 def reach(process, phase):
-    """Goes through the phases before one."""
+    """Lets the program run until a phase."""
     while (line := process.stdout.readline().strip()) != phase:
         assert line, process.communicate()
         if line not in ("cleaned up", "saved"):
@@ -116,7 +116,7 @@ def test_a_signal_in_the_training_waits_for_the_step(start, name):
     process = start()
     reach(process, "step 1")
     process.send_signal(getattr(signal, name))
-    if name == "SIGINT":  # whoever waits for a long step should not press it again
+    if name == "SIGINT":  # so that nobody presses it again during a long step
         assert process.stderr.readline() == "\n"
         assert "after this step and a checkpoint; Ctrl-C once more" in process.stderr.readline()
     else:
@@ -163,7 +163,7 @@ def test_a_signal_that_nohup_or_a_script_has_ignored_stays_ignored(start, name):
 
 
 def test_while_modules_are_imported_there_is_no_traceback_either(start_program, tmp_path):
-    # A module that takes long to import, in the place of torch; the programs are those of users.
+    # A slow module instead of torch, in the programs that users start.
     (tmp_path / "torch.py").write_text("import time\nprint('imports', flush=True)\ntime.sleep(60)")
     root = Path(__file__).resolve().parents[2]
     recipes = sorted(root.glob("recipes/*/*.py"))
