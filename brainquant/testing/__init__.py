@@ -95,7 +95,7 @@ def check_quantiser(make: Make, input_dim: int) -> None:
     >>> from functools import partial
     >>> check_modes(partial(Restless, cb_dim=4, cb_vocab=16), 6)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    AssertionError: check_modes: expected in train() the codes of eval(), saw ...
+    AssertionError: check_modes: expected the same codes in train() as in eval(), saw ...
     """
     build(make, input_dim, started=False)
     broken = []

@@ -112,7 +112,7 @@ def check_threads(make: Make, input_dim: int) -> None:
     finally:
         torch.set_num_threads(before)
     remedy = "give each frame to one thread, whole"
-    expect_same(seen_BTG, codes_BTG, "with 2 threads the codes of 1", remedy)
+    expect_same(seen_BTG, codes_BTG, "the same codes with 2 threads as with 1", remedy)
 
 
 @promise
@@ -125,7 +125,7 @@ def check_autocast(make: Make, input_dim: int) -> None:
             codes_BTG = quantiser.encode(frames_BTI.float())
             with torch.autocast("cpu", dtype):
                 seen_BTG = quantiser.encode(frames_BTI)
-            what = f"under autocast to {dtype} the codes of float32, for {frames_BTI.dtype} frames"
+            what = f"the codes of float32 under autocast to {dtype}, for {frames_BTI.dtype} frames"
             expect_same(seen_BTG, codes_BTG, what, remedy)
 
 
@@ -136,7 +136,7 @@ def check_modes(make: Make, input_dim: int) -> None:
     codes_BTG = quantiser.eval().encode(x_BTI)
     seen_BTG = quantiser.train().encode(x_BTI)
     remedy = "keep dropout, noise and batch statistics out of encode"
-    expect_same(seen_BTG, codes_BTG, "in train() the codes of eval()", remedy)
+    expect_same(seen_BTG, codes_BTG, "the same codes in train() as in eval()", remedy)
 
 
 @promise

@@ -35,7 +35,9 @@ def check_ranks(make: Make, input_dim: int) -> None:
         in_processes(encode_share, folder)
         shares = [torch.load(Path(folder, f"codes_{rank}.pt")) for rank in range(RANKS)]
     remedy = "compute codes from the frame and the state, and gather nothing in encode"
-    expect_same(torch.cat(shares), codes_BTG, "on two ranks the codes of one process", remedy)
+    expect_same(
+        torch.cat(shares), codes_BTG, "the same codes on two ranks as in one process", remedy
+    )
 
 
 def in_processes(function: Callable[[int, str], None], folder: str) -> None:

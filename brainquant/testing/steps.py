@@ -39,7 +39,7 @@ def check_steps(make: Make, input_dim: int) -> None:
             if isinstance(value, torch.Tensor):
                 seen = parts.state_dict()[name]
                 kept = torch.allclose(seen.double(), value.double(), rtol=1e-4, atol=1e-5)
-                expected = f"after three batches of a step the {name} of one batch of all frames"
+                expected = f"the {name} of one batch of all frames after three batches of a step"
                 worst = float((seen.double() - value.double()).abs().max())
                 expect(kept, expected, f"a difference of {worst:g}", remedy)
         moved = snapshot(parts)

@@ -36,7 +36,7 @@ def check_generator(make: Make, input_dim: int) -> None:
     state, rng = snapshot(quantiser), torch.get_rng_state()
     first = run(quantiser, x_BTI)
     remedy = "pass the generator to everything that draws"
-    expect_same(torch.get_rng_state(), rng, "the global generator at rest", remedy)
+    expect_same(torch.get_rng_state(), rng, "an unchanged global generator", remedy)
     torch.rand(1)
     quantiser.load_state_dict(state)
     second = run(quantiser, x_BTI)

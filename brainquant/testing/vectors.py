@@ -41,7 +41,7 @@ def check_forward(make: Make, input_dim: int) -> None:
         expect(x_BTD.shape == expected, f"x of {expected}", shape(x_BTD), remedy)
         expect(x_BTD.dtype == torch.float32, "x in float32", f"{x_BTD.dtype}", remedy)
         remedy = "return the codes of the state before the step, without noise"
-        expect_same(output["codes"], codes_BTG, "codes to be those of encode", remedy)
+        expect_same(output["codes"], codes_BTG, "the codes of encode", remedy)
         valid = (chosen_BTG >= 0) & (chosen_BTG < quantiser.codebook_size)
         expect(
             chosen_BTG.shape == codes_BTG.shape and bool(valid.all()),
@@ -51,8 +51,8 @@ def check_forward(make: Make, input_dim: int) -> None:
         )
         if not training:
             remedy = "keep noise out of eval()"
-            expect_same(chosen_BTG, codes_BTG, "in eval() chosen_codes to be codes", remedy)
-            expect_same(plain, x_BTD, "in eval() the same x without return_codes", remedy)
+            expect_same(chosen_BTG, codes_BTG, "chosen_codes equal to codes in eval()", remedy)
+            expect_same(plain, x_BTD, "the same x in eval() without return_codes", remedy)
 
 
 @promise
@@ -75,7 +75,7 @@ def check_vectors(make: Make, input_dim: int) -> None:
         expect(
             not wrong_N.any(),
             f"equal vectors for equal chosen codes with training={training}",
-            f"{int(wrong_N.sum())} of {len(wrong_N)} frames with another",
+            f"other vectors for {int(wrong_N.sum())} of {len(wrong_N)} frames",
             "make the forward value of x the code's vector: x + (vector - x).detach()",
         )
 

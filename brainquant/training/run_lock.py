@@ -105,7 +105,9 @@ class RunLock:
             return holder
         except OSError as error:  # a file system without locks
             file.close()
-            logger.warning(f"{self.folder} cannot be locked ({error}): start no second run in it")
+            logger.warning(
+                f"{self.folder} cannot be locked ({error}): do not start a second run in it"
+            )
             return None
         self._file = file
         return None
@@ -127,7 +129,7 @@ class RunLock:
     def _refuse(self, holder, ended_launcher=None):
         remedy = "wait for it, stop it, or give this run another output_folder:"
         if ended_launcher is not None:
-            remedy = f"its torchrun (process {ended_launcher}) has ended, it has not: kill it"
+            remedy = f"its torchrun (process {ended_launcher}) has ended, but it has not: kill it"
         raise ValueError(f"output_folder {self.folder} is in use by another run {holder}: {remedy}")
 
 

@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 
 from ..errors import RunError
 
-# Parameters with such a name show that a schedule needs epochs or losses instead of steps.
+# A schedule with such a word in the name of a parameter follows epochs or losses, not steps.
 NOT_BY_STEP = ("epoch", "loss", "metric")
 ROUNDING = 1e-12  # SpeechBrain's WarmCoolDecayLRSchedule may end this far below 0
 
