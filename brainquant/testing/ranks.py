@@ -40,7 +40,7 @@ def check_ranks(make: Make, input_dim: int) -> None:
     )
 
 
-def in_processes(function: Callable[[int, str], None], folder: str) -> None:
+def in_processes(function: Callable[[int, str], None], folder: str | Path) -> None:
     """Calls function(rank, folder) in a process for each rank."""
     method = "spawn"
     if "forkserver" in multiprocessing.get_all_start_methods():

@@ -9,8 +9,9 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from brainquant import LibraryQuantizer, VectorQuantizer
+from brainquant.testing.ranks import RANKS, in_processes
 
-RANKS, BATCHES, STEPS, DIM = 2, 4, 5, 5
+BATCHES, STEPS, DIM = 4, 5, 5
 KINDS = {
     "vector": lambda: VectorQuantizer(DIM, 12, 2, 4, decay=0.5, revive_below=0.2, seed=3),
     "residual": lambda: LibraryQuantizer(
@@ -56,9 +57,9 @@ def train_on_a_rank(rank, folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What each rank held in the end, by kind and rank."""
+    """The states of each rank after the training, by kind and rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(train_on_a_rank, (folder,), nprocs=RANKS)
+    in_processes(train_on_a_rank, folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What several test files measure with."""
+"""Fixtures that several test files share."""
 
 import csv
 import os
@@ -21,8 +21,8 @@ from brainquant.data.own_speech import prepare_own_speech
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 
-# hypothesis asks each module for its file; SpeechBrain's redirects of old names would then
-# import what they redirect to, and fail for want of k2.
+# hypothesis reads __file__ of each module. SpeechBrain's modules for old names would then import
+# the new ones, and this fails without k2.
 LazyModule.__file__ = None
 
 hypothesis.settings.register_profile("unit", deadline=None, max_examples=30, derandomize=True)
@@ -30,7 +30,7 @@ hypothesis.settings.load_profile("unit")
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the elements of the largest tensor that any operation gives."""
+    """Remembers the number of elements of the largest result of any operation."""
 
     elements = 0
 
@@ -44,13 +44,13 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.fixture
 def largest_tensor():
-    """A context that measures the largest tensor made in it, in forward and backward."""
+    """A context that measures the largest tensor in it, in forward and backward."""
     return LargestTensor
 
 
 @pytest.fixture
 def extra_mb():
-    """Megabytes that an expression adds at its peak to a process of its own, after some lines."""
+    """Measures the megabytes at the peak of an expression, in a process of its own."""
     if sys.platform != "linux":
         pytest.skip("reads the peak from /proc")
 
@@ -78,13 +78,13 @@ def _untouched_global_rng():
 
 @pytest.fixture
 def untouched_global_rng():
-    """A context that fails where the global random numbers move on."""
+    """A context that fails if anything draws from the global generator."""
     return _untouched_global_rng
 
 
 @pytest.fixture
 def tf32_allowed():
-    """What ``import speechbrain.core`` sets, and back."""
+    """Allows TF32, as ``import speechbrain.core`` does, until the end of the test."""
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
     matmul.allow_tf32 = True
@@ -99,7 +99,7 @@ def _rows_of(path):
 
 @pytest.fixture
 def speech(tmp_path):
-    """Writes noise of some seconds to a file of the folder ``speech``."""
+    """Writes some seconds of noise into a file of the folder ``speech``."""
 
     def write(name, seconds=1.5, rate=16000, channels=1, **options):
         path = tmp_path / "speech" / name

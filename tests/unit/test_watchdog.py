@@ -96,7 +96,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def start_two(start):
-    """Starts a training on two ranks. The store is here, as torchrun has that of its ranks."""
+    """Starts a training on two ranks. This process has their store, as torchrun would."""
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
 
@@ -167,7 +167,7 @@ def test_of_ranks_that_are_equally_far_all_are_named():
     assert ranks_to_blame(board) == [0, 2]
     text = hang_text({rank: board[rank] for rank in (0, 2)}, 10)
     assert "rank 0 (host host0, process 0) was last seen at 'saving', 0 s ago; rank 2 (host" in text
-    board[2][5] = False  # inside no collective: the others may wait for it
+    board[2][5] = False  # it is not inside a collective: the others may wait for it
     assert ranks_to_blame(board) == [2]
     board[2] = None
     assert ranks_to_blame(board) == [2]
