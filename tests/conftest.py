@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 
+import brainquant.monitoring.run_log
 from brainquant.data.toy_speech import prepare_toy_speech
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +56,19 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("faults: injected, expected, seen")
         for line in sorted(lines):
             terminalreporter.line(line)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_report(request):
+    """Writes empty reports in integration tests: drawing takes longer than a tiny run."""
+
+    def write(metrics_file, code_counts, image_file, title=""):
+        Path(image_file).touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name == "integration":
+            patch.setattr(brainquant.monitoring.run_log, "plot_report", write)
+        yield
 
 
 @pytest.fixture(scope="session")

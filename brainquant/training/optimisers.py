@@ -129,17 +129,17 @@ def keep_options(
         saved_sizes = [len(group["params"]) for group in groups]
         if saved_sizes != sizes:
             raise RunError(
-                f"the optimiser of the checkpoint has {_described(saved_sizes)}, but the YAML's "
-                f"has {_described(sizes)}; go back to the YAML that the checkpoint was made with, "
-                f"or begin in a new output_folder: (a pretraining can begin_from: this one)"
+                f"the optimiser has {_described(saved_sizes)} in the checkpoint, but with the YAML "
+                f"{_described(sizes)}; go back to the YAML that the checkpoint was made with, or "
+                f"begin in a new output_folder: (a pretraining can begin_from: this one)"
             )
         saved_names = {name for state in state_dict["state"].values() for name in state}
         if saved_names and saved_names != state_names:
             raise RunError(
-                f"the optimiser of the checkpoint keeps {', '.join(sorted(saved_names))}, but "
-                f"the YAML's keeps {', '.join(sorted(state_names)) or 'nothing'}: a run cannot "
-                f"change its optimiser; go back to the former one, or begin in a new "
-                f"output_folder: (a pretraining can begin_from: this one)"
+                f"the optimiser keeps {', '.join(sorted(saved_names))} in the checkpoint, but with "
+                f"the YAML {', '.join(sorted(state_names)) or 'nothing'}: a run cannot change its "
+                f"optimiser; go back to the former one, or begin in a new output_folder: (a "
+                f"pretraining can begin_from: this one)"
             )
         kept = [{**group, **now} for group, now in zip(groups, options)]
         for group in kept:
