@@ -10,7 +10,7 @@ import re
 
 from speechbrain.utils.logger import get_logger
 
-from .headers import BadAudio, read_header
+from .audio.headers import BadAudio, read_header
 from .prepare import in_threads, to_csv, write_whole
 
 logger = get_logger(__name__)

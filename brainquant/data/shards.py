@@ -19,11 +19,11 @@ import soundfile
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parallel import parallel_map
 
-from .audio import bad_clip, check_duration
-from .decoders import read_media, read_sound
-from .files import BadAudio, open_file, read_bytes
-from .headers import check_clip, read_header
-from .kinds import KINDS, kind_of
+from .audio.decoders import read_media, read_sound
+from .audio.files import BadAudio, open_file, read_bytes
+from .audio.headers import check_clip, read_header
+from .audio.kinds import KINDS, kind_of
+from .audio.reader import bad_clip, check_duration
 from .manifests import COLUMNS, MEMBER, SEGMENT, read_manifest
 from .prepare import write_whole
 

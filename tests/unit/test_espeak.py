@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("espeakng_loader")
 
-from brainquant.data.espeak import Espeak, espeak_paths, synthesise_apart
+from brainquant.data.toy_speech.espeak import Espeak, espeak_paths, synthesise_apart
 
 SENTENCE = "The captain measured a big bottle, and the judge gave thanks."
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from brainquant.data.audio import AudioReader
 from brainquant.data.manifests import read_manifest
-from brainquant.data.own_clips import find_clips
+from brainquant.data.own_speech.sources import find_clips
 
 RATE = 16000
 

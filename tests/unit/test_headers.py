@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from brainquant.data.audio import AudioReader, BadAudio
-from brainquant.data.headers import check_clip, decoder_endings, read_header
+from brainquant.data.audio.headers import check_clip, decoder_endings, read_header
 
 RATE = 16000
 
@@ -163,7 +163,7 @@ def test_all_of_a_file_is_read_whatever_it_announces(name, tmp_path):
     ],
 )
 def test_a_file_with_more_behind_its_announced_end_is_refused(name, content, tmp_path, monkeypatch):
-    monkeypatch.setattr("brainquant.data.headers.import_av", lambda: None)
+    monkeypatch.setattr("brainquant.data.audio.headers.import_av", lambda: None)
     path = tmp_path / name
     path.write_bytes(content())
     with pytest.raises(BadAudio, match="has more behind its announced end; convert it to FLAC"):
@@ -211,7 +211,7 @@ def test_what_ffmpeg_reads_is_used_with_the_extra_and_named_without(
     part = AudioReader(rate)(path, 1.0, start=3 * rate + 7, stop=4 * rate + 7)
     assert np.abs(part.numpy() - whole[3 * rate + 7 : 4 * rate + 7]).max() < 1e-4
     read_header.__globals__["_read"].cache_clear()
-    monkeypatch.setattr("brainquant.data.headers.import_av", lambda: None)
+    monkeypatch.setattr("brainquant.data.audio.headers.import_av", lambda: None)
     with pytest.raises(BadAudio, match=r"convert it to FLAC, or .*brainquant\[codecs\]"):
         read_header(path)
 

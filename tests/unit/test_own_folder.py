@@ -7,9 +7,9 @@ import tempfile
 
 import pytest
 
-from brainquant.data import own_folder
-from brainquant.data.own_clips import find_clips
-from brainquant.data.own_folder import find_speakers
+from brainquant.data.own_speech import folders
+from brainquant.data.own_speech.folders import find_speakers
+from brainquant.data.own_speech.sources import find_clips
 
 SPEAKERS = [str(n) for n in (19, 26, 198, 1988, 2007, 3080, 6930)]
 LAYOUTS = {
@@ -93,13 +93,13 @@ def test_audio_with_an_ending_that_cannot_be_read_is_a_warning_and_listed(speech
 def test_endings_that_the_extra_reads_are_files_with_it_and_name_it_without(speech, monkeypatch):
     for name in ("a.wav", "b.M4A", "c.webm", "d.m4a"):
         (speech.folder / name).touch()
-    monkeypatch.setattr(own_folder, "import_av", lambda: None)
+    monkeypatch.setattr(folders, "import_av", lambda: None)
     found = find_clips(str(speech.folder))
     assert [clip.name for clip in found.clips] == ["a.wav"] and len(found.left_out) == 3
     assert "3 of 4 audio files have an ending that cannot be read: 2 .m4a, 1 .webm" in found.warning
     assert 'pip install "brainquant[codecs]", which reads .m4a, .webm' in found.warning
     assert "brainquant[codecs]" in found.left_out[str(speech.folder / "c.webm")]
-    monkeypatch.setattr(own_folder, "import_av", lambda: object())
+    monkeypatch.setattr(folders, "import_av", lambda: object())
     found = find_clips(str(speech.folder))
     assert len(found.clips) == 4 and not found.left_out and not found.warning
 

@@ -5,10 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from brainquant.data.clips import Clip
-from brainquant.data.decoders import Header
-from brainquant.data.headers import BadAudio
-from brainquant.data.own_headers import place_clips
+from brainquant.data.audio.decoders import Header
+from brainquant.data.audio.headers import BadAudio
+from brainquant.data.own_speech.clips import Clip
+from brainquant.data.own_speech.usable import place_clips
 
 
 def test_segments_in_seconds_are_the_segments_and_nothing_else(speech, prepare):

@@ -10,14 +10,13 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from brainquant.data import own_headers
-from brainquant.data import own_speech as module
 from brainquant.data.audio import AudioReader
-from brainquant.data.clips import Clip, cut
 from brainquant.data.manifests import load_dataset
-from brainquant.data.own_clips import find_clips
-from brainquant.data.own_speech import prepare_own_speech
-from brainquant.data.own_split import divide
+from brainquant.data.own_speech import preparation as module
+from brainquant.data.own_speech import prepare_own_speech, usable
+from brainquant.data.own_speech.clips import Clip, cut
+from brainquant.data.own_speech.sources import find_clips
+from brainquant.data.own_speech.split import divide
 
 
 def names_of(rows):
@@ -299,8 +298,8 @@ def test_nothing_is_done_again_until_the_source_or_the_settings_change(
     for name in "abcdef":
         speech(f"{name}.wav")
     read = []
-    real = own_headers.read_header
-    monkeypatch.setattr(own_headers, "read_header", lambda wav: read.append(wav) or real(wav))
+    real = usable.read_header
+    monkeypatch.setattr(usable, "read_header", lambda wav: read.append(wav) or real(wav))
     rows = prepare()
 
     def made_again(**settings):

@@ -13,8 +13,8 @@ import torch
 import webdataset
 
 from brainquant.data.audio import AudioReader
+from brainquant.data.audio.files import read_bytes
 from brainquant.data.batches import make_loaders
-from brainquant.data.files import read_bytes
 from brainquant.data.manifests import load_dataset, read_manifest
 from brainquant.data.shards import write_shards
 

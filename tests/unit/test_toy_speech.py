@@ -14,8 +14,8 @@ import soundfile
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from brainquant.data.alignments import read_alignment
-from brainquant.data.toy_script import SPLITS, toy_sentences, toy_speakers
-from brainquant.data.toy_speech import _resample, prepare_toy_speech
+from brainquant.data.toy_speech.preparation import _resample, prepare_toy_speech
+from brainquant.data.toy_speech.script import SPLITS, toy_sentences, toy_speakers
 
 pytest.importorskip("espeakng_loader")
 

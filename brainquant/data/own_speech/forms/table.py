@@ -2,8 +2,16 @@
 
 import os
 
-from ..columns import CHANNEL, DECIMAL, MEMBER, SEGMENT, bounds_among, channels_among, fault_of_part
-from ..tables import as_table, kind_of, read_table
+from ...columns import (
+    CHANNEL,
+    DECIMAL,
+    MEMBER,
+    SEGMENT,
+    bounds_among,
+    channels_among,
+    fault_of_part,
+)
+from ...tables import as_table, kind_of, read_table
 from .rows import Found, Row, part_of
 
 # What tools call the path (SpeechBrain, NeMo, Hugging Face, Common Voice) and the speaker.

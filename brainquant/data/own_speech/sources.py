@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import os
 
+from ..file_names import FileNames
+from ..tables import KINDS, kind_of, read_objects, replace_root
 from .clips import Clip, make_id
-from .file_names import FileNames
+from .folders import find_speakers, list_audio
 from .forms import fairseq, kaldi, lhotse, table
-from .own_folder import find_speakers, list_audio
-from .tables import KINDS, kind_of, read_objects, replace_root
 
 NUM_SHOWN = 3  # rows or endings in a message
 

@@ -3,8 +3,8 @@
 import os
 import re
 
-from ..columns import fault_of_part
-from ..tables import opened
+from ...columns import fault_of_part
+from ...tables import opened
 from .rows import Found, Row, part_of, seconds_of
 
 ARCHIVE = re.compile(r"\.ark(:[0-9]+)?(\[.*\])?$")

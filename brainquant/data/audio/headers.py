@@ -127,12 +127,12 @@ def check_clip(
 
     Example
     -------
-    >>> from brainquant.data.decoders import Header
+    >>> from brainquant.data.audio.decoders import Header
     >>> check_clip(Header(32000, 16000, 1), start=8000, stop=24000)
     (8000, 24000)
-    >>> check_clip(Header(32000, 16000, 2), mix_down=False)
+    >>> check_clip(Header(32000, 8000, 1), sample_rate=16000, resample=False)
     Traceback (most recent call last):
-    brainquant.data.files.BadAudio: has 2 channels, not one; set mix_down: to mean, first or each
+    brainquant.data.audio.files.BadAudio: has 8000 samples per second, not 16000; set resample: True
     """
     num_samples, rate, num_channels = header[:3]
     if rate != sample_rate:

@@ -7,7 +7,7 @@ import os
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
-from .columns import CHANNEL, SEGMENT
+from ..columns import CHANNEL, SEGMENT
 
 COLUMNS = ("ID", "duration", "wav", *SEGMENT, CHANNEL, "spk_id")
 ROUNDING = Decimal("0.1")  # seconds that a time may be beyond the end of its file
@@ -26,8 +26,8 @@ class Clip:
     name : str
         The path relative to the source: it stays when the source is moved.
     start, stop : int, Decimal or None
-        As in ``brainquant.data.forms.rows.Row``; once the header of the file is read, both are
-        samples, or both None for all of it.
+        As in ``forms.rows.Row``; once the header of the file is read, both are samples, or both
+        None for all of it.
     channel : int or None
         From 0; None: all of them.
     speaker : str

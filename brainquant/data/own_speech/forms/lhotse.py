@@ -3,7 +3,7 @@
 import os
 from decimal import Decimal
 
-from ..tables import read_objects
+from ...tables import read_objects
 from .rows import Found, Row
 
 CUTS = ("MonoCut", "MultiCut", "MixedCut", "PaddingCut", "Cut")

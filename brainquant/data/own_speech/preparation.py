@@ -5,15 +5,15 @@ import os
 
 from speechbrain.utils.logger import get_logger
 
-from .audio import as_mix_down
+from ..audio.decoders import import_av
+from ..audio.headers import BadAudio
+from ..audio.reader import as_mix_down
+from ..prepare import to_csv, write_whole
 from .clips import COLUMNS, cut, make_unique
-from .decoders import import_av
-from .headers import BadAudio
-from .own_clips import find_clips
-from .own_headers import check_units, place_clips, read_headers
-from .own_left_out import LeftOut
-from .own_split import divide, without_overlap
-from .prepare import to_csv, write_whole
+from .left_out import LeftOut
+from .sources import find_clips
+from .split import divide, without_overlap
+from .usable import check_units, place_clips, read_headers
 
 logger = get_logger(__name__)
 
@@ -65,7 +65,7 @@ def prepare_own_speech(
         files.
     valid_share : float
         The share of the seconds for validation, at most a half; see
-        ``brainquant.data.own_split.divide``.
+        ``brainquant.data.own_speech.split.divide``.
     max_seconds : float
         Longer clips are cut into equal segments, by the columns start and stop.
     min_seconds : float

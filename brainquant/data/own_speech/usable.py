@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 
+from ..audio.headers import BadAudio, check_clip, read_header
+from ..prepare import in_threads
 from .clips import separate
-from .headers import BadAudio, check_clip, read_header
-from .prepare import in_threads
 
 UNITS = (
     (int, "start and stop", "samples", {"seconds": 1, "milliseconds": 1000}),
@@ -40,8 +40,7 @@ def place_clips(clips, headers, *, mix_down, sample_rate, resample):
     headers : dict
         What ``read_headers`` returns.
     mix_down, sample_rate, resample
-        As for ``brainquant.data.headers.check_clip``. Where ``mix_down`` is ``each``, every channel
-        becomes a clip.
+        As for ``check_clip``. Where ``mix_down`` is ``each``, every channel becomes a clip.
 
     Returns
     -------
@@ -53,8 +52,8 @@ def place_clips(clips, headers, *, mix_down, sample_rate, resample):
 
     Example
     -------
-    >>> from brainquant.data.clips import Clip
-    >>> from brainquant.data.decoders import Header
+    >>> from brainquant.data.own_speech.clips import Clip
+    >>> from brainquant.data.audio.decoders import Header
     >>> clips = [Clip("a", "a.wav", "a.wav", Decimal(1)), Clip("b", "a.wav", "a.wav", 9, 90000)]
     >>> reading = {"mix_down": "each", "sample_rate": 8000, "resample": True}
     >>> placed, bad = place_clips(clips, {"a.wav": Header(16000, 8000, 2)}, **reading)
@@ -115,8 +114,8 @@ def check_units(path, clips, headers, min_seconds):
 
     Example
     -------
-    >>> from brainquant.data.clips import Clip
-    >>> from brainquant.data.decoders import Header
+    >>> from brainquant.data.own_speech.clips import Clip
+    >>> from brainquant.data.audio.decoders import Header
     >>> clips = [Clip("a", "a.wav", "a.wav", 1, 3)]
     >>> try:
     ...     check_units("my.csv", clips, {"a.wav": Header(64000, 16000, 1)}, 1.0)

@@ -7,8 +7,8 @@ import re
 
 import soundfile
 
-from .decoders import EXTRA, import_av
-from .headers import decoder_endings
+from ..audio.decoders import EXTRA, import_av
+from ..audio.headers import decoder_endings
 
 # A .raw file has no header; the names of some formats are not the endings of their files.
 ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {

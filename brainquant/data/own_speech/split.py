@@ -37,7 +37,7 @@ def divide(clips, valid_share, seed, source):
 
     Example
     -------
-    >>> from brainquant.data.clips import Clip
+    >>> from brainquant.data.own_speech.clips import Clip
     >>> clips = [Clip(name, name, name, seconds=10.0) for name in "abcd"]
     >>> train, valid = divide(clips, 0.2, 1, "a folder")
     >>> len(train), len(valid)
@@ -85,7 +85,7 @@ def without_overlap(train, valid):
 
     Example
     -------
-    >>> from brainquant.data.clips import Clip
+    >>> from brainquant.data.own_speech.clips import Clip
     >>> clip = Clip("a", "a.wav", "a.wav")
     >>> without_overlap([(clip, 0, 100), (clip, 100, 200)], [(clip, 150, 160)]) == [(clip, 0, 100)]
     True

@@ -16,10 +16,10 @@ from scipy.signal import firwin, resample_poly
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from .alignments import HEADER, read_alignment
+from ..alignments import HEADER, read_alignment
+from ..prepare import write_whole
 from .espeak import SILENCE, espeak_paths, synthesise_apart
-from .prepare import write_whole
-from .toy_script import SPLITS, toy_sentences, toy_speakers
+from .script import SPLITS, toy_sentences, toy_speakers
 
 logger = get_logger(__name__)
 

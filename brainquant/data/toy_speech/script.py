@@ -124,7 +124,7 @@ def toy_speakers(split, seed=1234):
     -------
     list of dict
         With the keys "name", "level" (dB relative to full scale) and "speaker", the arguments of
-        `brainquant.data.espeak.Espeak.synthesise`.
+        `brainquant.data.toy_speech.espeak.Espeak.synthesise`.
 
     Example
     -------

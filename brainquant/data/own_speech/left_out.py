@@ -4,7 +4,7 @@ import os
 
 from speechbrain.utils.logger import get_logger
 
-from .prepare import to_csv, write_whole
+from ..prepare import to_csv, write_whole
 
 logger = get_logger(__name__)
 

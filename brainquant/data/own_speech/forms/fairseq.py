@@ -2,7 +2,7 @@
 
 import os
 
-from ..tables import opened
+from ...tables import opened
 from .rows import Found, Row
 
 

@@ -1,0 +1,6 @@
+"""Audio files: what they hold, and how a clip of one becomes a waveform."""
+
+from .files import BadAudio
+from .reader import AudioReader
+
+__all__ = ["AudioReader", "BadAudio"]
