@@ -7,7 +7,6 @@ audio are the very same as with files.
 """
 
 import csv
-import functools
 import hashlib
 import io
 import json
@@ -19,8 +18,8 @@ import soundfile
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parallel import parallel_map
 
-from .audio.decoders import read_media, read_sound
-from .audio.files import BadAudio, open_file, read_bytes
+from .audio.decoders import DType, read_samples
+from .audio.files import BadAudio, open_file, pieces_of, read_bytes
 from .audio.headers import check_clip, read_header
 from .audio.kinds import KINDS, kind_of
 from .audio.reader import bad_clip, check_duration
@@ -30,7 +29,7 @@ from .prepare import write_whole
 logger = get_logger(__name__)
 
 # What a segment is written as, without loss: libsndfile's subtype, the type of its samples.
-FLAC_SUBTYPES = {"PCM_16": "int16", "PCM_24": "int32"}
+FLAC_SUBTYPES: dict[str, DType] = {"PCM_16": "int16", "PCM_24": "int32"}
 FLAC_CHANNELS = 8  # at most
 FLAC_RATES = (range(1, 65_536), range(65_540, 655_351, 10))  # Hz
 TAR_BYTES = 2048  # of a clip beside its audio: two headers, and the other columns
@@ -260,8 +259,8 @@ def _read(row):
         first, last = check_clip(header, start=start, stop=stop, channel=channel, mix_down="first")
         check_duration((last - first) / header.sample_rate, row["duration"])
         if start is not None:
-            return _cut(path, header, first, last, offset, size)
-        with open_file(path, offset, size) as file:
+            return _cut(header, first, last)
+        with open_file(path, pieces_of(offset, size)) as file:
             kind = kind_of(file)
         # By what it is: the name may be that of a tar.
         extension = KINDS[kind].endings.split()[0][1:] if kind else header.format.lower()
@@ -270,7 +269,7 @@ def _read(row):
         raise bad_clip(error, path, start, stop, row.get("channel"), offset, size) from None
 
 
-def _cut(path, header, start, stop, offset, size):
+def _cut(header, start, stop):
     """A segment as a file of its own, whose samples are the same."""
     fits = (
         header.subtype in FLAC_SUBTYPES
@@ -278,12 +277,11 @@ def _cut(path, header, start, stop, offset, size):
         and any(header.sample_rate in rates for rates in FLAC_RATES)
     )
     format, subtype = ("FLAC", header.subtype) if fits else ("WAV", "FLOAT")
-    dtype = FLAC_SUBTYPES[subtype] if fits else "float32"
-    read = read_media if header.is_media else functools.partial(read_sound, dtype=dtype)
+    dtype: DType = FLAC_SUBTYPES[subtype] if fits else "float32"
     content = io.BytesIO()
     with soundfile.SoundFile(
         content, "w", header.sample_rate, header.num_channels, subtype, format=format
     ) as file:
-        for block in read(path, header, start, stop, offset, size):
+        for block in read_samples(header, start, stop, dtype):
             file.write(block)
     return format.lower(), content.getvalue()

@@ -1,4 +1,4 @@
-"""Audio files: what they hold, and how a clip of one becomes a waveform."""
+"""Audio files: what they hold, and how a clip becomes a waveform."""
 
 from .files import BadAudio
 from .reader import AudioReader

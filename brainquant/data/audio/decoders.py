@@ -1,40 +1,50 @@
-"""Two decoders of audio: libsndfile, and ffmpeg's libraries for what that does not read.
+"""Two decoders of audio: libsndfile, and ffmpeg's libraries for what libsndfile does not read.
 
-The second one is PyAV, an extra: its wheels bring their libraries with them, where torchcodec needs
-those of a system's ffmpeg, and a process of ffmpeg for each clip would cost more than the decoding.
+The second decoder is PyAV, an extra. Its wheels contain ffmpeg's libraries; torchcodec needs those
+of the system, and starting an ffmpeg process for each clip would cost more than decoding it.
 """
 
 import contextlib
-from typing import NamedTuple
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import soundfile
 
-from .files import BadAudio, open_file
+from .files import BadAudio, Piece, open_file
+
+if TYPE_CHECKING:
+    import av
+    import av.container
 
 BLOCK = 2**20  # values that are decoded at once, of all channels together
-MP3_LEAD_IN = 10 * 1152  # samples: frames of the largest size
+MP3_LEAD_IN = 10 * 1152  # samples: ten frames of the largest size
 SEEK_SECONDS = 1  # decoded before a segment, so that the decoder is in the state of a whole read
 EXTRA = 'pip install "brainquant[codecs]"'
+DType = Literal["int16", "int32", "float32"]
 
 
 class Header(NamedTuple):
-    """What is known of an audio file without its samples.
+    """An audio file without its samples.
 
     Arguments
     ---------
     num_samples : int
-        Of each channel, at the file's own rate: all that the file has.
+        All samples of each channel, at the file's own rate.
     sample_rate : int
     num_channels : int
     format, subtype : str
-        As libsndfile or ffmpeg name them.
+        The names that libsndfile or ffmpeg give them.
     is_seekable : bool
         Whether a segment can be read without decoding what is before it.
-    pieces : tuple or None
-        What libsndfile reads instead of the file, see ``Pieces``.
     is_media : bool
-        Whether ffmpeg's libraries read it, and not libsndfile.
+        Whether ffmpeg's libraries read it, not libsndfile.
+    path : str
+    pieces : tuple or None
+        What is read of the path, see ``Pieces``. None: the whole file.
     """
 
     num_samples: int
@@ -43,8 +53,9 @@ class Header(NamedTuple):
     format: str = ""
     subtype: str = ""
     is_seekable: bool = True
-    pieces: tuple | None = None
     is_media: bool = False
+    path: str | os.PathLike = ""
+    pieces: tuple[Piece, ...] | None = None
 
 
 class NeedsMedia(BadAudio):
@@ -54,23 +65,24 @@ class NeedsMedia(BadAudio):
 class Sequential(soundfile.SoundFile):
     """A file that is read from its beginning to its end, without seeking.
 
-    After each read of a seekable file soundfile 0.14 seeks to the position that it has anyway. That
-    breaks the next block of an MP3 file, and fails in a FLAC file without a length.
+    After each read of a seekable file, soundfile 0.14 seeks to the position that it already has.
+    This breaks the next block of an MP3 file, and fails in a FLAC file without a length.
     """
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return False
 
 
 @contextlib.contextmanager
-def open_sound(path, offset=None, size=None, pieces=None):
-    """A file in libsndfile; ``NeedsMedia`` with its reason where it is none of its kinds."""
+def open_sound(
+    path: str | os.PathLike, pieces: Sequence[Piece] | None = None
+) -> Iterator[soundfile.SoundFile]:
+    """Opens a file in libsndfile; ``NeedsMedia`` if it is none of libsndfile's kinds."""
     with contextlib.ExitStack() as stack:
-        if offset is not None or pieces is not None:
-            path = stack.enter_context(open_file(path, offset, size, pieces))
+        file = stack.enter_context(open_file(path, pieces)) if pieces is not None else path
         try:
-            sound = stack.enter_context(Sequential(path))
-        except TypeError:  # soundfile goes by this name alone
+            sound = stack.enter_context(Sequential(file))
+        except TypeError:  # soundfile takes any file named .raw for one without a header
             raise BadAudio(
                 "cannot be read (it is named .raw, which has no header); convert it to FLAC"
             ) from None
@@ -82,30 +94,41 @@ def open_sound(path, offset=None, size=None, pieces=None):
             raise BadAudio(_reason(error)) from None
 
 
-def _reason(error):
-    """libsndfile's reason without the name before it, which may be a memory address."""
+def _reason(error: RuntimeError) -> str:
+    """libsndfile's reason, without the name before it, which may be a memory address."""
     return f"cannot be read ({str(getattr(error, 'error_string', error)).rstrip('.')})"
 
 
-def header_of(sound, pieces=None):
-    """A header as libsndfile has it."""
-    return Header(
-        sound.frames, sound.samplerate, sound.channels, sound.format, sound.subtype,
-        soundfile.SoundFile.seekable(sound), pieces,
-    )  # fmt: skip
+def read_sound_header(path: str | os.PathLike, pieces: tuple[Piece, ...] | None = None) -> Header:
+    """What libsndfile says about a file."""
+    with open_sound(path, pieces) as sound:
+        return Header(
+            sound.frames, sound.samplerate, sound.channels, sound.format, sound.subtype,
+            is_seekable=soundfile.SoundFile.seekable(sound), path=path, pieces=pieces,
+        )  # fmt: skip
 
 
-def read_sound(path, header, start, stop, offset=None, size=None, *, dtype="float32"):
-    """Samples of a clip by libsndfile.
+def read_samples(
+    header: Header, start: int, stop: int, dtype: DType = "float32"
+) -> Iterator[np.ndarray]:
+    """Decodes the samples from ``start`` to ``stop``.
 
     Yields
     ------
     numpy.ndarray
-        Of the dtype, shape (samples, channels), one block after the other.
+        Shape (samples, channels), one block after the other. ffmpeg's are always float32.
     """
-    with open_sound(path, offset, size, header.pieces) as sound:
-        # The frames of MP3 take bits from those before them: libsndfile 1.2.2 gives silence for
-        # what it cannot decode after a seek, up to a tenth of a second of speech.
+    return (
+        _read_media(header, start, stop)
+        if header.is_media
+        else _read_sound(header, start, stop, dtype)
+    )
+
+
+def _read_sound(header: Header, start: int, stop: int, dtype: DType) -> Iterator[np.ndarray]:
+    with open_sound(header.path, header.pieces) as sound:
+        # MP3 frames take bits from the frames before them. After a seek, libsndfile 1.2.2 returns
+        # silence for what it cannot decode, up to a tenth of a second of speech.
         lead = min(start, MP3_LEAD_IN) if header.subtype.startswith("MPEG_LAYER") else 0
         if not header.is_seekable:
             lead = start
@@ -123,8 +146,8 @@ def read_sound(path, header, start, stop, offset=None, size=None, *, dtype="floa
             lead -= min(lead, len(block))
 
 
-def import_av():
-    """PyAV, or None where the extra is not installed."""
+def import_av() -> ModuleType | None:
+    """PyAV, or None if the extra is not installed."""
     try:
         import av
     except ImportError:
@@ -133,13 +156,15 @@ def import_av():
 
 
 @contextlib.contextmanager
-def open_media(path, offset=None, size=None):
-    """A file in ffmpeg's libraries, and its first stream of audio."""
+def _open_media(
+    path: str | os.PathLike, pieces: Sequence[Piece] | None
+) -> Iterator[tuple["av.container.InputContainer", "av.AudioStream"]]:
+    """Opens a file in ffmpeg's libraries, and its first audio stream."""
     av = import_av()
     if av is None:
         raise BadAudio(f"needs ffmpeg's libraries: {EXTRA}, or convert it to FLAC")
     try:
-        with open_file(path, offset, size) as file, av.open(file) as container:
+        with open_file(path, pieces) as file, av.open(file) as container:
             if not container.streams.audio:
                 raise BadAudio("has no audio in it")
             yield container, container.streams.audio[0]
@@ -148,41 +173,37 @@ def open_media(path, offset=None, size=None):
         raise BadAudio(f"cannot be decoded ({reason})") from None
 
 
-def count_media(path, offset=None, size=None):
-    """What a file holds by ffmpeg's libraries: all of it is decoded, and nothing is kept.
+def read_media_header(path: str | os.PathLike, pieces: tuple[Piece, ...] | None = None) -> Header:
+    """What ffmpeg's libraries find in a file: they decode all of it.
 
-    Returns
-    -------
-    Header
-        Seekable where each frame says exactly which samples it has.
+    The file is seekable if each of its frames says exactly which samples it has.
     """
-    with open_media(path, offset, size) as (container, stream):
-        count, kinds, exact = 0, set(), stream.time_base * stream.rate == 1
+    with _open_media(path, pieces) as (container, stream):
+        count, formats, exact = 0, set(), stream.time_base == Fraction(1, stream.rate)
         for frame in container.decode(stream):
             exact = exact and frame.pts == count
             count += frame.samples
-            kinds.add((frame.sample_rate, frame.layout.nb_channels))
-            if len(kinds) > 1:
+            formats.add((frame.sample_rate, frame.layout.nb_channels))
+            if len(formats) > 1:
                 raise BadAudio("changes its rate or its channels in the middle; convert it to FLAC")
         if not count:
             raise BadAudio("has no samples")
-        rate, num_channels = kinds.pop()
+        rate, num_channels = formats.pop()
         format, codec = container.format.name.split(",")[0], stream.codec_context.name
     # In other formats ffmpeg seeks by bytes, which is not exact.
     is_seekable = exact and format in ("mov", "flac")
-    return Header(count, rate, num_channels, format, codec, is_seekable, is_media=True)
+    return Header(count, rate, num_channels, format, codec, is_seekable, True, path, pieces)
 
 
-def read_media(path, header, start, stop, offset=None, size=None):
-    """Samples of a clip by ffmpeg's libraries, as ``read_sound`` yields them."""
-    with open_media(path, offset, size) as (container, stream):
+def _read_media(header: Header, start: int, stop: int) -> Iterator[np.ndarray]:
+    with _open_media(header.path, header.pieces) as (container, stream):
         position, seek = 0, max(0, start - SEEK_SECONDS * header.sample_rate)
         if header.is_seekable and seek:
             container.seek(seek, stream=stream)
             position = None
         for frame in container.decode(stream):
             position = frame.pts if position is None else position
-            block = to_float(frame)
+            block = _to_float(frame)
             first, last = max(0, start - position), min(len(block), stop - position)
             if first < last:
                 yield block[first:last]
@@ -191,13 +212,12 @@ def read_media(path, header, start, stop, offset=None, size=None):
                 return
 
 
-def to_float(frame):
-    """The samples of a frame of PyAV, float32 of shape (samples, channels), as numbers up to 1."""
+def _to_float(frame: "av.AudioFrame") -> np.ndarray:
+    """The samples of a frame: float32 from -1 to 1, shape (samples, channels)."""
     samples = frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
     scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
-    return ((samples.astype(np.float64) - scale * (samples.dtype.kind == "u")) / scale).astype(
-        np.float32
-    )
+    samples = samples.astype(np.float64) - scale * (samples.dtype.kind == "u")
+    return (samples / scale).astype(np.float32)

@@ -1,33 +1,42 @@
-"""What an audio file holds, and whether a clip of it can be used: the one place that decides."""
+"""What an audio file holds, and whether a clip of it can be used: only this file decides."""
 
 import functools
 import os
 
-from .containers import bytes_behind, ogg_lengths
-from .decoders import EXTRA, NeedsMedia, count_media, header_of, import_av, open_sound
-from .files import BadAudio, open_file
-from .kinds import KINDS, decoder_of, describe, kind_of
-from .lengths import MORE, TOLERANCE, whole_header
+from .containers import bytes_after_samples, ogg_lengths
+from .decoders import (
+    EXTRA,
+    Header,
+    NeedsMedia,
+    import_av,
+    read_media_header,
+    read_sound_header,
+)
+from .files import BadAudio, Piece, open_file, pieces_of
+from .kinds import KINDS, describe, kind_of
+from .lengths import MORE, TOLERANCE, check_length
 
-MIX_DOWNS = (False, "mean", "first", "each")  # what becomes of several channels
-RATES = range(1_000, 768_001)  # Hz: a header with another rate is no header of speech
-SHORTEST = 0.01  # seconds: start and stop of a shorter clip are seconds, and no samples
-KEPT = 2**15  # headers that a process remembers, for the next clip of a file or the next epoch
+MIX_DOWNS = (False, "mean", "first", "each")  # how several channels become one
+RATES = range(1_000, 768_001)  # Hz: speech has no other rate
+SHORTEST = 0.01  # seconds: a shorter clip has start and stop in seconds, not in samples
+KEPT = 2**15  # headers that a process keeps, for the next clip of a file or the next epoch
 
 
-def read_header(path, offset=None, size=None):
-    """Reads what an audio file holds, and refuses a file with more audio than its header gives.
+def read_header(
+    path: str | os.PathLike, offset: int | None = None, size: int | None = None
+) -> Header:
+    """Reads the header of an audio file, and refuses a file with more audio than its header gives.
 
     The length in the header is checked: MP3 frames are counted, an Ogg file is searched for further
-    streams and a WAV file for data after its samples, and the last frame of a FLAC file is parsed.
-    A file that only ffmpeg's libraries read is decoded from its beginning to its end.
+    streams, a WAV file for data after its samples, and the last frame of a FLAC file is parsed. A
+    file that only ffmpeg's libraries read is decoded completely.
 
     Arguments
     ---------
-    path : str
-        A file, or the tar that it is in.
+    path : str or os.PathLike
+        An audio file, or the tar that contains it.
     offset, size : int or None
-        Bytes of the tar. None: the path is no tar.
+        Where it is in the tar, in bytes. None: the path is not a tar.
 
     Returns
     -------
@@ -36,8 +45,7 @@ def read_header(path, offset=None, size=None):
     Raises
     ------
     BadAudio
-        With the reason only, where it is no audio, has no samples, or more or less of them than
-        can be read.
+        If it is not audio, has no samples, or its length is wrong. The text is only the reason.
 
     Example
     -------
@@ -52,34 +60,35 @@ def read_header(path, offset=None, size=None):
         state = status.st_size, status.st_mtime_ns
     except (OSError, ValueError):
         state = None
-    return _read(path, offset, size, state)
+    return _read(path, pieces_of(offset, size), state)
 
 
 @functools.lru_cache(KEPT)
-def _read(path, offset, size, state):
-    """Reads a header; ``state`` changes with the file, so that a changed file is read again."""
-    with open_file(path, offset, size) as file:
+def _read(
+    path: str | os.PathLike, pieces: tuple[Piece, ...] | None, state: tuple[int, int] | None
+) -> Header:
+    """Reads a header. ``state`` changes with the file, so that a changed file is read again."""
+    with open_file(path, pieces) as file:
         kind = kind_of(file)
-        words, decoder = describe(kind, path if offset is None else None), decoder_of(kind)
+        words = describe(kind, "" if pieces else path)
+        decoder = KINDS[kind].decoder if kind else "sndfile"
         if not decoder:
             raise BadAudio(f"cannot be read (it is {words})")
         try:
             if decoder == "ffmpeg":
                 raise NeedsMedia(f"is {words}")
-            with open_sound(path, offset, size) as sound:
-                header = header_of(sound)
-            return whole_header(header, kind, file, path, offset or 0)
+            return check_length(read_sound_header(path, pieces), kind, file)
         except NeedsMedia as error:
             reason = error
         if not kind:
             raise BadAudio(str(reason))  # ffmpeg would decode noise, too
-        if bytes_behind(file, kind):
+        if bytes_after_samples(file, kind):
             raise BadAudio(f"{MORE}; convert it to FLAC")  # ffmpeg would not read it either
         least = sum(ogg_lengths(file)) if kind == "Ogg" else 0
     if not import_av():
         raise BadAudio(f"{reason}; convert it to FLAC, or read it with ffmpeg's libraries: {EXTRA}")
     try:
-        header = count_media(path, offset, size)
+        header = read_media_header(path, pieces)
     except BadAudio as error:
         raise BadAudio(f"{reason}, {error}" if decoder == "sndfile" else str(error)) from None
     if header.num_samples < least - 2 * TOLERANCE * header.sample_rate:
@@ -88,42 +97,42 @@ def _read(path, offset, size, state):
 
 
 def check_clip(
-    header,
+    header: Header,
     *,
-    start=None,
-    stop=None,
-    channel=None,
-    sample_rate=None,
-    resample=True,
-    mix_down="mean",
-):
-    """Checks that a clip can be read, before anything is decoded, for preparation and reader.
+    start: int | None = None,
+    stop: int | None = None,
+    channel: int | None = None,
+    sample_rate: int | None = None,
+    resample: bool = True,
+    mix_down: bool | str = "mean",
+) -> tuple[int, int]:
+    """Checks that a clip can be used, before anything is decoded.
 
     Arguments
     ---------
     header : Header
-        Of the clip's file.
+        The header of the clip's file.
     start, stop : int or None
         The first sample of the clip and the one after its last, at the file's own rate. None: the
         whole file.
     channel : int or None
-        The channel that is the clip; they count from 0.
+        The channel that is the clip, counted from 0.
     sample_rate : int or None
-        Samples per second that are wanted. None: any will do.
+        The wanted samples per second. None: any.
     resample : bool
         Whether files of other rates are resampled.
     mix_down : bool or str
-        What becomes of several channels, see ``AudioReader``.
+        How several channels become one, see ``AudioReader``.
 
     Returns
     -------
     start, stop : int
-        Those of the clip.
+        The samples of the clip.
 
     Raises
     ------
     BadAudio
-        With the reason only.
+        If it cannot be used. The text is only the reason.
 
     Example
     -------
@@ -143,28 +152,24 @@ def check_clip(
                 f"has {rate} samples per second; {RATES[0]} to {RATES[-1]} can be resampled"
             )
     _check_channels(num_channels, channel, mix_down)
-    if start is None:
+    if start is None or stop is None:
         return 0, num_samples
-    if start >= num_samples:
-        raise BadAudio(
-            f"has {num_samples} samples ({num_samples / rate:.3f} s), and the clip starts at "
-            f"sample {start}; start and stop count samples at the file's own rate, {rate} Hz"
-        )
-    if stop > num_samples:
-        raise BadAudio(
-            f"has {num_samples} samples ({num_samples / rate:.3f} s), and the clip ends at sample "
-            f"{stop}; start and stop count samples at the file's own rate, {rate} Hz"
-        )
+    rule = f"start and stop count samples at the file's own rate, {rate} Hz"
+    for verb, sample in (("starts", start), ("ends", stop)):
+        if sample > num_samples - (verb == "starts"):
+            raise BadAudio(
+                f"has {num_samples} samples ({num_samples / rate:.3f} s), and the clip {verb} at "
+                f"sample {sample}; {rule}"
+            )
     if stop - start < SHORTEST * rate:
         raise BadAudio(
-            f"has a clip of {stop - start} samples, {start} to {stop}: start and stop count "
-            f"samples at the file's own rate, {rate} Hz; give seconds in the columns start_time "
-            f"and end_time"
+            f"has a clip of {stop - start} samples, {start} to {stop}: {rule}; give seconds in the "
+            f"columns start_time and end_time"
         )
     return start, stop
 
 
-def _check_channels(num_channels, channel, mix_down):
+def _check_channels(num_channels: int, channel: int | None, mix_down: bool | str) -> None:
     if channel is not None:
         if not 0 <= channel < num_channels:
             raise BadAudio(
@@ -182,10 +187,10 @@ def _check_channels(num_channels, channel, mix_down):
         )
 
 
-def decoder_endings():
-    """Endings of files that need ``brainquant[codecs]``: other audio is read without it.
+def decoder_endings() -> frozenset[str]:
+    """The endings of audio files that need ``brainquant[codecs]``.
 
-    List them as audio whether or not the extra is installed: ``read_header`` says what is missing.
+    List such files as audio whether or not the extra is installed: ``read_header`` names the extra.
 
     Example
     -------

@@ -1,28 +1,18 @@
-"""Kinds of files, by their first bytes: their names are often wrong."""
+"""The kind of a file, by its first bytes: its name is often wrong."""
 
 import os
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-HEAD = 512  # bytes that are looked at
+HEAD = 512  # bytes that are examined
 TEXT = {*range(32, 127), *b"\t\n\r"}
 
 
 class Kind(NamedTuple):
-    """A kind of file that is found among audio.
+    """A kind of file that is found among audio."""
 
-    Arguments
-    ---------
-    words : str
-        What people call it.
-    endings : str
-        Of files of this kind.
-    decoder : str
-        "sndfile", "ffmpeg", or "" where it is no audio.
-    """
-
-    words: str
-    endings: str = ""
-    decoder: str = ""
+    words: str  # for messages
+    endings: str = ""  # of file names
+    decoder: str = ""  # "sndfile", "ffmpeg", or "" if it is not audio
 
 
 KINDS = {
@@ -60,8 +50,8 @@ MAGIC = (
 )  # fmt: skip
 
 
-def kind_of(file):
-    """The key of ``KINDS`` that fits the first bytes of a file; "" where none does.
+def kind_of(file: BinaryIO) -> str:
+    """The key of ``KINDS`` that fits the first bytes of a file, or "" if none does.
 
     Example
     -------
@@ -86,13 +76,8 @@ def kind_of(file):
     return "text" if head and TEXT.issuperset(head) else ""
 
 
-def decoder_of(kind):
-    """What may read a kind: "sndfile", also where the kind is not known, "ffmpeg" or ""."""
-    return KINDS[kind].decoder if kind else "sndfile"
-
-
-def describe(kind, path=None):
-    """What a file is in words, with its ending where that says something else.
+def describe(kind: str, path: str | os.PathLike = "") -> str:
+    """A kind in words, with the ending of the path if that belongs to another kind.
 
     Example
     -------
@@ -100,12 +85,12 @@ def describe(kind, path=None):
     ('an MPEG-4 file named .mp3', 'an MPEG-4 file')
     """
     words, endings, _ = KINDS.get(kind, Kind("of no kind that is known"))
-    ending = os.path.splitext(path or "")[1].lower()
+    ending = os.path.splitext(path)[1].lower()
     return words if ending in ("", *endings.split()) else f"{words} named {ending}"
 
 
-def id3_size(head):
-    """How many bytes an ID3v2 tag has, by its first ten."""
+def id3_size(head: bytes) -> int:
+    """The size of an ID3v2 tag in bytes, by its first ten bytes."""
     size = 0
     for byte in head[6:10]:
         size = size << 7 | byte & 127

@@ -1,41 +1,42 @@
-"""Audio files become waveforms of one kind, or one clear reason why not."""
+"""Audio files become waveforms of one sample rate, or are refused with one clear reason."""
 
 import math
+import os
+from collections.abc import Iterable
 
 import numpy as np
-import scipy.signal
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
-from .decoders import read_media, read_sound
+from .decoders import read_samples
 from .files import BadAudio
 from .headers import MIX_DOWNS, check_clip, read_header
 
-LARGEST_FILTER = 2**24  # samples: two rates without a common divisor need a longer one
-LEAST_POWER = 0.01  # of the mean, as a share of the channels' power: 20 dB less
+LARGEST_FILTER = 2**24  # samples: two rates without a common divisor need a longer filter
+LEAST_POWER = 0.01  # of the mean of channels, as a share of their power: 20 dB less
 
 
 class AudioReader:
     """Reads a clip as a mono waveform of one sample rate.
 
-    A clip is a file, a part of a file, or a file inside an uncompressed tar. It is decoded in
-    blocks: however large its file is and however many channels it has, it takes the memory of one
-    channel for as long as the manifest says.
+    A clip is a file, a part of a file, or a file inside an uncompressed tar. Decoding goes block by
+    block: the memory that it needs depends on the length of the clip, not on that of its file or on
+    the number of channels.
 
-    Values are as in the file: those of a float file beyond +-1 are kept, and silence, an offset
-    or clipping is no fault.
+    Values are those of the file: a float file may exceed +-1. Silence, an offset and clipping are
+    accepted.
 
     Arguments
     ---------
     sample_rate : int
         Samples per second of the waveforms.
     resample : bool
-        Whether files of other rates are resampled; else they are bad audio.
+        Whether to resample files of other rates. If not, they are bad audio.
     mix_down : bool or str
-        What becomes of several channels where the manifest does not name one for the clip.
-        False: they are bad audio. "mean", or True: their mean, which is bad audio where it has
-        20 dB less power than they have: such channels cancel out. "first": the first of them.
-        "each": bad audio, for each row of the manifest is to name its channel.
+        How several channels become one if the manifest does not name a channel for the clip.
+        False: they are bad audio. "mean", or True: their mean; it is bad audio if it has 20 dB less
+        power than the channels, which then cancel out. "first": the first channel. "each": bad
+        audio, because each row of the manifest must name its channel.
     min_samples : int
         Shorter waveforms are bad audio, whatever the manifest says.
 
@@ -48,7 +49,14 @@ class AudioReader:
     torch.Size([16000])
     """
 
-    def __init__(self, sample_rate, *, resample=False, mix_down=False, min_samples=1):
+    def __init__(
+        self,
+        sample_rate: int,
+        *,
+        resample: bool = False,
+        mix_down: bool | str | None = False,
+        min_samples: int = 1,
+    ):
         self.sample_rate = sample_rate
         self.resample = resample
         self.mix_down = as_mix_down(mix_down)
@@ -56,27 +64,35 @@ class AudioReader:
         self.normalize = AudioNormalizer(sample_rate)
 
     def __call__(
-        self, path, duration, *, start=None, stop=None, channel=None, offset=None, size=None
-    ):
+        self,
+        path: str | os.PathLike,
+        duration: float,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        channel: int | None = None,
+        offset: int | None = None,
+        size: int | None = None,
+    ) -> torch.Tensor:
         """Reads a clip.
 
         Arguments
         ---------
-        path : str
+        path : str or os.PathLike
             Any format that libsndfile reads or, with ``brainquant[codecs]``, ffmpeg; or a tar of
             such files.
         duration : float
-            Seconds that it is to last, give or take 0.1 s or 1 %: a file cut in the middle may
-            be read without an error, one that is longer would not fit into its batch.
+            Its expected seconds; 0.1 s or 1 % more or less is accepted. A file that is cut in the
+            middle may be read without an error; a longer one would not fit into its batch.
         start, stop : int or None
             The first sample of the clip and the one after its last, at the file's own rate. Only
-            these are read, however long the file is, unless its format cannot be read from there.
-            None: the whole file. (Only those of an Opus file differ from what reading the whole
-            file gives, by a few thousandths.)
+            these are read, unless the format must be decoded from the beginning. (Those of an Opus
+            file differ by a few thousandths from the same part of the whole file.) None: the whole
+            file.
         channel : int or None
-            The only channel that is read, from 0 up. None: see ``mix_down``.
+            The only channel to read, counted from 0. None: see ``mix_down``.
         offset, size : int or None
-            Where in the tar the clip is, in bytes. None: the path is no tar.
+            Where the clip is in the tar, in bytes. None: the path is not a tar.
 
         Returns
         -------
@@ -86,7 +102,7 @@ class AudioReader:
         Raises
         ------
         BadAudio
-            Where it cannot be read, or is not as promised.
+            If it cannot be read, or is not as the arguments say.
         """
         try:
             header = read_header(path, offset, size)
@@ -101,11 +117,9 @@ class AudioReader:
             )
             rate = header.sample_rate
             check_duration((last - first) / rate, duration)
-            read = read_media if header.is_media else read_sound
-            blocks = read(path, header, first, last, offset, size)
-            audio = self._mono(blocks, channel)
+            audio = self._to_mono(read_samples(header, first, last), channel)
             check_duration(len(audio) / rate, duration)
-            sig = self._resample(torch.from_numpy(audio), rate)
+            sig = self._to_sample_rate(audio, rate)
             if len(sig) < self.min_samples:
                 raise BadAudio(f"has {len(sig)} samples, {self.min_samples} are needed")
             if not sig.isfinite().all():
@@ -114,8 +128,7 @@ class AudioReader:
             raise bad_clip(error, path, start, stop, channel, offset, size) from None
         return sig
 
-    def _mono(self, blocks, channel):
-        """One channel of blocks of several."""
+    def _to_mono(self, blocks: Iterable[np.ndarray], channel: int | None) -> np.ndarray:
         if channel is None and self.mix_down != "mean":
             channel = 0
         mono, power, power_of_mean = [np.zeros(0, np.float32)], 0.0, 0.0
@@ -134,17 +147,21 @@ class AudioReader:
             )
         return np.concatenate(mono)
 
-    def _resample(self, audio, rate):
+    def _to_sample_rate(self, audio: np.ndarray, rate: int) -> torch.Tensor:
         divisor = math.gcd(rate, self.sample_rate)
-        if rate * self.sample_rate // divisor**2 <= LARGEST_FILTER:
-            return self.normalize(audio, rate)
-        # torchaudio's filter, for rates such as 11,127 Hz, would take gigabytes.
         up, down = self.sample_rate // divisor, rate // divisor
-        return torch.from_numpy(scipy.signal.resample_poly(audio.numpy(), up, down))
+        if up * down <= LARGEST_FILTER:
+            sig = self.normalize(torch.from_numpy(audio), rate)
+            assert sig is not None, "SpeechBrain returns None for None only"
+            return sig
+        # torchaudio's filter would take gigabytes, for rates such as 11,127 Hz.
+        from scipy.signal import resample_poly
+
+        return torch.from_numpy(resample_poly(audio, up, down))
 
 
-def as_mix_down(mix_down):
-    """A value of ``mix_down:`` in the YAML, of which True is "mean".
+def as_mix_down(mix_down: bool | str | None) -> bool | str:
+    """Checks a value of ``mix_down:`` in the YAML; True becomes "mean".
 
     Example
     -------
@@ -159,21 +176,33 @@ def as_mix_down(mix_down):
     return value
 
 
-def check_duration(seconds, expected):
-    """Refuses a clip that is not as long as its manifest says."""
+def check_duration(seconds: float, expected: float) -> None:
+    """Refuses a clip that is longer or shorter than its manifest says."""
     if abs(seconds - expected) > max(0.1, 0.01 * expected):
         raise BadAudio(f"lasts {seconds:.4g} s where the manifest says {expected:.4g} s")
 
 
-def bad_clip(error, path, start=None, stop=None, channel=None, offset=None, size=None):
-    """A ``BadAudio`` that names the clip and what is wrong with it.
+def bad_clip(
+    error: BadAudio,
+    path: str | os.PathLike,
+    start: int | None = None,
+    stop: int | None = None,
+    channel: int | None = None,
+    offset: int | None = None,
+    size: int | None = None,
+) -> BadAudio:
+    """A ``BadAudio`` that names the clip before the reason.
 
     Example
     -------
     >>> bad_clip(BadAudio("has no samples"), "a.tar", offset=512, size=100)
     BadAudio('a.tar, bytes 512 to 612: has no samples')
     """
-    inside = "" if offset is None else f", bytes {offset} to {offset + size}"
-    part = "" if start is None else f", samples {start} to {stop}"
-    part += "" if channel is None else f", channel {channel}"
-    return BadAudio(f"{path}{inside}{part}: {error}")
+    text = str(path)
+    if offset is not None and size is not None:
+        text += f", bytes {offset} to {offset + size}"
+    if start is not None:
+        text += f", samples {start} to {stop}"
+    if channel is not None:
+        text += f", channel {channel}"
+    return BadAudio(f"{text}: {error}")
