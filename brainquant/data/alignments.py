@@ -1,20 +1,23 @@
-"""Alignments: which phone sounds when. One file per utterance, tab-separated, with a header."""
+"""Alignments: the phones of an utterance and their times, one tab-separated file per utterance."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
 HEADER = "start\tend\tphone"
 
+Phone = tuple[float, float, str]  # start and end in seconds, and the name
 
-def read_alignment(path):
+
+def read_alignment(path: str | os.PathLike) -> list[Phone]:
     """Reads the phones of one utterance.
 
     Arguments
     ---------
     path : str or os.PathLike
         A file with the header "start<TAB>end<TAB>phone" and one phone per line, times in seconds.
-        Further columns, such as the word, are not read.
+        Further columns, such as the word, are not used.
 
     Returns
     -------
@@ -47,25 +50,12 @@ def read_alignment(path):
         ) from error
 
 
-def find_alignments(folder):
-    """Paths of the alignments in a folder and all folders below it.
+def find_alignments(folder: str | os.PathLike) -> dict[str, str]:
+    """The paths of all alignments ``<ID>.tsv`` in a folder and the folders below it, by ID.
 
-    Arguments
-    ---------
-    folder : str
-        Has files ``<ID>.tsv``, anywhere.
-
-    Returns
-    -------
-    paths : dict
-        By ID.
-
-    Raises
-    ------
-    ValueError
-        Where there are none, or two of the same ID.
+    A ValueError is raised if there are none, or two of the same ID.
     """
-    paths = {}
+    paths: dict[str, str] = {}
     for parent, _, files in os.walk(folder, followlinks=True):
         for name in files:
             utterance, ending = os.path.splitext(name)
@@ -82,8 +72,8 @@ def find_alignments(folder):
     return paths
 
 
-def phones_at(times, alignment):
-    """The phone that sounds at each time; the first one before the start, the last after the end.
+def phones_at(times: np.ndarray, alignment: Sequence[Phone]) -> np.ndarray:
+    """The phone at each time: the first phone also before it starts, the last also after it ends.
 
     Example
     -------

@@ -1,13 +1,18 @@
-"""Batches of audio for the ranks of a run: each clip once an epoch, and bad ones left out."""
+"""Batches of audio for the ranks of a run: each clip once an epoch, without bad ones."""
 
 import functools
 import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
 from speechbrain.utils.logger import get_logger
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
+from typing_extensions import override
 
 from ..ranks import rank, world_size
 from .audio import AudioReader
@@ -18,30 +23,31 @@ logger = get_logger(__name__)
 
 
 class RankBatchSampler(Sampler):
-    """The batches of an epoch, the same list on every rank, dealt out in turns.
+    """The batches of an epoch for one rank, from a list that is the same on every rank.
 
-    Batch k of an epoch goes to rank k modulo the number of ranks, so that the steps of several
-    ranks are those of one rank that accumulates as many batches. Each batch is dealt out once:
-    where a last turn has too few, the last ranks get an empty one. (In SpeechBrain 1.1.2 the
-    sampler makes the same batches in every epoch unless it is distributed, and other ones after
-    it was iterated; its distributed wrapper shuffles the list again, repeats batches, and yields
-    single items where a rank has one batch.)
+    Batch k of an epoch goes to rank k modulo the number of ranks. So a step of several ranks has
+    the batches of a step of one rank that accumulates as many. Each batch is used once: if the last
+    step has too few, the last ranks get an empty batch.
+
+    (SpeechBrain 1.1.2's sampler makes the same batches in every epoch unless the run is
+    distributed, and other batches after it was iterated. Its distributed wrapper shuffles the list
+    again, repeats batches, and yields single items if a rank has one batch.)
 
     Arguments
     ---------
     batches : torch.utils.data.Sampler
         SpeechBrain's ``DynamicBatchSampler``, or torch's ``BatchSampler`` over SpeechBrain's
-        ``ReproducibleRandomSampler``: what has a ``set_epoch`` and is a function of seed and epoch.
+        ``ReproducibleRandomSampler``. It needs a ``set_epoch``, and depends on seed and epoch only.
     rank : int
         This process.
     world_size : int
-        Processes of the run.
+        The number of processes of the run.
 
     Attributes
     ----------
     start : int
-        Batches of the epoch, over all ranks, that were dealt out before: 0, or what a resumed
-        epoch has behind it, whatever the number of ranks was then.
+        The batches of the epoch, over all ranks, that are done already. A resumed epoch starts
+        after them, even with another number of ranks.
 
     Example
     -------
@@ -51,38 +57,42 @@ class RankBatchSampler(Sampler):
     [[2, 1], [2, 0]]
     """
 
-    def __init__(self, batches, *, rank=0, world_size=1):
+    def __init__(
+        self, batches: DynamicBatchSampler | BatchSampler, *, rank: int = 0, world_size: int = 1
+    ):
         self.batches = batches
         self.rank = rank
         self.world_size = world_size
         self.start = 0
-        self._made_for = None
+        self._made_for: int | None = None
         self._list_batches()
 
     @property
-    def total(self):
-        """Batches of the whole epoch, over all ranks."""
+    def total(self) -> int:
+        """The number of batches of the whole epoch, over all ranks."""
         return len(self._epoch)
 
-    def set_epoch(self, epoch):
-        """Makes the batches of an epoch, once: SpeechBrain's loop calls it again."""
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the batches of an epoch, once, although SpeechBrain's loop calls it again."""
         if epoch == self._made_for:
             return
         self._made_for = epoch
-        getattr(self.batches, "sampler", self.batches).set_epoch(epoch)
+        sampler: Any = getattr(self.batches, "sampler", self.batches)
+        sampler.set_epoch(epoch)
         self._list_batches()
 
-    def _list_batches(self):
-        # Only so many: at its end, SpeechBrain's sampler would make all of them again.
-        self._epoch = list(itertools.islice(self.batches, len(self.batches)))
+    def _list_batches(self) -> None:
+        # islice: at its end, SpeechBrain's sampler would make all batches again.
+        self._epoch: list[list[int]] = list(itertools.islice(self.batches, len(self.batches)))
 
-    def __iter__(self):
+    @override
+    def __iter__(self) -> Iterator[list[int]]:
         for first in range(self.start, self.total, self.world_size):
             index = first + self.rank
             yield self._epoch[index] if index < self.total else []
 
-    def __len__(self):
-        """Turns that are left, the same on every rank."""
+    def __len__(self) -> int:
+        """The number of steps that are left, the same on every rank."""
         return len(range(self.start, self.total, self.world_size))
 
 
@@ -97,26 +107,26 @@ def check_sampler(loader: DataLoader) -> None:
 
 
 class AudioBatch(PaddedBatch):
-    """Clips padded to the longest, without those that were skipped.
+    """Clips padded to the longest one, without those that were left out.
 
-    A batch without any clip holds silence as a placeholder, of ID "", so that its rank can go
-    through the step with the others.
+    A batch without clips has silence as a placeholder, with the ID "", so that its rank can take
+    part in the step.
 
     Arguments
     ---------
-    items : list
-        Of a ``ReadableClips``; may be empty.
+    items : iterable
+        Items of ``ReadableClips``; may be empty.
     placeholder_samples : int
         Length of the silence.
     columns : sequence of str
-        Items that are text, of which the placeholder has "".
+        Items that are text; in the placeholder they are "".
 
     Attributes
     ----------
     left_out : list of LeftOutClip
         ID and reason of each clip that was left out.
     is_empty : bool
-        Whether there is nothing but the placeholder.
+        Whether the batch has only the placeholder.
 
     Example
     -------
@@ -125,7 +135,10 @@ class AudioBatch(PaddedBatch):
     (True, torch.Size([1, 160]), 'a')
     """
 
-    def __init__(self, items, *, placeholder_samples, columns=()):
+    def __init__(
+        self, items: Iterable[Any], *, placeholder_samples: int, columns: Sequence[str] = ()
+    ):
+        items = list(items)
         clips = [item for item in items if not isinstance(item, LeftOutClip)]
         self.left_out = [item for item in items if isinstance(item, LeftOutClip)]
         self.is_empty = not clips
@@ -133,33 +146,34 @@ class AudioBatch(PaddedBatch):
         super().__init__(clips or [{**silence, **dict.fromkeys(columns, "")}])
 
 
-def is_empty(batch):
-    """Whether a batch is a placeholder; those of SpeechBrain's own loaders never are."""
+def is_empty(batch: Any) -> bool:
+    """Whether a batch is a placeholder; a batch of SpeechBrain's own loaders never is."""
     return getattr(batch, "is_empty", False)
 
 
-def make_loaders(hparams, *, min_samples=1, columns=()):
-    """Loaders of the training and validation audio that the YAML describes.
+def make_loaders(
+    hparams: Mapping[str, Any], *, min_samples: int = 1, columns: Sequence[str] = ()
+) -> tuple[AudioLoader, AudioLoader | None]:
+    """Makes the loaders of the training and validation audio that the YAML describes.
 
     Arguments
     ---------
     hparams : dict
         Reads ``train_csv``, ``valid_csv``, ``data_folder``, ``min_seconds``, ``max_seconds``,
-        ``sample_rate``, ``resample``, ``mix_down``, ``batch_seconds`` and ``num_buckets`` or, where
-        it is not null, ``batch_clips`` (clips of a batch, whatever their length),
-        ``num_workers`` and ``seed``.
+        ``sample_rate``, ``resample``, ``mix_down``, ``num_workers``, ``seed``, and
+        ``batch_clips`` (the number of clips in a batch, whatever their length) or, if that is null,
+        ``batch_seconds`` and ``num_buckets``.
     min_samples : int
-        Shorter clips are left out, as those below ``min_seconds`` are.
+        Shorter clips are left out, like those below ``min_seconds``.
     columns : sequence of str
-        Further columns of both manifests, which a batch has as lists of str.
+        Further columns of both manifests; a batch has each as a list of str.
 
     Returns
     -------
     train_loader : torch.utils.data.DataLoader
-        Of ``AudioBatch``; other batches in each epoch, dealt out to the ranks by a
-        ``RankBatchSampler``.
+        Yields ``AudioBatch``; its ``RankBatchSampler`` makes other batches in each epoch.
     valid_loader : torch.utils.data.DataLoader or None
-        The same batches in each epoch and on each rank. None where ``valid_csv`` is.
+        Yields the same batches in each epoch and on each rank. None if ``valid_csv`` is null.
     """
     sample_rate, num_workers = hparams["sample_rate"], hparams["num_workers"]
     reader = AudioReader(
@@ -174,7 +188,7 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
         logger.info(f"min_seconds: {min_seconds:g} is taken, nothing shorter can be trained on")
         remedy = f"a masked span needs {min_seconds:g} seconds, so set mask_length: lower"
 
-    def loader(manifest, shuffle):
+    def loader(manifest: str | os.PathLike, shuffle: bool) -> AudioLoader:
         dataset = load_dataset(
             manifest,
             hparams["data_folder"],
@@ -197,7 +211,7 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_main,
-            # Each iterator draws a seed for its workers: not from what dropout draws from.
+            # Each iterator draws a seed for its workers. It must not change dropout's draws.
             generator=torch.Generator().manual_seed(hparams["seed"]),
         )
 
@@ -205,8 +219,10 @@ def make_loaders(hparams, *, min_samples=1, columns=()):
     return train_loader, loader(hparams["valid_csv"], False) if hparams["valid_csv"] else None
 
 
-def make_batches(dataset, hparams, shuffle):
-    """The sampler of an epoch's batches, for one rank that takes them all."""
+def make_batches(
+    dataset: DynamicItemDataset, hparams: Mapping[str, Any], shuffle: bool
+) -> DynamicBatchSampler | BatchSampler:
+    """The sampler of an epoch's batches, all of them for one rank."""
     clips, seed = hparams["batch_clips"], hparams["seed"]
     if clips is None:
         return DynamicBatchSampler(

@@ -1,6 +1,8 @@
-"""What the columns of a table mean: ours, those of other tools, and those that mean a part."""
+"""The meaning of a table's columns: our own names, and other tools' names for parts of a file."""
 
+import os
 import re
+from collections.abc import Iterable, Mapping
 
 COLUMNS = ("ID", "duration", "wav")
 SEGMENT = ("start", "stop")  # samples: the clip is a part of its file
@@ -10,7 +12,7 @@ PARTS = (*SEGMENT, CHANNEL, *MEMBER)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 DECIMAL = re.compile(r"[+-]?([0-9]+[.,][0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
-# Names that other tools have for where a clip begins and ends, and for its channel. If they were
+# Other tools' names for the beginning and end of a clip, and for its channel. If such a column were
 # ignored, each clip would be its whole file.
 _BOUND = re.compile(
     r"((seg|segment|clip|utt|utterance|speech|audio|frame)_?)?"
@@ -24,8 +26,8 @@ _CHANNEL = re.compile(
 )
 
 
-def bounds_among(columns):
-    """The columns that mean where a clip begins or ends in its file, by their names.
+def bounds_among(columns: Iterable[str]) -> list[str]:
+    """The columns whose names mean the beginning or end of a clip in its file.
 
     Example
     -------
@@ -35,23 +37,29 @@ def bounds_among(columns):
     return [column for column in columns if _BOUND.fullmatch(_snake(column))]
 
 
-def channels_among(columns):
-    """The columns that mean which channel a clip is, by their names.
+def check_channel_column(path: str | os.PathLike, columns: Iterable[str]) -> None:
+    """Refuses a column that means the channel of a clip and is not named ``channel``.
 
     Example
     -------
-    >>> channels_among(["channel", "channelId", "channels", "num_channels"])
-    ['channel', 'channelId']
+    >>> check_channel_column("a.csv", ["channel", "channelId", "num_channels"])
+    >>> check_channel_column("a.csv", ["channelId"])
+    Traceback (most recent call last):
+    ValueError: a.csv has the column 'channelId'; name it channel, and count from 0 up
     """
-    return [column for column in columns if _CHANNEL.fullmatch(_snake(column))]
+    channels = [column for column in columns if _CHANNEL.fullmatch(_snake(column))]
+    if channels and CHANNEL not in channels:
+        raise ValueError(
+            f"{path} has the column {channels[0]!r}; name it channel, and count from 0 up"
+        )
 
 
-def _snake(name):
+def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\s-]+", "_", name.strip()).lower()
 
 
-def fault_of_part(row):
-    """What is wrong with the cells of ``start``, ``stop``, ``channel``, ``offset`` and ``size``.
+def fault_of_part(row: Mapping[str, str]) -> str | None:
+    """What is wrong in the cells of ``start``, ``stop``, ``channel``, ``offset`` and ``size``.
 
     Example
     -------
@@ -66,8 +74,8 @@ def fault_of_part(row):
             if not text:
                 return f"the columns {' and '.join(columns)} must be both filled or both empty"
             if not WHOLE_NUMBER.fullmatch(text):
-                seconds = columns == SEGMENT and DECIMAL.fullmatch(text)
-                kind = "of samples" if seconds else "from 0 up"
+                is_seconds = columns == SEGMENT and DECIMAL.fullmatch(text)
+                kind = "of samples" if is_seconds else "from 0 up"
                 return f"the column {column} has {text!r}, not a whole number {kind}"
         first, last = map(int, texts)
         if columns == SEGMENT and first >= last:

@@ -1,14 +1,15 @@
-"""The files that a manifest names: whether they are there, and by which spelling."""
+"""The files that a manifest names: whether they exist, and how the disk spells their names."""
 
 import os
 import unicodedata
+from collections.abc import Iterable
 
 
 class FileNames:
-    """Finds files whose letters have their accents apart where the path has them in one.
+    """Finds files whose names the disk spells with separate accents, and the path does not.
 
-    macOS stores "é" as "e" and an accent (NFD); most manifests have it as one character (NFC). To
-    Linux these are two names.
+    macOS stores "é" as "e" and an accent (NFD); most manifests have one character (NFC). For Linux
+    these are two names.
 
     Example
     -------
@@ -20,10 +21,10 @@ class FileNames:
     """
 
     def __init__(self):
-        self._listed = {}
+        self._listed: dict[str, tuple[str, dict[str, str]]] = {}
 
-    def find(self, path):
-        """The path of the file as the disk has it; the path itself where there is no such file.
+    def find(self, path: str) -> str:
+        """The path as the disk spells it, or the path itself if there is no such file.
 
         Each folder is listed once.
         """
@@ -34,8 +35,8 @@ class FileNames:
         other = names.get(name) or names.get(unicodedata.normalize("NFC", name))
         return os.path.join(folder, other) if other else path
 
-    def _list(self, folder):
-        """The folder as the disk has it, and the names in it, as they are and by their NFC."""
+    def _list(self, folder: str) -> tuple[str, dict[str, str]]:
+        """The folder as the disk spells it, and its names by themselves and by their NFC."""
         if folder not in self._listed:
             found = folder if os.path.isdir(folder or ".") else self.find(folder)
             try:
@@ -47,9 +48,11 @@ class FileNames:
         return self._listed[folder]
 
 
-def missing_files(paths):
-    """Folders and names that are no files; each folder is listed once, for network disks."""
-    by_folder = {}
+def missing_files(paths: Iterable[str]) -> set[tuple[str, str]]:
+    """The folder and name of each path that is no file. Each folder is listed once: this is
+    faster on network disks.
+    """
+    by_folder: dict[str, set[str]] = {}
     for path in paths:
         folder, name = os.path.split(path)
         by_folder.setdefault(folder, set()).add(name)
@@ -60,7 +63,7 @@ def missing_files(paths):
     }
 
 
-def _files_among(names, folder):
+def _files_among(names: set[str], folder: str) -> set[str]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if entry.name in names and entry.is_file()}
@@ -68,5 +71,5 @@ def _files_among(names, folder):
         return set()
     except OSError as error:
         raise ValueError(
-            f"the folder {folder} cannot be listed ({error.strerror}); allow it for its user"
+            f"the folder {folder} cannot be listed ({error.strerror}); change its permissions"
         ) from None

@@ -1,9 +1,12 @@
-"""Manifests, checked before anything is trained, become datasets of audio."""
+"""Manifests are checked before training starts, and become datasets of audio."""
 
 import functools
 import math
 import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 
@@ -13,47 +16,44 @@ from .columns import (
     PARTS,
     SEGMENT,
     bounds_among,
-    channels_among,
+    check_channel_column,
     fault_of_part,
 )
 from .file_names import FileNames, missing_files
-from .tables import read_table, replace_root
+from .tables import read_table, refuse_faults, replace_root
 
 logger = get_logger(__name__)
 
-NUM_SHOWN = 3  # bad rows in an error
-UNITS = {1: "seconds", 1000: "milliseconds"}  # by samples per second, were they samples
+UNITS = {1: "seconds", 1000: "milliseconds"}  # units per second that start and stop may be in
 
 
 def load_dataset(
-    manifest,
-    data_folder,
-    min_seconds=0.0,
-    max_seconds=math.inf,
+    manifest: str | os.PathLike,
+    data_folder: str | os.PathLike,
+    min_seconds: float = 0.0,
+    max_seconds: float = math.inf,
     *,
-    reader,
-    columns=(),
-    remedy="change min_seconds: and max_seconds:",
-):
-    """Audio of a manifest, after a check of the manifest itself.
+    reader: Callable[..., torch.Tensor],
+    columns: Sequence[str] = (),
+    remedy: str = "change min_seconds: and max_seconds:",
+) -> DynamicItemDataset:
+    """Checks a manifest and makes a dataset of its audio.
 
     Arguments
     ---------
-    manifest : str
+    manifest : str or os.PathLike
         CSV or JSON file, see ``read_manifest``.
-    data_folder : str
-        What ``$data_root`` in the manifest stands for.
-    min_seconds : float
-        Shorter clips are left out.
-    max_seconds : float
-        Longer clips are left out.
+    data_folder : str or os.PathLike
+        Replaces ``$data_root`` in the manifest.
+    min_seconds, max_seconds : float
+        Shorter and longer clips are left out.
     reader : callable
-        Makes a waveform of a path and a duration and, where a row has them, of ``start``,
-        ``stop``, ``channel``, ``offset`` and ``size``: a ``brainquant.data.audio.AudioReader``.
+        Makes a waveform from a path, a duration and, if a row has them, ``start``, ``stop``,
+        ``channel``, ``offset`` and ``size``; a ``brainquant.data.audio.AudioReader``.
     columns : sequence of str
-        Further columns of the manifest to be items, as text.
+        Further columns of the manifest that become items, as text.
     remedy : str
-        What to do where no clip is left, for the error.
+        What to do if no clip is left, for the error.
 
     Returns
     -------
@@ -63,8 +63,8 @@ def load_dataset(
     Raises
     ------
     ValueError
-        Where the manifest is not right, see ``read_manifest``, lacks one of the columns, or no clip
-        is left.
+        If the manifest is not right, see ``read_manifest``, lacks one of the columns, or no clip is
+        left.
     """
     rows = read_manifest(manifest, data_folder)
     found = next(iter(rows.values()))
@@ -96,39 +96,47 @@ def load_dataset(
     return dataset
 
 
-def _read_clip(reader, parts, path, duration, *values):
+def _read_clip(
+    reader: Callable[..., torch.Tensor],
+    parts: list[str],
+    path: str,
+    duration: float,
+    *values: int | None,
+) -> torch.Tensor:
     given = {part: value for part, value in zip(parts, values) if value is not None}
     return reader(path, duration, **given)
 
 
-def read_manifest(manifest, data_folder):
-    """Rows of a manifest whose audio files are all there.
+def read_manifest(
+    manifest: str | os.PathLike, data_folder: str | os.PathLike
+) -> dict[str, dict[str, Any]]:
+    """Reads the rows of a manifest, and checks that all of its audio files exist.
 
-    SpeechBrain 1.1.2 looks for the column ID and for doubled IDs only; what else is wrong
-    shows in the middle of the training, or never.
+    SpeechBrain 1.1.2 checks only the column ID and doubled IDs. Other errors appear in the middle
+    of the training, or never.
 
     Arguments
     ---------
-    manifest : str
+    manifest : str or os.PathLike
         CSV file with the columns ID, duration (seconds) and wav (a path), or a JSON file with the
-        same by ID, see ``brainquant.data.tables.read_table``. Further columns that are understood,
-        and whose cells may be empty: start and stop (samples of the file: the clip is that part of
-        it); channel (from 0: the clip is that channel); offset and size (bytes: wav is an
-        uncompressed tar, and the clip the file at that place).
-    data_folder : str
-        What ``$data_root`` or ``{data_root}`` in the column wav stands for.
+        same by ID, see ``brainquant.data.tables.read_table``. Further columns, whose cells may be
+        empty: start and stop (the samples of the file that are the clip); channel (the channel that
+        is the clip, from 0); offset and size (wav is an uncompressed tar, and these bytes of it are
+        the clip's file).
+    data_folder : str or os.PathLike
+        Replaces ``$data_root`` or ``{data_root}`` in the column wav.
 
     Returns
     -------
     rows : dict
-        By ID: ``wav`` (a path), ``duration`` (a float), ``start``, ``stop``, ``channel``,
-        ``offset`` and ``size`` where the manifest has them (int or None), and the other columns as
+        By ID: ``wav`` (a path), ``duration`` (a float); ``start``, ``stop``, ``channel``,
+        ``offset`` and ``size`` (int or None) if the manifest has them; and the other columns as
         text.
 
     Raises
     ------
     ValueError
-        Which names the lines, IDs and columns that are not right.
+        If something is not right; it names the lines, IDs and columns.
     """
     rows = read_rows(manifest)
     for row in rows.values():
@@ -140,18 +148,18 @@ def read_manifest(manifest, data_folder):
             row["wav"] = names.find(row["wav"])
         missing = missing_files(row["wav"] for row in rows.values())
     if missing:
-        bad = [(place, row) for place, row in rows.items() if os.path.split(row["wav"]) in missing]
-        place, row = bad[0]
+        bad = [(at, row) for at, row in rows.items() if os.path.split(row["wav"]) in missing]
+        location, row = bad[0]
         raise ValueError(
             f"{manifest}: {len(bad)} of its {len(rows)} audio files do not exist, the first is "
-            f"{row['wav']} in {place}; set data_folder: to the folder that "
+            f"{row['wav']} in {location}; set data_folder: to the folder that "
             f"$data_root stands for, or take the rows out"
         )
     return {row.pop("ID"): row for row in rows.values()}
 
 
-def read_rows(manifest):
-    """Rows of a manifest by their place in it, whether or not the files are there.
+def read_rows(manifest: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """The rows of a manifest by their location in it, whether or not the files exist.
 
     Example
     -------
@@ -162,32 +170,26 @@ def read_rows(manifest):
     """
     columns, table = read_table(manifest)
     _check_columns(manifest, COLUMNS, columns)
-    if not table:
-        raise ValueError(f"{manifest} has no rows: add a line for each audio file")
-    _check_meanings(manifest, columns)
+    _check_names_of_parts(manifest, columns)
     parts = [column for column in PARTS if column in columns]
-    rows, faults, places = {}, [], {}
-    for place, row, fault in table:
-        if fault := fault or _fault(row):
-            faults.append(f"{place}: {fault}")
+    rows: dict[str, dict[str, Any]] = {}
+    faults, locations = [], {}
+    for location, cells, fault in table:
+        if fault := fault or _fault(cells):
+            faults.append(f"{location}: {fault}")
             continue
-        row["duration"] = float(row["duration"])
-        for column in parts:
-            row[column] = int(row[column]) if row[column].strip() else None
-        clip = (row["wav"], *(row[column] for column in parts))
-        if (first := places.setdefault(clip, place)) != place:
-            faults.append(f"{place}: the clip is that of {first} too")
-        rows[place] = row
-    if faults:
-        raise ValueError(
-            f"{manifest}: {len(faults)} of {len(table)} rows are not right; "
-            f"{'; '.join(faults[:NUM_SHOWN])}{'; ...' if len(faults) > NUM_SHOWN else ''}; "
-            f"mend them or take them out"
-        )
+        numbers = {name: int(cells[name]) if cells[name].strip() else None for name in parts}
+        rows[location] = {**cells, "duration": float(cells["duration"]), **numbers}
+        clip = (cells["wav"], *numbers.values())
+        if (first := locations.setdefault(clip, location)) != location:
+            faults.append(f"{location}: the clip is that of {first} too")
+    refuse_faults(manifest, faults, len(table))
     return rows
 
 
-def _check_columns(manifest, wanted, columns):
+def _check_columns(
+    manifest: str | os.PathLike, wanted: Iterable[str], columns: Iterable[str]
+) -> None:
     for column in wanted:
         if column not in columns:
             raise ValueError(
@@ -196,8 +198,8 @@ def _check_columns(manifest, wanted, columns):
             )
 
 
-def _check_meanings(manifest, columns):
-    """Refuses columns that mean a part of a file, or a channel, by names that are not ours."""
+def _check_names_of_parts(manifest: str | os.PathLike, columns: list[str]) -> None:
+    """Refuses columns that mean a part of a file, or a channel, under other names than ours."""
     ours = {*PARTS} if {*MEMBER} <= {*columns} else {*PARTS} - {*MEMBER}
     bounds = [name for name in bounds_among(columns) if name not in ours]
     if bounds and not {*SEGMENT} <= {*columns}:
@@ -207,14 +209,10 @@ def _check_meanings(manifest, columns):
             f"rate, or prepare manifests of it with source: of recipes/OwnSpeech, which takes "
             f"seconds in start_time and end_time, too"
         )
-    channels = channels_among(columns)
-    if channels and "channel" not in channels:
-        raise ValueError(
-            f"{manifest} has the column {channels[0]!r}; name it channel, and count from 0 up"
-        )
+    check_channel_column(manifest, columns)
 
 
-def _fault(row):
+def _fault(row: Mapping[str, str]) -> str | None:
     """What is wrong with the values of a row, or None."""
     for column in COLUMNS:
         if not row[column].strip():

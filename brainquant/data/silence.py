@@ -1,21 +1,21 @@
-"""Refuses a corpus of digital silence."""
+"""Refuses a corpus that is digital silence."""
 
 import torch
 
-from .batches import LeftOutClip
+from .workers import LeftOutClip, ReadableClips
 
-MOST_CLIPS = 100  # that are looked at: a corpus with sound has some in the first one or two
+MOST_CLIPS = 100  # that are read: in a corpus with sound, the first one or two are enough
 
 
-def check_sound(clips, generator):
-    """Looks at clips drawn from a corpus until one has a sound.
+def check_sound(clips: ReadableClips, generator: torch.Generator) -> None:
+    """Reads clips, drawn from a corpus, until one has sound.
 
-    A silent clip is one whose samples are all equal (digital silence). Its frames are all equal
-    too: they have no directions to whiten, no clusters, and one code.
+    In digital silence all samples are equal. All frames are equal then, so they have no directions
+    to whiten, no clusters, and one code.
 
     Arguments
     ---------
-    clips : brainquant.data.batches.ReadableClips
+    clips : ReadableClips
         The training audio.
     generator : torch.Generator
         Draws the clips.
@@ -23,7 +23,7 @@ def check_sound(clips, generator):
     Raises
     ------
     ValueError
-        Where all clips that it looks at are silent; names some of them.
+        If all clips that were read are silent; it names some of them.
 
     Example
     -------

@@ -106,7 +106,7 @@ def test_of_many_bad_rows_the_first_are_named_and_all_are_counted(write, tmp_pat
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "there is no manifest .*train.csv to be read .*set train_csv: and valid_csv:"),
+        (None, "the manifest .*train.csv cannot be read .*set train_csv: and valid_csv:"),
         (b"", "train.csv lacks the column 'ID', it has none"),
         (b"ID,wav\n", "train.csv lacks the column 'duration', it has ID, wav"),
         (HEADER.encode(), "train.csv has no rows"),

@@ -1,4 +1,4 @@
-"""Parts and channels of files: placed exactly, or left out with the reason, or one clear error."""
+"""Parts and channels of files: samples exactly, or left out with the reason, or one clear error."""
 
 import os
 from decimal import Decimal
@@ -6,9 +6,8 @@ from decimal import Decimal
 import pytest
 
 from brainquant.data.audio.decoders import Header
-from brainquant.data.audio.headers import BadAudio
 from brainquant.data.own_speech.clips import Clip
-from brainquant.data.own_speech.usable import place_clips
+from brainquant.data.own_speech.usable import find_samples
 
 
 def test_segments_in_seconds_are_the_segments_and_nothing_else(speech, prepare):
@@ -136,6 +135,6 @@ def test_files_that_the_reader_would_refuse_are_left_out(speech, prepare, caplog
     assert {os.path.basename(row["wav"])[0] for row in train + valid} == {*"abc"}
     assert "8000 samples per second, not 16000" in prepare.left_out()[str(speech.folder / "d.wav")]
     clips = [Clip("a", "a", "a"), Clip("b", "b", "b")]
-    headers = {"a": BadAudio("is bad"), "b": Header(16000, 16000, 2)}
-    placed, bad = place_clips(clips, headers, mix_down=False, sample_rate=None, resample=True)
-    assert not placed and "has 2 channels, not one; set mix_down:" in bad[0][1]
+    headers = {"b": Header(16000, 16000, 2)}  # a cannot be read
+    samples, bad = find_samples(clips, headers, mix_down=False, sample_rate=None, resample=True)
+    assert not samples and "has 2 channels, not one; set mix_down:" in bad[0][1]

@@ -82,8 +82,8 @@ def test_speakers_are_many_and_disjoint():
     assert [len(speakers[split]) for split in SPLITS] == [48, 8, 8]
     everybody = sum(speakers.values(), [])
     assert len({speaker["name"] for speaker in everybody}) == 64
-    assert len({speaker["speaker"]["voice"] for speaker in everybody}) == 64
-    variants = [{s["speaker"]["voice"].split("+")[1] for s in speakers[split]} for split in SPLITS]
+    assert len({speaker["voice"]["voice"] for speaker in everybody}) == 64
+    variants = [{s["voice"]["voice"].split("+")[1] for s in speakers[split]} for split in SPLITS]
     assert not variants[0] & variants[1] | variants[1] & variants[2] | variants[0] & variants[2]
 
 

@@ -200,9 +200,9 @@ def _read_media(header: Header, start: int, stop: int) -> Iterator[np.ndarray]:
         position, seek = 0, max(0, start - SEEK_SECONDS * header.sample_rate)
         if header.is_seekable and seek:
             container.seek(seek, stream=stream)
-            position = None
         for frame in container.decode(stream):
-            position = frame.pts if position is None else position
+            if header.is_seekable and frame.pts is not None:
+                position = frame.pts
             block = _to_float(frame)
             first, last = max(0, start - position), min(len(block), stop - position)
             if first < last:

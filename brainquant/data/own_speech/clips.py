@@ -1,74 +1,85 @@
-"""A clip: a file of audio, or a part of it."""
+"""A clip: an audio file, or a part of one."""
 
 import collections
 import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 from ..columns import CHANNEL, SEGMENT
 
 COLUMNS = ("ID", "duration", "wav", *SEGMENT, CHANNEL, "spk_id")
-ROUNDING = Decimal("0.1")  # seconds that a time may be beyond the end of its file
+ROUNDING = Decimal("0.1")  # seconds by which a time may exceed its file
+
+Time = int | Decimal | None
 
 
 @dataclasses.dataclass(slots=True)
 class Clip:
-    """A file, or a part of it.
+    """An audio file, or a part of one.
 
     Arguments
     ---------
     id : str
-        Its own, or made of its path.
+        From the manifest or, if that has none, made from the path.
     wav : str
-        Absolute path.
+        The path, absolute once the manifest is read.
     name : str
-        The path relative to the source: it stays when the source is moved.
+        The path relative to the source: it stays the same when the source is moved.
     start, stop : int, Decimal or None
-        As in ``forms.rows.Row``; once the header of the file is read, both are samples, or both
-        None for all of it.
+        An int counts samples at the file's own rate, a Decimal seconds. Both None: the whole file.
+        Only ``stop`` None: to the end of the file. Only ``start`` None: the file is said to last
+        until ``stop``. Once the file's header is read: samples, or both None.
     channel : int or None
-        From 0; None: all of them.
+        Counted from 0. None: all channels.
     speaker : str
-        Or "".
+        "" if unknown.
     more : dict
         Text by further columns of the manifest.
     seconds : float
-        Its duration, once the header of the file is read.
-    separated : bool
-        Whether ``mix_down: each`` made its channel a clip, with a speaker of its own.
+        The duration, once the file's header is read.
+    is_separated : bool
+        Whether ``mix_down: each`` made a clip of its channel, with its own speaker.
+    location : str
+        The row in the manifest, for messages.
+    fault : str or None
+        What is wrong with that row.
     """
 
     id: str
     wav: str
-    name: str
-    start: int | Decimal | None = None
-    stop: int | Decimal | None = None
+    name: str = ""
+    start: Time = None
+    stop: Time = None
     channel: int | None = None
     speaker: str = ""
-    more: dict = dataclasses.field(default_factory=dict)
+    more: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
-    separated: bool = False
+    is_separated: bool = False
+    location: str = ""
+    fault: str | None = None
 
     @property
-    def place(self):
-        """The file, and what the clip is of it."""
+    def part(self) -> tuple[str, Time, Time, int | None]:
+        """The file, and which part of it the clip is."""
         return self.wav, self.start, self.stop, self.channel
 
     @property
-    def row(self):
+    def row(self) -> tuple[Any, ...]:
         """The values of ``COLUMNS``."""
         speaker = self.speaker
-        if self.separated:
+        if self.is_separated:
             speaker = f"{speaker or make_id(self.name)}-ch{self.channel}"
-        return self.id, self.seconds, *self.place, speaker
+        return self.id, self.seconds, *self.part, speaker
 
-    def in_samples(self, num_samples, rate):
-        """Start and stop as samples of a file of so many, or two Nones for all of it.
+    def in_samples(self, num_samples: int, rate: int) -> tuple[int | None, int | None]:
+        """Start and stop as samples of a file of this length; both None for the whole file.
 
-        Tools round the times that they write: one up to 0.1 s beyond the end of the file is its
-        end.
+        Tools round the times that they write. A time up to 0.1 s after the end of the file means
+        its end.
 
         Example
         -------
@@ -77,11 +88,11 @@ class Clip:
         >>> Clip("a", "a", "a", None, Decimal("1.98")).in_samples(32000, 16000)
         (None, None)
         """
-        start, stop = (_in_samples(time, rate) for time in (self.start, self.stop))
+        start, stop = _in_samples(self.start, rate), _in_samples(self.stop, rate)
         if stop is None:
             return start, None if start is None else num_samples
         if start is None:
-            # The duration of the file: NeMo reads no more than that of a longer file.
+            # The duration of the file. If a file is longer, NeMo reads only this much of it.
             rounding = max(ROUNDING * rate, Decimal("0.01") * stop)
             return (None, None) if abs(stop - num_samples) <= rounding else (0, stop)
         if isinstance(self.stop, Decimal) and 0 < stop - num_samples <= ROUNDING * rate:
@@ -89,28 +100,16 @@ class Clip:
         return start, stop
 
 
-def _in_samples(time, rate):
+def _in_samples(time: Time, rate: int) -> int | None:
     if isinstance(time, Decimal):
         return int((time * rate).to_integral_value(ROUND_HALF_UP))
     return time
 
 
-def cut(clip, start, stop, rate, max_seconds):
+def cut(clip: Clip, start: int, stop: int, rate: int, max_seconds: float) -> list[Clip]:
     """Cuts a clip into equal parts, as few as possible; a short one stays whole.
 
-    Arguments
-    ---------
-    clip : Clip
-        Its ``start`` and ``stop`` are samples, or None for all of the file.
-    start, stop : int
-        Samples.
-    rate : int
-        Samples per second.
-    max_seconds : float
-
-    Returns
-    -------
-    list of Clip
+    ``start`` and ``stop`` are its samples in the file.
 
     Example
     -------
@@ -130,7 +129,7 @@ def cut(clip, start, stop, rate, max_seconds):
     ]
 
 
-def separate(clip, num_channels):
+def separate(clip: Clip, num_channels: int) -> list[Clip]:
     """A clip for each channel.
 
     Example
@@ -139,12 +138,12 @@ def separate(clip, num_channels):
     [('x-ch0', 'calls-a-ch0'), ('x-ch1', 'calls-a-ch1')]
     """
     return [
-        dataclasses.replace(clip, id=f"{clip.id}-ch{channel}", channel=channel, separated=True)
+        dataclasses.replace(clip, id=f"{clip.id}-ch{channel}", channel=channel, is_separated=True)
         for channel in range(num_channels)
     ]
 
 
-def make_id(name):
+def make_id(name: str) -> str:
     """An ID from a path: letters and digits of any language, underscores and hyphens.
 
     Example
@@ -153,20 +152,19 @@ def make_id(name):
     'talks_2024-é_part_1_2'
     """
     parts = os.path.splitext(name)[0].split(os.sep)
-    return (
-        "-".join(filter(None, (re.sub(r"[^\w-]+", "_", part).strip("_") for part in parts))) or "_"
-    )
+    parts = (re.sub(r"[^\w-]+", "_", part).strip("_") for part in parts)
+    return "-".join(filter(None, parts)) or "_"
 
 
-def make_unique(clips):
-    """Adds a hash of name and place to IDs that several clips have, as those of a.wav and a.mp3."""
+def make_unique(clips: Iterable[Clip]) -> None:
+    """Adds a hash to the IDs that several clips have, such as those of a.wav and a.mp3."""
     counts = collections.Counter(clip.id for clip in clips)
     for clip in clips:
         if counts[clip.id] > 1:
-            clip.id += f"-{digest(clip.name, *clip.place[1:]).hex()[:8]}"
+            clip.id += f"-{digest(clip.name, *clip.part[1:]).hex()[:8]}"
 
 
-def digest(*values):
+def digest(*values: Any) -> bytes:
     """Eight bytes that are the same for the same values, on any machine."""
     text = "/".join(map(str, values))
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()

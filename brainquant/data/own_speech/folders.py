@@ -1,4 +1,4 @@
-"""A folder of audio of one's own: which files it has, and which of its folders are speakers."""
+"""A folder of audio: which files it has, and which of its folders are speakers."""
 
 import collections
 import dataclasses
@@ -9,21 +9,21 @@ import soundfile
 
 from ..audio.decoders import EXTRA, import_av
 from ..audio.headers import decoder_endings
+from ..tables import NUM_SHOWN, first_few
 
-# A .raw file has no header; the names of some formats are not the endings of their files.
+# Endings that soundfile reads. A .raw file has no header; some formats have other endings.
 ENDINGS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {
     ".aif", ".aifc", ".mp2", ".mp3", ".oga", ".opus", ".sph",
 }  # fmt: skip
-# Audio, and video with it, that soundfile does not read.
+# Endings of audio, and of video with audio, that soundfile does not read
 AUDIO = {
     ".3ga", ".3gp", ".aac", ".ac3", ".alac", ".amr", ".ape", ".avi", ".awb", ".dsf", ".dts", ".flv",
     ".gsm", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".mpc", ".mpeg",
     ".mpg", ".ra", ".raw", ".shn", ".spx", ".tta", ".vox", ".webm", ".weba", ".wma", ".wmv", ".wv",
 }  # fmt: skip
-MIN_SPEAKERS = 5  # folders of one level that are taken for speakers
-NUM_SHOWN = 3  # endings or folders in a message
-# Names of folders that divide a corpus by part, kind of file, version or date, not by speaker. A
-# bare year is not among them: LibriSpeech's speakers are numbers, too.
+MIN_SPEAKERS = 5  # a level with fewer folders is not taken for speakers
+# Names of folders for parts of a corpus, kinds of files, versions and dates, not for speakers. A
+# year alone is not among them: LibriSpeech's speakers are numbers, too.
 NO_SPEAKER = re.compile(
     r"(train|training|dev|devel|development|valid|validation|validated|val|test|testing|eval|"
     r"evaluation|unlabell?ed)([-_. ]?(clean|other|all|full|set|data|audio|wavs?|small|medium|large|"
@@ -38,41 +38,18 @@ NO_SPEAKER = re.compile(
 
 @dataclasses.dataclass
 class Listing:
-    """What a folder has in it.
+    """The content of a folder."""
 
-    Arguments
-    ---------
-    files : list of str
-        Audio that can be read, by its ending: paths from the folder.
-    left_out : dict
-        Why a file of audio cannot be read, by its path, or what is in a folder.
-    warning : str
-        The same in a line for people, or "".
-    others : str
-        Which further files there are, by their endings, or "".
-    """
-
-    files: list
-    left_out: dict
-    warning: str
-    others: str
+    files: list[str]  # audio that can be read, by its ending: paths relative to the folder
+    left_out: dict[str, str]  # why a file of audio cannot be read, or a folder listed, by its path
+    warning: str  # the same in one line for the user, or ""
+    others: str  # how many other files there are, by their endings
 
 
-def list_audio(folder):
-    """Lists the audio of a folder and of all below it, without hidden ones, by endings.
+def list_audio(folder: str) -> Listing:
+    """Lists the audio of a folder and of all folders below it by endings, without hidden files.
 
-    Arguments
-    ---------
-    folder : str
-
-    Returns
-    -------
-    Listing
-
-    Raises
-    ------
-    ValueError
-        Where the folder itself cannot be listed.
+    A ValueError is raised if the folder itself cannot be listed.
 
     Example
     -------
@@ -87,14 +64,16 @@ def list_audio(folder):
     unreadable, others = collections.Counter(), collections.Counter()
     decoded = decoder_endings()
     readable = ENDINGS | (decoded if import_av() else set())
+    unlisted = []  # folders
 
-    def leave_out(error):
+    def leave_out(error: OSError) -> None:
         if os.path.abspath(error.filename) == os.path.abspath(folder):
             raise ValueError(
-                f"the folder {folder} cannot be listed ({error.strerror}); allow it, or set "
-                f"source: to another folder"
+                f"the folder {folder} cannot be listed ({error.strerror}); change its permissions, "
+                f"or set source: to another folder"
             )
         left_out[error.filename] = f"cannot be listed ({error.strerror})"
+        unlisted.append(f"{error.filename} {left_out[error.filename]}")
 
     for parent, folders, names in os.walk(folder, onerror=leave_out, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # links can form a loop
@@ -102,14 +81,13 @@ def list_audio(folder):
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        below = os.path.relpath(parent, folder)
         for name in sorted(names):
             ending = os.path.splitext(name)[1].lower()
             if name[0] == ".":
                 continue
             path = os.path.join(parent, name)
             if ending in readable:
-                files.append(name if below == os.curdir else os.path.join(below, name))
+                files.append(path.removeprefix(os.path.join(folder, "")))
             elif ending in AUDIO or ending in decoded:
                 unreadable[ending] += 1
                 left_out[path] = f"has an ending that cannot be read, {ending}" + (
@@ -117,60 +95,50 @@ def list_audio(folder):
                 )
             else:
                 others[ending or "without an ending"] += 1
-    return Listing(files, left_out, _warning(len(files), left_out, unreadable), _counts(others))
-
-
-def _counts(endings):
-    return ", ".join(f"{count} {ending}" for ending, count in endings.most_common(NUM_SHOWN))
-
-
-def _warning(num_files, left_out, unreadable):
-    """What of a folder cannot be read, in a line for people."""
     texts, num_bad = [], unreadable.total()
     if num_bad:
         texts.append(
-            f"{num_bad} of {num_files + num_bad} audio files have an ending that cannot be read: "
+            f"{num_bad} of {len(files) + num_bad} audio files have an ending that cannot be read: "
             f"{_counts(unreadable)}"
         )
-        if decoded := decoder_endings() & {*unreadable}:
-            texts.append(f"{EXTRA}, which reads {', '.join(sorted(decoded))}")
-    if len(left_out) > num_bad:
-        folders = [
-            path for path, reason in left_out.items() if reason.startswith("cannot be listed")
-        ]
-        shown = ", ".join(f"{path} {left_out[path]}" for path in folders[:NUM_SHOWN])
+    if needed := decoded & {*unreadable}:
+        texts.append(f"{EXTRA}, which reads {', '.join(sorted(needed))}")
+    if unlisted:
         texts.append(
-            f"{len(folders)} of its folders cannot be listed: {shown}"
-            f"{', ...' if len(folders) > NUM_SHOWN else ''}"
+            f"{len(unlisted)} of its folders cannot be listed: {first_few(unlisted, ', ')}"
         )
-    return "; ".join(texts)
+    return Listing(files, left_out, "; ".join(texts), _counts(others))
 
 
-def find_speakers(files, folder, level=None):
-    """Which folders are speakers.
+def _counts(endings: collections.Counter[str]) -> str:
+    return ", ".join(f"{count} {ending}" for ending, count in endings.most_common(NUM_SHOWN))
+
+
+def find_speakers(files: list[str], folder: str, level: int | None = None) -> tuple[list[str], str]:
+    """Finds out which folders are speakers.
 
     Arguments
     ---------
     files : list of str
-        Paths from the folder.
+        Paths relative to the folder.
     folder : str
         For messages.
     level : int or None
-        Speakers are the folders so many levels below the folder; 0: there are none. None: those of
-        the first level whose names do not say something else (``train-clean-100``, ``dev``,
-        ``wav``, ``v1.0``), where it has at least 5.
+        Speakers are the folders this many levels below the folder; 0: there are none. None: the
+        folders of the first level whose names do not mean something else (``train-clean-100``,
+        ``dev``, ``wav``, ``v1.0``), if it has at least 5 folders.
 
     Returns
     -------
     speakers : list of str
         One for each file, or "".
     remark : str
-        Which level was taken, with an example; "" where there are no folders.
+        The level, with an example; "" if there are no folders.
 
     Raises
     ------
     ValueError
-        Where there are no folders at this level.
+        If there are no folders at this level.
 
     Example
     -------
@@ -202,8 +170,8 @@ def find_speakers(files, folder, level=None):
     )
 
 
-def _level_of_speakers(parts, depth):
-    """The first level that most names of folders allow, where it has enough of them; else 0."""
+def _level_of_speakers(parts: list[list[str]], depth: int) -> int:
+    """The first level where most names may be speakers, if it has enough folders; else 0."""
     for level in range(depth):
         names = {part[level] for part in parts if len(part) > level}
         if 2 * sum(NO_SPEAKER.fullmatch(name) is None for name in names) > len(names):

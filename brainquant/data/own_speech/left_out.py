@@ -1,66 +1,56 @@
-"""What of speech of one's own cannot be used, written down with the reasons."""
+"""The list of the files and clips of your own speech that cannot be used, with the reasons."""
 
 import os
+from collections.abc import Iterable
 
 from speechbrain.utils.logger import get_logger
 
 from ..prepare import to_csv, write_whole
+from ..tables import first_few
 
 logger = get_logger(__name__)
 
-NUM_SHOWN = 3  # files in a message
 
-
-class LeftOut:
-    """The list ``left_out.csv``, with the columns wav and reason.
-
-    Arguments
-    ---------
-    folder : str
-        Where it is written.
+class LeftOutList:
+    """The file ``left_out.csv`` in a folder, with the columns wav and reason.
 
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> LeftOut(folder).add([("a.wav", "has no samples")])
+    >>> LeftOutList(folder).add([("a.wav", "has no samples")])
     >>> (folder / "left_out.csv").read_text()
     'wav,reason\\na.wav,has no samples\\n'
     """
 
     name = "left_out.csv"
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self.path = os.path.join(folder, self.name)
         self._rows = {("wav", "reason"): None}  # in order, each once
 
-    def add(self, faults):
-        """Writes down paths with the reasons why they cannot be used."""
-        self._rows |= dict.fromkeys((_show(wav), reason) for wav, reason in faults)
+    def add(self, faults: Iterable[tuple[str, str]]) -> None:
+        """Adds paths and the reasons why they cannot be used."""
+        self._rows |= dict.fromkeys((_on_one_line(wav), reason) for wav, reason in faults)
         write_whole(self.path, to_csv(self._rows))
 
-    def refuse_half(self, faults, number, what, remedy):
-        """An error where more than half of so many things cannot be used, a warning of fewer.
+    def refuse_half(
+        self, faults: list[tuple[str, str]], number: int, what: str, remedy: str
+    ) -> None:
+        """Adds faults; raises a ValueError if they are more than half of ``number``, or warns.
 
-        Arguments
-        ---------
-        faults : list of (str, str)
-            Paths and reasons, which are written down already.
-        number : int
-        what : str
-            What there are so many of.
-        remedy : str
+        ``what`` says what the number counts, ``remedy`` what to do.
         """
+        self.add(faults)
         if not faults:
             return
-        shown = "; ".join(f"{_show(wav)} {reason}" for wav, reason in faults[:NUM_SHOWN])
+        shown = first_few([f"{_on_one_line(wav)} {reason}" for wav, reason in faults])
         text = f"{len(faults)} of {number} {what} cannot be used: {shown}"
-        text += "; ..." if len(faults) > NUM_SHOWN else ""
         if 2 * len(faults) > number:
             raise ValueError(f"{text}; {remedy}")
         logger.warning(f"{text}; they are left out and listed in {self.name}")
 
 
-def _show(wav):
-    """A path on one line, of characters that can be written."""
+def _on_one_line(wav: str) -> str:
+    """A path without line breaks, in characters that UTF-8 has."""
     wav = wav.replace("\r", "\\r").replace("\n", "\\n")
     return wav.encode("utf-8", "backslashreplace").decode()

@@ -1,63 +1,45 @@
-"""Audio of one's own, a folder or a manifest, becomes a list of clips."""
+"""A folder of audio, or a manifest in any form, becomes a list of clips."""
 
 import dataclasses
 import hashlib
 import os
 
 from ..file_names import FileNames
-from ..tables import KINDS, kind_of, read_objects, replace_root
+from ..tables import ENDINGS, ending_of, read_objects, refuse_faults, replace_root
 from .clips import Clip, make_id
 from .folders import find_speakers, list_audio
 from .forms import fairseq, kaldi, lhotse, table
-
-NUM_SHOWN = 3  # rows or endings in a message
+from .forms.found import Found
 
 
 @dataclasses.dataclass
 class Source:
-    """What is to be prepared.
+    """The audio to prepare."""
 
-    Arguments
-    ---------
-    clips : list of Clip
-    state : str
-        Changes when files are added, removed or resized, or when the manifest changes.
-    remark : str
-        What a user should know about how it was read, or "".
-    warning : str
-        What a user has to know, or "".
-    left_out : dict
-        Why a folder, or a file of audio, is not among the clips, by its path.
-    """
-
-    clips: list
-    state: str
-    remark: str = ""
-    warning: str = ""
-    left_out: dict = dataclasses.field(default_factory=dict)
+    clips: list[Clip]
+    state: str  # changes when files are added, removed or resized, or the manifest changes
+    remark: str = ""  # how it was read, for the user
+    warning: str = ""  # what the user must know
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by path
 
 
-def find_clips(path, speaker_level=None):
+def find_clips(path: str, speaker_level: int | None = None) -> Source:
     """The clips of a folder or a manifest; no audio file is opened.
 
     Arguments
     ---------
     path : str
-        A folder, which is searched through all folders below it for files with an ending that can
-        be read, without hidden ones; or a manifest in one of the forms that the README of
-        recipes/OwnSpeech lists, whose paths are relative to its folder, or begin with
-        ``$data_root`` or ``{data_root}`` for it.
+        A folder: it and all folders below it are searched for files with an ending that can be
+        read, without hidden ones. Or a manifest in one of the forms that the README of
+        recipes/OwnSpeech lists: its paths are relative to its folder, or begin with ``$data_root``
+        or ``{data_root}`` for it.
     speaker_level : int or None
         Which folders below a folder are speakers, see ``find_speakers``.
-
-    Returns
-    -------
-    Source
 
     Raises
     ------
     ValueError
-        Where it is neither, has no audio, or the manifest is not right.
+        If it is neither, has no audio, or the manifest is not right.
 
     Example
     -------
@@ -71,32 +53,32 @@ def find_clips(path, speaker_level=None):
     if os.path.isdir(path):
         scp = os.path.join(path, "wav.scp")
         if os.path.isfile(scp):
-            return _clips_of(scp, kaldi.read_rows(scp))
+            return _complete(scp, kaldi.read_rows(scp))
         return _read_folder(path, speaker_level)
-    return _clips_of(path, _read_manifest(path))
+    return _complete(path, _read_manifest(path))
 
 
-def _read_manifest(path):
-    """The rows of a manifest, by the form that it has."""
-    kind = kind_of(path)
-    if not os.path.isfile(path) or kind not in (*KINDS, ".scp"):
+def _read_manifest(path: str) -> Found:
+    """The rows of a manifest, whatever its form."""
+    ending = ending_of(path)
+    if not os.path.isfile(path) or ending not in (*ENDINGS, ".scp"):
         what = "is none of these" if os.path.exists(path) else "does not exist"
         raise ValueError(
-            f"source must be a folder, or a manifest that ends with {', '.join(KINDS)} (each also "
-            f"with .gz behind it) or .scp; {path} {what}; set source: in your YAML. The simplest "
-            f"manifest is a .csv file with {table.EXAMPLES['.csv']}"
+            f"source must be a folder, or a manifest that ends with {', '.join(ENDINGS)} (each "
+            f"also with .gz behind it) or .scp; {path} {what}; set source: in your YAML. The "
+            f"simplest manifest is a .csv file with {table.EXAMPLES['.csv']}"
         )
-    if kind == ".scp":
+    if ending == ".scp":
         return kaldi.read_rows(path)
-    if kind == ".tsv" and fairseq.is_fairseq(path):
+    if ending == ".tsv" and fairseq.is_fairseq(path):
         return fairseq.read_rows(path)
-    objects = read_objects(path) if kind in (".json", ".jsonl") else None
+    objects = read_objects(path) if ending in (".json", ".jsonl") else None
     if objects and lhotse.is_lhotse(objects[0][2]):
         return lhotse.read_rows(path, objects)
     return table.read_rows(path, objects)
 
 
-def _read_folder(folder, speaker_level):
+def _read_folder(folder: str, speaker_level: int | None) -> Source:
     listing = list_audio(folder)
     if not listing.files:
         found = "; ".join(filter(None, [listing.warning, listing.others])) or "no files"
@@ -117,51 +99,34 @@ def _read_folder(folder, speaker_level):
     return Source(clips, state.hexdigest(), remark, listing.warning, listing.left_out)
 
 
-def _size(path):
+def _size(path: str) -> int | None:
     try:
         return os.stat(path).st_size
     except OSError:  # a broken link
         return None
 
 
-def _clips_of(path, found):
-    """The clips of a manifest in any form: paths become absolute, duplicates are faults."""
-    root, names, clips, faults = os.path.dirname(path), FileNames(), [], []
-    ids, places, prefix = {}, {}, os.path.join(os.path.normpath(found.folder), "")
-    for row in found.rows:
-        if row.fault:
-            faults.append(f"{row.place}: {row.fault}")
+def _complete(path: str, found: Found) -> Source:
+    """Makes the paths of a manifest absolute, adds names and IDs, and refuses doubled clips."""
+    root, names, prefix = os.path.dirname(path), FileNames(), os.path.normpath(found.folder)
+    faults, ids, parts = [], {}, {}
+    for clip in found.clips:
+        if clip.fault:
+            faults.append(f"{clip.location}: {clip.fault}")
             continue
-        wav = replace_root(row.wav, root)
-        wav = names.find(os.path.normpath(os.path.join(found.folder, wav)))
-        name = wav.removeprefix(prefix)
-        if name == wav:
-            name = os.path.relpath(wav, found.folder)
-        clip = Clip(
-            row.id or make_id(name),
-            wav,
-            name,
-            row.start,
-            row.stop,
-            row.channel,
-            row.speaker,
-            row.more,
-        )
-        clips.append(clip)
-        if row.id and (first := ids.setdefault(row.id, row.place)) != row.place:
-            faults.append(f"{row.place}: the ID is that of {first} too")
-        elif (first := places.setdefault(clip.place, row.place)) != row.place:
-            faults.append(f"{row.place}: the clip is that of {first} too")
-    if not found.rows:
-        raise ValueError(f"{path} has no rows: add a line for each audio file")
-    if faults:
-        raise ValueError(
-            f"{path}: {len(faults)} of {len(found.rows)} rows are not right"
-            f"{'; '.join(['', *faults[:NUM_SHOWN]])}{'; ...' if len(faults) > NUM_SHOWN else ''}; "
-            f"mend them or take them out"
-        )
+        wav = os.path.join(found.folder, replace_root(clip.wav, root))
+        clip.wav = names.find(os.path.normpath(wav))
+        clip.name = clip.wav.removeprefix(os.path.join(prefix, ""))
+        if clip.name == clip.wav:
+            clip.name = os.path.relpath(clip.wav, found.folder)
+        if clip.id and (first := ids.setdefault(clip.id, clip.location)) != clip.location:
+            faults.append(f"{clip.location}: the ID is that of {first} too")
+        elif (first := parts.setdefault(clip.part, clip.location)) != clip.location:
+            faults.append(f"{clip.location}: the clip is that of {first} too")
+        clip.id = clip.id or make_id(clip.name)
+    refuse_faults(path, faults, len(found.clips))
     state = hashlib.blake2b(digest_size=16)
     for file in found.files:
         with open(file, "rb") as opened:
             state.update(opened.read())
-    return Source(clips, state.hexdigest(), found.remark)
+    return Source(found.clips, state.hexdigest(), found.remark)

@@ -1,27 +1,30 @@
-"""Speech of one's own is divided into training and validation."""
+"""Your own speech is split into training and validation."""
 
 import collections
 import math
+from collections.abc import Callable
 
 from speechbrain.utils.logger import get_logger
 
-from .clips import digest
+from .clips import Clip, digest
 
 logger = get_logger(__name__)
 
 
-def divide(clips, valid_share, seed, source):
-    """Parts for training and validation, of whole speakers or whole files.
+def divide(
+    clips: list[Clip], valid_share: float, seed: int, source: str
+) -> tuple[list[Clip], list[Clip]]:
+    """Splits clips into training and validation, by whole speakers or whole files.
 
-    Speakers, or files, are put in an order by their names and the seed. Validation takes the first
-    of them, until it has its share of the seconds: adding more later moves only a few of the
-    others. One that would make it far too large is passed over.
+    Speakers, or files, are sorted by a hash of their names and the seed. Validation takes the first
+    of them until it has its share of the seconds. So adding more files later moves only a few of
+    the others. A speaker or file that would make validation far too large is passed over.
 
     Arguments
     ---------
     clips : list of Clip
     valid_share : float
-        Of the seconds, at most a half.
+        The share of the seconds for validation, at most a half.
     seed : int
     source : str
         For messages.
@@ -33,7 +36,7 @@ def divide(clips, valid_share, seed, source):
     Raises
     ------
     ValueError
-        Where there is only one file.
+        If there is only one file.
 
     Example
     -------
@@ -43,45 +46,51 @@ def divide(clips, valid_share, seed, source):
     >>> len(train), len(valid)
     (3, 1)
     """
-    for unit, group in (
-        ("speakers", lambda clip: clip.speaker or clip.name),
-        ("files", lambda clip: clip.name),
-    ):
-        parts = collections.defaultdict(list)
-        for clip in clips:
-            parts[group(clip)].append(clip.seconds)
-        # fsum: the same in any order
-        seconds = {name: math.fsum(values) for name, values in parts.items()}
-        if len(seconds) > 1 and (unit == "files" or any(clip.speaker for clip in clips)):
-            break
-    else:
+    unit, group = "speakers", _speaker_of
+    seconds = _seconds_by(group, clips)
+    if len(seconds) < 2 or not any(clip.speaker for clip in clips):
+        unit, group = "files", _file_of
+        seconds = _seconds_by(group, clips)
+    if len(seconds) < 2:
         raise ValueError(
             f"source must have at least two files to be split, {source} has one; set valid_source: "
             f"to audio for validation"
         )
-    valid = _choose(seconds, valid_share, seed)
-    taken = math.fsum(seconds[name] for name in valid) / math.fsum(seconds.values())
+    chosen = _choose(seconds, valid_share, seed)
+    share = math.fsum(seconds[name] for name in chosen) / math.fsum(seconds.values())
     logger.info(
-        f"validation takes {len(valid)} of {len(seconds)} {unit}, {100 * taken:.1f} % of the "
+        f"validation takes {len(chosen)} of {len(seconds)} {unit}, {100 * share:.1f} % of the "
         f"seconds (valid_share: {valid_share:g}, of whole {unit})"
     )
-    return (
-        [clip for clip in clips if group(clip) not in valid],
-        [clip for clip in clips if group(clip) in valid],
-    )
+    train: list[Clip] = []
+    valid: list[Clip] = []
+    for clip in clips:
+        (valid if group(clip) in chosen else train).append(clip)
+    return train, valid
 
 
-def without_overlap(train, valid):
-    """Training clips that share no sample with a validation clip.
+def _speaker_of(clip: Clip) -> str:
+    return clip.speaker or clip.name
 
-    Arguments
-    ---------
-    train, valid : list of (Clip, int, int)
-        With the first sample and the one after the last.
 
-    Returns
-    -------
-    list of (Clip, int, int)
+def _file_of(clip: Clip) -> str:
+    return clip.name
+
+
+def _seconds_by(group: Callable[[Clip], str], clips: list[Clip]) -> dict[str, float]:
+    """The seconds of each group. They are the same in any order of the clips."""
+    parts = collections.defaultdict(list)
+    for clip in clips:
+        parts[group(clip)].append(clip.seconds)
+    return {name: math.fsum(values) for name, values in parts.items()}
+
+
+def without_overlap(
+    train: list[tuple[Clip, int, int]], valid: list[tuple[Clip, int, int]]
+) -> list[tuple[Clip, int, int]]:
+    """The training clips that share no sample with a validation clip.
+
+    Each clip comes with its first sample and the one after its last.
 
     Example
     -------
@@ -90,23 +99,23 @@ def without_overlap(train, valid):
     >>> without_overlap([(clip, 0, 100), (clip, 100, 200)], [(clip, 150, 160)]) == [(clip, 0, 100)]
     True
     """
-    taken = collections.defaultdict(list)
+    parts = collections.defaultdict(list)
     for clip, start, stop in valid:
-        taken[clip.wav].append((start, stop, clip.channel))
+        parts[clip.wav].append((start, stop, clip.channel))
 
-    def is_taken(clip, start, stop):
+    def overlaps(clip: Clip, start: int, stop: int) -> bool:
         return any(
             start < last
             and first < stop
             and (None in (channel, clip.channel) or channel == clip.channel)
-            for first, last, channel in taken[clip.wav]
+            for first, last, channel in parts[clip.wav]
         )
 
-    return [placed for placed in train if not is_taken(*placed)]
+    return [found for found in train if not overlaps(*found)]
 
 
-def _choose(seconds, share, seed):
-    """The names that make a share of the seconds; never more than half of them.
+def _choose(seconds: dict[str, float], share: float, seed: int) -> set[str]:
+    """The names that have a share of the seconds, but never more than half of them.
 
     Example
     -------
@@ -115,11 +124,11 @@ def _choose(seconds, share, seed):
     """
     total = math.fsum(seconds.values())
     wanted = share * total
-    # The shortest of two or more has at most half, so at least one is taken.
+    # The shortest of two or more has at most half, so at least one is chosen.
     most = min(total / 2, 2 * max(wanted, min(seconds.values())))
-    chosen, taken = set(), 0.0
+    chosen, sum_chosen = set(), 0.0
     for name in sorted(seconds, key=lambda name: digest(seed, name)):
-        if taken < wanted and taken + seconds[name] <= most:
+        if sum_chosen < wanted and sum_chosen + seconds[name] <= most:
             chosen.add(name)
-            taken += seconds[name]
+            sum_chosen += seconds[name]
     return chosen

@@ -1,8 +1,7 @@
-"""Speech synthesis with espeak-ng: text in, samples and the times of their phones out.
+"""Speech synthesis with espeak-ng: text becomes samples and the times of their phones.
 
-The library comes from the PyPI package ``espeakng-loader``, a wheel that holds espeak-ng and its
-voices. This file imports nothing of brainquant: `synthesise_apart` runs it as the script of a small
-process.
+espeak-ng and its voices come in the wheel of the PyPI package ``espeakng-loader``. This file
+imports nothing from brainquant: `synthesise_apart` runs it as the script of a small process.
 """
 
 import ctypes
@@ -12,10 +11,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 SILENCE = "SIL"
+
+# Samples (int16), sample rate, and phones: start and end in seconds, and the name
+Utterance = tuple[np.ndarray, int, list[tuple[float, float, str]]]
 
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT
 _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 1, 2, 0x8000  # the options of espeak_Initialize
@@ -23,7 +27,7 @@ _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 _UTF8 = 1
 _END_OF_LIST, _PHONEME = 0, 7  # espeak_EVENT_TYPE
 _STOPS = ("p", "b", "t", "d", "k", "ɡ", "ʔ")  # affricates begin with one of these
-_QUIET = 0.005  # of an utterance's peak: a closure or a pause, and no sound of any phone
+_QUIET = 0.005  # of an utterance's peak: quieter samples are a closure or a pause
 
 
 class _EventId(ctypes.Union):
@@ -48,18 +52,10 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
-def espeak_paths():
-    """Where espeak-ng's library and its voices are.
+def espeak_paths() -> tuple[str, str]:
+    """The paths of espeak-ng's shared library and of its voice data.
 
-    Returns
-    -------
-    tuple of str
-        The shared library and the folder of voice data.
-
-    Raises
-    ------
-    ImportError
-        If the package `espeakng-loader` is missing.
+    An ImportError is raised if the package `espeakng-loader` is missing.
 
     Example
     -------
@@ -78,8 +74,8 @@ def espeak_paths():
 
 
 @functools.cache
-def _initialised():
-    """The library, its rate and its data folder; initialised once in a process, as it wants."""
+def _initialised() -> tuple[ctypes.CDLL, int, str]:
+    """The library, its rate and its data folder. It must be initialised once in a process."""
     library_path, data_path = espeak_paths()
     library = ctypes.CDLL(library_path)
     options = _PHONEME_EVENTS | _PHONEME_IPA | _DONT_EXIT
@@ -95,9 +91,9 @@ def _initialised():
 class Espeak:
     """espeak-ng in this process.
 
-    espeak-ng has one global state: use it from one thread. That state also goes on from one
-    utterance to the next (wobble and noise continue), so that the samples of a text depend on what
-    was said before it; `synthesise_apart` starts afresh.
+    espeak-ng has one global state: use it from one thread. The state (wobble, noise) continues from
+    one utterance to the next, so the samples of a text depend on the texts before it. Each
+    `synthesise_apart` starts with a new state.
 
     Example
     -------
@@ -111,15 +107,22 @@ class Espeak:
     def __init__(self):
         self._library, self.sample_rate, self._data_path = _initialised()
 
-    def synthesise(self, text, *, voice="en-us", rate=160, pitch=50, pitch_range=50):
-        """Says a text.
+    def synthesise(
+        self,
+        text: str,
+        *,
+        voice: str = "en-us",
+        rate: int = 160,
+        pitch: int = 50,
+        pitch_range: int = 50,
+    ) -> Utterance:
+        """Speaks a text.
 
         Arguments
         ---------
         text : str
-            What to say.
         voice : str
-            A language of espeak-ng, and possibly "+" and a variant, such as "en-us+f1".
+            A language of espeak-ng, perhaps with "+" and a variant, such as "en-us+f1".
         rate : int
             Words per minute, 80 to 450.
         pitch : int
@@ -135,14 +138,13 @@ class Espeak:
             espeak-ng's own rate in Hz.
         phones : list of tuple
             (start, end, phone) in seconds, without gaps from 0 to the end of the samples. The names
-            are IPA without stress marks; pauses are called "SIL". A stop begins with its closure.
-            An "l" that closes a syllable has no time of its own in espeak-ng, and is one phone with
-            its vowel, such as "ɛl".
+            are IPA without stress marks; a pause is "SIL". A stop begins with its closure. An "l"
+            that closes a syllable has no time in espeak-ng: it is one phone with its vowel ("ɛl").
 
         Raises
         ------
         ValueError
-            If an argument is out of its range or espeak-ng has no such voice.
+            If an argument is out of range or espeak-ng has no such voice.
         """
         self._set_voice(voice)
         for key, value, number, low, high in (
@@ -156,7 +158,7 @@ class Espeak:
 
         blocks, events = [np.zeros(0, np.int16)], []
 
-        def receive(samples, count, event):
+        def receive(samples: Any, count: int, event: Any) -> int:
             if samples and count > 0:
                 blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
             index = 0
@@ -167,7 +169,7 @@ class Espeak:
                 index += 1
             return 0
 
-        callback = _Callback(receive)  # a name of its own keeps it alive while C calls it
+        callback = _Callback(receive)  # the name keeps it alive while C calls it
         self._library.espeak_SetSynthCallback(callback)
         data = text.encode("utf-8") + b"\0"
         status = self._library.espeak_Synth(data, len(data), 0, 1, 0, _UTF8, None, None)
@@ -181,8 +183,8 @@ class Espeak:
         ]
         return samples, self.sample_rate, phones
 
-    def _set_voice(self, voice):
-        # espeak-ng says nothing about a variant that does not exist and takes the plain voice
+    def _set_voice(self, voice: str) -> None:
+        # If a variant does not exist, espeak-ng takes the plain voice without a warning.
         _, plus, variant = voice.partition("+")
         known = not plus or variant in os.listdir(os.path.join(self._data_path, "voices", "!v"))
         if not known or self._library.espeak_SetVoiceByName(voice.encode("utf-8")) != 0:
@@ -192,8 +194,8 @@ class Espeak:
             )
 
 
-def _phones(samples, events):
-    """Phones as [start, end, name] in samples, from the moments that espeak-ng reports."""
+def _phones(samples: np.ndarray, events: list[tuple[int, str]]) -> list[list[Any]]:
+    """Phones as [start, end, name] in samples, from the (start, name) that espeak-ng reports."""
     loud = np.abs(samples.astype(np.int32)) > _QUIET * np.abs(samples.astype(np.int32)).max()
     starts = [min(start, len(samples)) for start, _ in events] + [len(samples)]
     if loud[: starts[0]].any():  # the first phone is reported a little late
@@ -206,7 +208,7 @@ def _phones(samples, events):
         before = phones[-1]
         if name == "" and silent:  # a pause
             name = SILENCE
-        if name == before[2] == SILENCE or name == "":  # more of a pause, or a glide in a vowel
+        if name == before[2] == SILENCE or name == "":  # a longer pause, or a glide in a vowel
             before[1] = end
         elif name == "l" and silent and before[2] != SILENCE:  # its sound is in the vowel before
             before[1], before[2] = end, before[2] + "l"
@@ -219,20 +221,17 @@ def _phones(samples, events):
     return [phone for phone in phones if phone[1] > phone[0]]
 
 
-def synthesise_apart(texts, *, voice="en-us", rate=160, pitch=50, pitch_range=50):
-    """Says several texts in a new process, so that the samples depend on nothing but the arguments.
+def synthesise_apart(
+    texts: Iterable[str],
+    *,
+    voice: str = "en-us",
+    rate: int = 160,
+    pitch: int = 50,
+    pitch_range: int = 50,
+) -> list[Utterance]:
+    """`Espeak.synthesise` for several texts, in a new process.
 
-    Arguments
-    ---------
-    texts : list of str
-        What to say, one utterance each.
-    voice, rate, pitch, pitch_range
-        As in `Espeak.synthesise`.
-
-    Returns
-    -------
-    list of tuple
-        What `Espeak.synthesise` returns, for each text.
+    So the samples depend only on the arguments.
 
     Example
     -------
@@ -241,7 +240,7 @@ def synthesise_apart(texts, *, voice="en-us", rate=160, pitch=50, pitch_range=50
     >>> bool((first[0][0] == again[0][0]).all())
     True
     """
-    espeak_paths()  # if it is missing, say so here
+    espeak_paths()  # raises here if it is missing
     speaker = {"voice": voice, "rate": rate, "pitch": pitch, "pitch_range": pitch_range}
     request = {"texts": list(texts), "speaker": speaker}
     answer = subprocess.run(
@@ -262,12 +261,14 @@ def synthesise_apart(texts, *, voice="en-us", rate=160, pitch=50, pitch_range=50
         ]
 
 
-def _answer():
+def _answer() -> None:
     """The process of `synthesise_apart`: a request on stdin, arrays on stdout."""
     request = json.load(sys.stdin.buffer)
     espeak = Espeak()
     utterances = [espeak.synthesise(text, **request["speaker"]) for text in request["texts"]]
-    arrays = {str(index): samples for index, (samples, _, _) in enumerate(utterances)}
+    arrays: dict[str, Any] = {
+        str(index): samples for index, (samples, _, _) in enumerate(utterances)
+    }
     said = json.dumps([(sample_rate, phones) for _, sample_rate, phones in utterances])
     buffer = io.BytesIO()
     np.savez(buffer, said=np.frombuffer(said.encode("ascii"), np.uint8), **arrays)

@@ -1,14 +1,16 @@
 """ToySpeech: synthesised English, many speakers, exact phone times, nothing to download."""
 
-import csv
 import functools
 import glob
 import io
+import itertools
 import json
 import os
 import time
 import zlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,61 +19,63 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from ..alignments import HEADER, read_alignment
-from ..prepare import write_whole
-from .espeak import SILENCE, espeak_paths, synthesise_apart
-from .script import SPLITS, toy_sentences, toy_speakers
+from ..prepare import to_csv, write_whole
+from .espeak import SILENCE, Utterance, espeak_paths, synthesise_apart
+from .script import SPLITS, Speaker, toy_sentences, toy_speakers
 
 logger = get_logger(__name__)
 
 SAMPLE_RATE = 16000
-VERSION = 1  # of what the files hold: a higher number makes existing folders anew
+VERSION = 1  # of the files' content: a higher number makes existing folders again
 COLUMNS = ("ID", "duration", "wav", "spk_id", "text")
+
+Plan = list[tuple[Speaker, list[tuple[str, str]]]]  # for each speaker: IDs and texts
 
 
 def prepare_toy_speech(
-    data_folder, train_minutes=30, valid_minutes=3, test_minutes=3, seed=1234, num_workers=None
-):
+    data_folder: str | os.PathLike,
+    train_minutes: float = 30,
+    valid_minutes: float = 3,
+    test_minutes: float = 3,
+    seed: int = 1234,
+    num_workers: int | None = None,
+) -> None:
     """Makes the corpus ToySpeech: audio, phone alignments and SpeechBrain manifests.
 
-    The same seed and sizes give the same bytes, whatever the number of workers; a larger size keeps
-    the utterances of a smaller one. Interrupted and called again, it goes on; when all is there it
-    returns at once.
+    The same seed and sizes give the same bytes, whatever the number of workers. A larger size keeps
+    the utterances of a smaller one. After an interruption, call it again: it continues. If
+    everything is there, it returns at once.
 
     Arguments
     ---------
-    data_folder : str
+    data_folder : str or os.PathLike
         Where to write: `<split>.csv` with the columns ID, duration, wav, spk_id, text (paths begin
         with `$data_root`, for `replacements={"data_root": data_folder}`),
         `audio/<split>/<speaker>/<ID>.wav` (16 kHz, mono, 16 bit) and `phones/<split>/<ID>.tsv` (for
         `brainquant.data.alignments.read_alignment`).
     train_minutes, valid_minutes, test_minutes : float
-        About how much of each to make. Up to 48 speakers for training and 8 for each of the others.
+        The approximate size of each split. Training has up to 48 speakers, the others up to 8 each.
     seed : int
-        Another seed, another corpus.
-    num_workers : int
-        How many processes synthesise. None: one for each CPU.
-
-    Returns
-    -------
-    None
+        Another seed makes another corpus.
+    num_workers : int or None
+        The number of processes that synthesise. None: one per CPU.
 
     Raises
     ------
     ValueError
-        If a size is not positive, or `data_folder` holds manifests of another corpus.
+        If a size is not positive, or `data_folder` has manifests of another corpus.
     ImportError
-        If something has to be made and espeak-ng is missing.
+        If something must be made and espeak-ng is missing.
 
     Example
     -------
-    >>> folder = getfixture("tmpdir").strpath
+    >>> folder = getfixture("tmp_path")
     >>> prepare_toy_speech(folder, train_minutes=0.1, valid_minutes=0.05, test_minutes=0.05)
-    >>> with open(os.path.join(folder, "train.csv"), encoding="utf-8") as file:
-    ...     rows = list(csv.DictReader(file))
-    >>> sorted(rows[0])
-    ['ID', 'duration', 'spk_id', 'text', 'wav']
-    >>> phones = read_alignment(os.path.join(folder, "phones", "train", rows[0]["ID"] + ".tsv"))
-    >>> phones[-1][1] == float(rows[0]["duration"])
+    >>> header, first, *_ = (folder / "train.csv").read_text().splitlines()
+    >>> header
+    'ID,duration,wav,spk_id,text'
+    >>> name, duration, *_ = first.split(",")
+    >>> read_alignment(folder / "phones" / "train" / f"{name}.tsv")[-1][1] == float(duration)
     True
     """
     minutes = {"train": train_minutes, "valid": valid_minutes, "test": test_minutes}
@@ -96,11 +100,12 @@ def prepare_toy_speech(
     if found == settings and _is_whole(folder, plans):
         logger.info("ToySpeech is ready in %s", folder)
         return
-    espeak_paths()  # if it is missing, say so before anything changes
+    espeak_paths()  # raises before anything changes
 
     began = time.monotonic()
     logger.info("Making %g minutes of ToySpeech in %s", sum(minutes.values()), folder)
-    for split in SPLITS:  # the manifests say that all is there: first to go, last to come
+    # Manifests mean that the corpus is complete: they are removed first and written last.
+    for split in SPLITS:
         _remove(os.path.join(folder, f"{split}.csv"))
     same_corpus = found is not None and {**found, "minutes": minutes} == settings
     _remove_others(folder, plans if same_corpus else {})
@@ -121,37 +126,39 @@ def prepare_toy_speech(
     logger.info("Made ToySpeech in %.0f s", time.monotonic() - began)
 
 
-def _plan(split, minutes, seed):
-    """Who says what, [(speaker, [(ID, text), ...]), ...]; the more minutes, the more is added."""
+def _plan(split: str, minutes: float, seed: int) -> Plan:
+    """The speakers of a split and their texts. More minutes add texts and change none."""
     speakers = toy_speakers(split, seed)
-    plan = [(speaker, []) for speaker in speakers]
+    plan: Plan = [(speaker, []) for speaker in speakers]
     seconds = 0.0
-    for number, text in enumerate(toy_sentences(split, seed)):
+    for (speaker, todo), text in zip(itertools.cycle(plan), toy_sentences(split, seed)):
         if seconds >= 60 * minutes:
-            return [(speaker, todo) for speaker, todo in plan if todo]
-        speaker, todo = plan[number % len(plan)]
+            break
         todo.append((f"{speaker['name']}-{len(todo):04d}", text))
-        seconds += 0.5 + len(text) * 8.7 / speaker["speaker"]["rate"]  # near enough
+        seconds += 0.5 + len(text) * 8.7 / speaker["voice"]["rate"]  # an estimate
+    return [(speaker, todo) for speaker, todo in plan if todo]
 
 
-def _make_speaker(folder, seed, progress, job):
-    """Writes what is missing of one speaker."""
+def _make_speaker(
+    folder: str, seed: int, progress: tqdm, job: tuple[str, Speaker, list[tuple[str, str]]]
+) -> None:
+    """Writes the utterances of one speaker that are missing."""
     split, speaker, todo = job
     paths = [_paths(folder, split, speaker["name"], name) for name, _ in todo]
     if any(_duration(*pair) is None for pair in paths):
-        said = synthesise_apart([text + "." for _, text in todo], **speaker["speaker"])
+        said = synthesise_apart([text + "." for _, text in todo], **speaker["voice"])
         for (name, _), pair, utterance in zip(todo, paths, said, strict=True):
             if _duration(*pair) is None:
-                _make_utterance(
-                    pair, utterance, speaker["level"], [seed, zlib.crc32(name.encode())]
-                )
+                draw = np.random.default_rng([seed, zlib.crc32(name.encode())])
+                _make_utterance(pair, utterance, speaker["level"], draw)
     progress.update(len(todo))
 
 
-def _make_utterance(paths, utterance, level, seed):
+def _make_utterance(
+    paths: tuple[str, str], utterance: Utterance, level: float, draw: np.random.Generator
+) -> None:
     """Writes an utterance at 16 kHz, between silences, over a faint noise; and its phones."""
     samples, rate, phones = utterance
-    draw = np.random.default_rng(seed)
     before, after = (int(draw.uniform(0.1, 0.3) * SAMPLE_RATE) for _ in range(2))
     speech = _resample(samples.astype(np.float32), rate)
     speech *= 10 ** ((level + draw.uniform(-2, 2)) / 20) / np.sqrt(np.mean(speech**2))
@@ -159,14 +166,14 @@ def _make_utterance(paths, utterance, level, seed):
     audio = 10 ** (-70 / 20) * draw.standard_normal(before + len(speech) + after, np.float32)
     audio[before : before + len(speech)] += speech
 
-    rows = [[0, before, SILENCE]]
-    for _, end, phone in [*phones, (0.0, None, SILENCE)]:
-        end = len(audio) if end is None else before + round(end * SAMPLE_RATE)
-        if phone == rows[-1][2] == SILENCE:
-            rows[-1][1] = end
-        else:
-            rows.append([rows[-1][1], end, phone])
-    lines = [f"{start / SAMPLE_RATE}\t{end / SAMPLE_RATE}\t{phone}" for start, end, phone in rows]
+    ends = [(before, SILENCE)]
+    ends += [(before + round(end * SAMPLE_RATE), phone) for _, end, phone in phones]
+    lines, start = [], 0
+    for (end, phone), (_, following) in itertools.pairwise([*ends, (len(audio), SILENCE), (0, "")]):
+        if phone == following == SILENCE:  # one pause
+            continue
+        lines.append(f"{start / SAMPLE_RATE}\t{end / SAMPLE_RATE}\t{phone}")
+        start = end
     wav = io.BytesIO()
     soundfile.write(wav, audio, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     wav_path, phones_path = paths
@@ -174,27 +181,28 @@ def _make_utterance(paths, utterance, level, seed):
     write_whole(wav_path, wav.getvalue())
 
 
-def _resample(samples, rate):
-    """To 16 kHz: flat up to 7 kHz, nothing above 8 kHz comes back below it."""
+def _resample(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Resamples to 16 kHz: flat up to 7 kHz; what is above 8 kHz does not return below it."""
     divisor = np.gcd(SAMPLE_RATE, rate)
     up, down = SAMPLE_RATE // divisor, rate // divisor
     return resample_poly(samples, up, down, window=_lowpass(max(up, down)))
 
 
 @functools.cache
-def _lowpass(factor):
-    return firwin(100 * factor + 1, 0.95 / factor, window=("kaiser", 8.0)).astype(np.float32)
+def _lowpass(factor: int) -> np.ndarray:
+    window: Any = ("kaiser", 8.0)
+    return np.asarray(firwin(100 * factor + 1, 0.95 / factor, window=window), np.float32)
 
 
-def _paths(folder, split, speaker, name):
+def _paths(folder: str, split: str, speaker: str, name: str) -> tuple[str, str]:
     return (
         os.path.join(folder, "audio", split, speaker, f"{name}.wav"),
         os.path.join(folder, "phones", split, f"{name}.tsv"),
     )
 
 
-def _duration(wav_path, phones_path):
-    """Seconds of an utterance, or None unless it is whole: its phones end where its samples do."""
+def _duration(wav_path: str, phones_path: str) -> float | None:
+    """The seconds of an utterance; None unless it is whole: its phones end with its samples."""
     try:
         seconds = read_alignment(phones_path)[-1][1]
         size = os.path.getsize(wav_path)
@@ -203,8 +211,8 @@ def _duration(wav_path, phones_path):
     return seconds if size == 44 + 2 * round(seconds * SAMPLE_RATE) else None
 
 
-def _is_whole(folder, plans):
-    """Whether every utterance of the plans is there, and the manifests say just that."""
+def _is_whole(folder: str, plans: Mapping[str, Plan]) -> bool:
+    """Whether the manifests and all utterances of the plans are there."""
     try:
         for split, plan in plans.items():
             with open(os.path.join(folder, f"{split}.csv"), encoding="utf-8", newline="") as file:
@@ -215,8 +223,8 @@ def _is_whole(folder, plans):
     return True
 
 
-def _read_settings(folder):
-    """The settings that a folder was made with; None for a new one, {} if they cannot be read."""
+def _read_settings(folder: str) -> dict[str, Any] | None:
+    """The settings that a folder was made with; None: a new folder; {}: they are damaged."""
     try:
         with open(os.path.join(folder, "toy_speech.json"), encoding="utf-8") as file:
             return json.load(file)
@@ -231,27 +239,26 @@ def _read_settings(folder):
         return {}
 
 
-def _manifest(folder, split, plan):
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
+def _manifest(folder: str, split: str, plan: Plan) -> str:
+    """The text of a manifest; FileNotFoundError if an utterance is not whole."""
+    rows: list[tuple[Any, ...]] = [COLUMNS]
     for speaker, todo in plan:
         for name, text in todo:
             seconds = _duration(*_paths(folder, split, speaker["name"], name))
             if seconds is None:
                 raise FileNotFoundError(f"no whole utterance {name} in {folder}")
             wav = f"$data_root/audio/{split}/{speaker['name']}/{name}.wav"
-            writer.writerow([name, seconds, wav, speaker["name"], text])
-    return table.getvalue()
+            rows.append((name, seconds, wav, speaker["name"], text))
+    return to_csv(rows)
 
 
-def _remove(path):
+def _remove(path: str) -> None:
     if os.path.exists(path):
         os.remove(path)
 
 
-def _remove_others(folder, plans):
-    """Removes utterances and leftovers that are not in the plans."""
+def _remove_others(folder: str, plans: Mapping[str, Plan]) -> None:
+    """Removes utterances that are not in the plans, and unfinished files."""
     keep = {
         path
         for split, plan in plans.items()

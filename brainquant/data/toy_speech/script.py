@@ -1,13 +1,15 @@
-"""The script of ToySpeech: who speaks and what is said, all from a split and a seed."""
+"""The script of ToySpeech: its speakers and sentences, which depend on a split and a seed only."""
 
 import random
 import zlib
+from collections.abc import Iterator
+from typing import TypedDict
 
 SPLITS = ("train", "valid", "test")
 NUM_SPEAKERS = {"train": 48, "valid": 8, "test": 8}
 
-# Voices that sound like people. Left out: those with an echo, which fills the pauses, and those
-# with a breath, which espeak-ng does not repeat to the sample from one process to the next.
+# Voices that sound like people. Not among them: voices with an echo, which fills the pauses, and
+# with a breath, whose samples espeak-ng does not repeat exactly in another process.
 ACCENTS = (
     "en-us en en-gb-scotland en-gb-x-rp en-029 en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc"
 ).split()
@@ -20,7 +22,7 @@ VARIANTS = {
     "test": "shelby david anika Gene Denis norbert".split(),
 }
 
-WORDS = {
+_WORDS = {
     "person": "captain teacher doctor farmer neighbour father mother brother sister judge baker "
     "painter singer driver student nurse stranger child uncle aunt boy girl woman "
     "youth friend thief king queen author pilot sailor shepherd chief musician cousin "
@@ -60,7 +62,7 @@ WORDS = {
     "in_a_hurry by_chance as_usual with_both_hands quietly joyfully thoroughly",
     "modal": "could would should might must will can may",
 }
-WORDS = {kind: [word.replace("_", " ") for word in text.split()] for kind, text in WORDS.items()}
+WORDS = {kind: [word.replace("_", " ") for word in text.split()] for kind, text in _WORDS.items()}
 TEMPLATES = (
     "the {person} {past} your {adjective} {thing} {time}",
     "{name} {past} {number} {things} {manner}",
@@ -75,20 +77,28 @@ TEMPLATES = (
 )
 
 
-def toy_sentences(split, seed=1234):
-    """The sentences of ToySpeech, without end; none comes twice, in one split or in two.
+class Voice(TypedDict):
+    """The arguments of ``Espeak.synthesise``."""
 
-    Arguments
-    ---------
-    split : str
-        "train", "valid" or "test".
-    seed : int
-        Another seed, other sentences.
+    voice: str
+    rate: int
+    pitch: int
+    pitch_range: int
 
-    Returns
-    -------
-    Iterator of str
-        Sentences of 5 to 16 words.
+
+class Speaker(TypedDict):
+    """A speaker of ToySpeech."""
+
+    name: str
+    level: float  # loudness, dB relative to full scale
+    voice: Voice
+
+
+def toy_sentences(split: str, seed: int = 1234) -> Iterator[str]:
+    """Yields the sentences of "train", "valid" or "test", without end.
+
+    A sentence has 5 to 16 words. None comes twice, in one split or in two. Another seed makes other
+    sentences.
 
     Example
     -------
@@ -104,27 +114,16 @@ def toy_sentences(split, seed=1234):
         for piece in template.replace("}", "{").split("{"):
             sentence += draw.choice(WORDS[piece]) if piece in WORDS else piece
         sentence = sentence[0].upper() + sentence[1:]
-        owner = zlib.crc32(sentence.encode()) % 10  # by itself, each sentence belongs to one split
+        owner = zlib.crc32(sentence.encode()) % 10  # so each sentence belongs to one split
         if sentence not in seen and SPLITS[owner if owner in (1, 2) else 0] == split:
             seen.add(sentence)
             yield sentence
 
 
-def toy_speakers(split, seed=1234):
-    """The speakers of a split: each has an accent, a voice, a speed, a pitch and a loudness.
+def toy_speakers(split: str, seed: int = 1234) -> list[Speaker]:
+    """The speakers of "train", "valid" or "test"; no variant of a voice is in two splits.
 
-    Arguments
-    ---------
-    split : str
-        "train", "valid" or "test". No variant is in two splits.
-    seed : int
-        Another seed, other speeds, pitches and loudnesses.
-
-    Returns
-    -------
-    list of dict
-        With the keys "name", "level" (dB relative to full scale) and "speaker", the arguments of
-        `brainquant.data.toy_speech.espeak.Espeak.synthesise`.
+    Another seed makes other speeds, pitches and levels.
 
     Example
     -------
@@ -132,16 +131,16 @@ def toy_speakers(split, seed=1234):
     [48, 8, 8]
     """
     first = sum(NUM_SPEAKERS[other] for other in SPLITS[: SPLITS.index(split)])
-    speakers = []
+    speakers: list[Speaker] = []
     for index in range(NUM_SPEAKERS[split]):
         turn, variant = divmod(index, len(VARIANTS[split]))
         draw = random.Random(f"{seed}/{split}/{index}")
-        voice = {
+        voice: Voice = {
             "voice": f"{ACCENTS[(variant + 3 * turn) % len(ACCENTS)]}+{VARIANTS[split][variant]}",
             "rate": draw.randint(140, 190),
             "pitch": draw.randint(35, 65),
             "pitch_range": draw.randint(35, 70),
         }
         level = draw.uniform(-29, -23)
-        speakers.append({"name": f"toy{first + index:03d}", "level": level, "speaker": voice})
+        speakers.append({"name": f"toy{first + index:03d}", "level": level, "voice": voice})
     return speakers

@@ -1,1 +1,1 @@
-"""Corpora as other tools write them: each form becomes rows of one kind."""
+"""One file for each form of manifest; each has a ``read_rows`` that returns ``Found``."""

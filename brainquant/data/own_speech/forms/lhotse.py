@@ -1,16 +1,19 @@
 """lhotse's recordings, supervisions and cuts (extra ``lhotse``)."""
 
 import os
+from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
-from ...tables import read_objects
-from .rows import Found, Row
+from ...tables import JsonObject, read_objects
+from ..clips import Clip
+from .found import Found
 
 CUTS = ("MonoCut", "MultiCut", "MixedCut", "PaddingCut", "Cut")
 TEXTS = ("text", "language", "gender")  # of a supervision
 
 
-def is_lhotse(values):
+def is_lhotse(values: dict[str, Any]) -> bool:
     """Whether an object is a recording, a supervision or a cut.
 
     Example
@@ -27,26 +30,12 @@ def is_lhotse(values):
     )
 
 
-def read_rows(path, objects):
-    """The clips of one of lhotse's manifests.
+def read_rows(path: str, objects: list[JsonObject]) -> Found:
+    """The clips of a lhotse manifest: one for each recording, supervision or cut.
 
-    Arguments
-    ---------
-    path : str
-        JSON or JSON lines. Supervisions have no paths: the file with their recordings is to be
-        beside them, named as theirs, with ``recordings`` in the place of ``supervisions``.
-    objects : list
-        What ``brainquant.data.tables.read_objects`` has read of it.
-
-    Returns
-    -------
-    Found
-        A clip for each recording, supervision or cut, or for each file of it where it has several.
-
-    Raises
-    ------
-    ValueError
-        Where the package ``lhotse`` is missing, or the recordings of supervisions.
+    If one of these has several files, there is a clip for each file. Supervisions have no paths:
+    the file with their recordings must be beside them, and have the same name with ``recordings``
+    instead of ``supervisions``. ``objects`` is the result of ``read_objects``.
     """
     try:
         from lhotse.serialization import deserialize_item
@@ -55,30 +44,31 @@ def read_rows(path, objects):
             f'{path} is a manifest of lhotse; pip install "brainquant[lhotse]" to read it, or '
             f'pip install -e ".[lhotse]" in a clone of the repository'
         ) from None
-    rows, files, recordings = [], [path], {}
+    clips, files, recordings = [], [path], {}
     if "recording_id" in objects[0][2]:
         files.append(_recordings_of(path))
         recordings = _read_recordings(files[1], deserialize_item)
-    for place, _, values in objects:
+    for location, _, values in objects:
         name = values.get("id")
-        place = f"{place}, ID {name!r}"
+        location = f"{location}, ID {name!r}"
         try:
-            rows += _rows_of(place, deserialize_item(values), recordings)
+            clips += _clips_of(location, deserialize_item(values), recordings)
         except _Unusable as error:
-            rows.append(Row(place, "", str(name), fault=str(error)))
+            clips.append(Clip(str(name), "", location=location, fault=str(error)))
         except Exception as error:  # lhotse raises several kinds for a broken object
-            rows.append(Row(place, "", str(name), fault=f"lhotse cannot read it ({error!r})"))
-    used = [key for key in TEXTS if any(row.more.get(key) for row in rows)]
-    for row in rows:
-        row.more = {key: row.more.get(key, "") for key in used}
-    return Found(rows, os.path.dirname(path), files, "read as lhotse's")
+            fault = f"lhotse cannot read it ({error!r})"
+            clips.append(Clip(str(name), "", location=location, fault=fault))
+    used = [key for key in TEXTS if any(clip.more.get(key) for clip in clips)]
+    for clip in clips:
+        clip.more = {key: clip.more.get(key, "") for key in used}
+    return Found(clips, os.path.dirname(path), files, "read as lhotse's")
 
 
 class _Unusable(Exception):
-    """Why an object of lhotse's cannot be a clip."""
+    """The reason why an object of lhotse cannot be a clip."""
 
 
-def _recordings_of(path):
+def _recordings_of(path: str) -> str:
     folder, name = os.path.split(path)
     beside = name.replace("supervisions", "recordings")
     stem = beside.partition(".json")[0]
@@ -92,24 +82,24 @@ def _recordings_of(path):
     )
 
 
-def _read_recordings(path, deserialize_item):
+def _read_recordings(path: str, deserialize_item: Callable[[Any], Any]) -> dict[str, Any]:
     """The recordings of a file by ID."""
     recordings = {}
-    for place, _, values in read_objects(path):
+    for location, _, values in read_objects(path):
         try:
             recordings[values["id"]] = deserialize_item(values)
         except Exception as error:  # lhotse raises several kinds for a broken object
             raise ValueError(
-                f"{path}, {place}: lhotse cannot read it as a recording ({error!r}); write the "
-                f"file anew with lhotse"
+                f"{path}, {location}: lhotse cannot read it as a recording ({error!r}); write the "
+                f"file again with lhotse"
             ) from None
     return recordings
 
 
-def _rows_of(place, item, recordings):
+def _clips_of(location: str, item: Any, recordings: dict[str, Any]) -> list[Clip]:
     kind = type(item).__name__
     if kind == "Recording":
-        return _split_files(place, item.id, item, item.channel_ids)
+        return _split_files(location, item.id, item, item.channel_ids)
     if kind == "SupervisionSegment":
         recording, supervisions = recordings.get(item.recording_id), [item]
         if recording is None:
@@ -121,25 +111,25 @@ def _rows_of(place, item, recordings):
     else:
         raise _Unusable(f"it is a {kind}, made of several files; save its audio with save_audios")
     channels = item.channel if isinstance(item.channel, list) else [item.channel]
-    rows = _split_files(place, item.id, recording, channels)
+    clips = _split_files(location, item.id, recording, channels)
     start = Decimal(str(item.start))
     stop = start + Decimal(str(item.duration))
     speakers = {supervision.speaker for supervision in supervisions} - {None, ""}
     speaker = speakers.pop() if len(speakers) == 1 else ""
     texts = {key: [getattr(supervision, key) for supervision in supervisions] for key in TEXTS}
     texts = {key: " ".join(filter(None, dict.fromkeys(texts[key]))) for key in TEXTS}
-    for row in rows:
+    for clip in clips:
         if start > 0 or stop < Decimal(str(recording.duration)):
-            row.start, row.stop = start, stop
-        row.speaker, row.more = speaker, texts
-    return rows
+            clip.start, clip.stop = start, stop
+        clip.speaker, clip.more = speaker, texts
+    return clips
 
 
-def _split_files(place, name, recording, channels):
-    """A row for each file of a recording that has channels which are wanted."""
+def _split_files(location: str, name: str, recording: Any, channels: list[int]) -> list[Clip]:
+    """A clip for each file of a recording that has some of the channels."""
     if recording.transforms:
         raise _Unusable("its audio is transformed while it is read; save it with save_audios")
-    rows = []
+    clips = []
     for source in recording.sources:
         wanted = [number for number, channel in enumerate(source.channels) if channel in channels]
         if not wanted:
@@ -149,10 +139,10 @@ def _split_files(place, name, recording, channels):
         if 1 < len(wanted) < len(source.channels):
             raise _Unusable(f"it takes {len(wanted)} of {len(source.channels)} channels; take one")
         channel = wanted[0] if len(wanted) < len(source.channels) else None
-        rows.append(Row(place, str(source.source), name, channel=channel))
-    if not rows:
+        clips.append(Clip(name, str(source.source), channel=channel, location=location))
+    if not clips:
         raise _Unusable(f"its recording {recording.id!r} has no channel {channels}")
-    if len(rows) > 1:
-        for number, row in enumerate(rows):
-            row.id = f"{name}-{number}"
-    return rows
+    if len(clips) > 1:
+        for number, clip in enumerate(clips):
+            clip.id = f"{name}-{number}"
+    return clips

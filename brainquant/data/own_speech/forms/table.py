@@ -1,6 +1,7 @@
 """Tables with a column of paths: SpeechBrain, NeMo, Common Voice, Hugging Face, and others."""
 
 import os
+from collections.abc import Sequence
 
 from ...columns import (
     CHANNEL,
@@ -8,13 +9,14 @@ from ...columns import (
     MEMBER,
     SEGMENT,
     bounds_among,
-    channels_among,
+    check_channel_column,
     fault_of_part,
 )
-from ...tables import as_table, kind_of, read_table
-from .rows import Found, Row, part_of
+from ...tables import JsonObject, TableRow, as_table, ending_of, read_table
+from ..clips import Clip
+from .found import Found, part_of
 
-# What tools call the path (SpeechBrain, NeMo, Hugging Face, Common Voice) and the speaker.
+# The names of the path (SpeechBrain, NeMo, Hugging Face, Common Voice) and of the speaker
 WAV = ("wav", "audio_filepath", "file_name", "path")
 SPEAKER = ("spk_id", "speaker", "client_id", "speaker_id")
 SECONDS = (("start_time", "end_time"), ("start_time", "duration"), ("offset", "duration"))
@@ -27,78 +29,62 @@ EXAMPLES = {
 }
 
 
-def read_rows(path, objects=None):
-    """The clips of a table whose paths are in a column ``wav``, or as other tools call it.
+def read_rows(path: str, objects: list[JsonObject] | None = None) -> Found:
+    """The clips of a CSV, TSV or JSON file with paths in a column ``wav`` or a name like it.
 
-    Arguments
-    ---------
-    path : str
-        A CSV, TSV or JSON file.
-    objects : list or None
-        What ``read_objects`` has read of it. None: it is read.
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    ValueError
-        Where it has no column of paths, or columns whose meaning is not clear.
+    ``objects`` is the result of ``read_objects`` if that was called already. A ValueError is raised
+    if no column has paths, or the meaning of a column is not clear.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "nemo.jsonl"
     >>> _ = path.write_text('{"audio_filepath": "a.wav", "offset": 0.5, "duration": 2, "x": "y"}')
-    >>> row = read_rows(str(path)).rows[0]
-    >>> row.wav, row.start, row.stop, row.more
+    >>> clip = read_rows(str(path)).clips[0]
+    >>> clip.wav, clip.start, clip.stop, clip.more
     ('a.wav', Decimal('0.5'), Decimal('2.5'), {'x': 'y'})
     """
     columns, table = read_table(path) if objects is None else as_table(objects)
     if (wav := _first(WAV, columns)) is None:
         raise ValueError(
             f"{path} lacks the column 'wav', it has {', '.join(columns) or 'none'}; name the "
-            f"column with the paths wav, as in {EXAMPLES[kind_of(path)]}"
+            f"column with the paths wav, as in {EXAMPLES[ending_of(path)]}"
         )
     speaker = _first(SPEAKER, columns)
-    if (channels := channels_among(columns)) and CHANNEL not in channels:
-        raise ValueError(
-            f"{path} has the column {channels[0]!r}; name it channel, and count from 0 up"
-        )
+    check_channel_column(path, columns)
     bounds = _bounds(path, columns, table, wav)
-    taken = {"ID", wav, speaker, CHANNEL, "duration", *bounds}
-    more = [column for column in columns if column not in taken]
-    rows = []
-    for place, cells, fault in table:
-        row = Row(place, cells.get(wav, ""), cells.get("ID", "").strip(), fault=fault)
-        rows.append(row)
+    used = {"ID", wav, speaker, CHANNEL, "duration", *bounds}
+    more = [column for column in columns if column not in used]
+    clips = []
+    for location, cells, fault in table:
+        clip = Clip(cells.get("ID", "").strip(), cells.get(wav, ""), location=location, fault=fault)
+        clips.append(clip)
         if fault:
             continue
-        row.speaker = cells[speaker].strip() if speaker else ""
-        row.more = {column: cells[column] for column in more}
+        clip.speaker = cells[speaker].strip() if speaker else ""
+        clip.more = {column: cells[column] for column in more}
         try:
-            _set_part(row, cells, bounds)
+            _set_part(clip, cells, bounds)
         except ValueError as error:
-            row.fault = str(error)
-        if not row.wav.strip():
-            row.fault = f"the column {wav} is empty"
+            clip.fault = str(error)
+        if not clip.wav.strip():
+            clip.fault = f"the column {wav} is empty"
     folder = os.path.dirname(path)
     if wav == "path" and "client_id" in columns:  # Common Voice
-        clips = os.path.join(folder, "clips")
-        folder = clips if os.path.isdir(clips) else folder
+        audio = os.path.join(folder, "clips")
+        folder = audio if os.path.isdir(audio) else folder
     remark = f"its further columns are kept as text: {', '.join(more)}" if more else ""
-    return Found(rows, folder, [path], remark)
+    return Found(clips, folder, [path], remark)
 
 
-def _first(names, columns):
+def _first(names: Sequence[str], columns: list[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def _bounds(path, columns, table, wav):
-    """The two columns that say which part of its file a clip is; () where there are none."""
+def _bounds(path: str, columns: list[str], table: list[TableRow], wav: str) -> tuple[str, ...]:
+    """The two columns that say which part of its file a clip is, or ()."""
     bounds = {*bounds_among(columns)}
     if not bounds:
-        # NeMo reads so much of a file, even where it lasts longer.
+        # NeMo reads only this much of a file, even if it is longer.
         return ("offset", "duration") if wav == "audio_filepath" and "duration" in columns else ()
     if bounds <= {*SEGMENT} and ("stop" in bounds or "duration" not in columns):
         return SEGMENT
@@ -126,17 +112,19 @@ def _bounds(path, columns, table, wav):
     )
 
 
-def _set_part(row, cells, bounds):
-    """Fills start, stop and channel of a row."""
+def _set_part(clip: Clip, cells: dict[str, str], bounds: tuple[str, ...]) -> None:
+    """Fills start, stop and channel of a clip."""
     ours = (CHANNEL, *SEGMENT) if bounds == SEGMENT else (CHANNEL,)
     if fault := fault_of_part({name: cells.get(name, "") for name in ours}):
         hint = "; seconds go in start_time and end_time"
         raise ValueError(fault + hint if fault.endswith("of samples") else fault)
     if text := cells.get(CHANNEL, "").strip():
-        row.channel = int(text)
-    if bounds == SEGMENT:
-        texts = [cells[name].strip() for name in SEGMENT]
-        row.start, row.stop = map(int, texts) if any(texts) else (None, None)
-    elif bounds:
-        first, last = (cells.get(name, "") for name in bounds)
-        row.start, row.stop = part_of(*bounds, first, last, is_length=bounds[1] == "duration")
+        clip.channel = int(text)
+    if not bounds:
+        return
+    first, last = bounds
+    start, end = cells.get(first, ""), cells.get(last, "")
+    if bounds != SEGMENT:
+        clip.start, clip.stop = part_of(first, last, start, end, is_length=last == "duration")
+    elif start.strip():
+        clip.start, clip.stop = int(start), int(end)
