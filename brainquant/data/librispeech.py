@@ -1,4 +1,4 @@
-"""LibriSpeech: manifests of what is unpacked, https://www.openslr.org/12."""
+"""LibriSpeech (https://www.openslr.org/12): manifests of the unpacked corpus."""
 
 import csv
 import functools
@@ -7,11 +7,14 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 from speechbrain.utils.logger import get_logger
 
-from .audio.headers import BadAudio, read_header
+from .audio import BadAudio
+from .audio.headers import read_header
 from .prepare import in_threads, to_csv, write_whole
+from .tables import first_few
 
 logger = get_logger(__name__)
 
@@ -25,49 +28,44 @@ UTTERANCES = {
     "test-clean": 2620,
     "test-other": 2939,
 }
-NUM_SHOWN = 3  # files in an error
 
 
 def prepare_librispeech(
-    data_folder,
-    manifest_folder,
+    data_folder: str | os.PathLike,
+    manifest_folder: str | os.PathLike,
     *,
-    train_splits,
-    valid_splits,
-    test_splits=(),
-    num_workers=None,
-):
+    train_splits: Sequence[str],
+    valid_splits: Sequence[str],
+    test_splits: Sequence[str] = (),
+    num_workers: int | None = None,
+) -> None:
     """Writes SpeechBrain manifests of LibriSpeech.
 
-    Interrupted and called again, it goes on. A split whose manifest has all of its utterances is
-    not looked at again, wherever ``data_folder`` has moved to; of one that was unpacked in part,
-    only the files are read that are new. To read a split anew, delete its manifest.
+    After an interruption, call it again: it continues. A split whose manifest has all utterances is
+    not read again, wherever ``data_folder`` has moved to. Of a split that was unpacked in part,
+    only new files are read. To read a split again, delete its manifest.
 
     Arguments
     ---------
-    data_folder : str
-        The folder that has ``train-clean-100`` and so on in it. Nothing is written there.
-    manifest_folder : str
-        Where to write: ``<split>.csv`` for each split, and ``train.csv`` and ``valid.csv``, with
-        the columns ID, duration (seconds), wav, spk_id and wrd. Paths begin with ``$data_root``,
-        for ``data_folder``.
+    data_folder : str or os.PathLike
+        The folder that contains ``train-clean-100`` and so on. Nothing is written there.
+    manifest_folder : str or os.PathLike
+        Where to write ``<split>.csv`` for each split, and ``train.csv`` and ``valid.csv``, with the
+        columns ID, duration (seconds), wav, spk_id and wrd. Paths begin with ``$data_root``, for
+        ``data_folder``.
     train_splits : list of str
-        What ``train.csv`` has, such as ``[train-clean-100, train-clean-360]``.
+        The splits in ``train.csv``, such as ``[train-clean-100, train-clean-360]``.
     valid_splits : list of str
-        What ``valid.csv`` has, such as ``[dev-clean]``.
+        The splits in ``valid.csv``, such as ``[dev-clean]``.
     test_splits : list of str
-        Further splits, which get their own manifests only.
+        Further splits, which get only their own manifests.
     num_workers : int or None
-        How many threads read. None: 16.
-
-    Returns
-    -------
-    None
+        The number of threads. None: 16.
 
     Raises
     ------
     ValueError
-        Where ``data_folder`` lacks a split, files of it cannot be read or have no transcript, or
+        If ``data_folder`` lacks a split, some of its files cannot be read or have no transcript, or
         ``manifest_folder`` has manifests of another corpus.
 
     Example
@@ -88,11 +86,7 @@ def prepare_librispeech(
     >>> print((folder / "manifests" / "valid.csv").read_text().splitlines()[1])
     84-121123-0000,1.25,$data_root/dev-clean/84/121123/84-121123-0000.flac,84,GO DO YOU HEAR
     """
-    chosen = {
-        "train_splits": train_splits,
-        "valid_splits": valid_splits,
-        "test_splits": test_splits,
-    }
+    chosen = dict(train_splits=train_splits, valid_splits=valid_splits, test_splits=test_splits)
     _check_choice(chosen)
     data_folder, manifest_folder = os.path.abspath(data_folder), os.path.abspath(manifest_folder)
     for key, splits in chosen.items():
@@ -120,7 +114,7 @@ def prepare_librispeech(
     logger.info(f"LibriSpeech is ready in {manifest_folder}")
 
 
-def _check_choice(chosen):
+def _check_choice(chosen: Mapping[str, Sequence[str]]) -> None:
     for key, splits in chosen.items():
         if isinstance(splits, str) or not all(isinstance(split, str) for split in splits):
             raise ValueError(
@@ -136,8 +130,8 @@ def _check_choice(chosen):
         raise ValueError(f"{both[0]} is in train_splits and in valid_splits; take it out of one")
 
 
-def _check_split(data_folder, key, split):
-    """Refuses a data_folder that lacks a split, and says where it is or what there is."""
+def _check_split(data_folder: str, key: str, split: str) -> None:
+    """Refuses a data_folder that lacks a split. The error says where it is, or what is there."""
     if os.path.isdir(os.path.join(data_folder, split)):
         return
     folders = _folders(data_folder)
@@ -160,8 +154,8 @@ def _check_split(data_folder, key, split):
     )
 
 
-def _prepare_split(folder, manifest, num_workers):
-    """The text of a split's manifest, which is written first where it is not all there."""
+def _prepare_split(folder: str, manifest: str, num_workers: int | None) -> str:
+    """Writes a split's manifest if it is not complete, and returns its text."""
     split, before = os.path.basename(folder), _read_manifest(manifest)
     complete = UTTERANCES.get(split, math.inf)
     if before.count("\n") > complete:
@@ -182,14 +176,14 @@ def _prepare_split(folder, manifest, num_workers):
             part.writelines(json.dumps(row) + "\n" for row in found if row[0] not in known)
             part.flush()
             wav = f"$data_root/{split}/{speaker}/{chapter}"
-            # SpeechBrain's librispeech_prepare.py writes <speaker>-<chapter> as spk_id, which
-            # gives one speaker several of them.
+            # SpeechBrain's librispeech_prepare.py writes <speaker>-<chapter> as spk_id: this gives
+            # one speaker several IDs.
             rows += [(name, s, f"{wav}/{name}.flac", speaker, words) for name, s, words in found]
             faults += bad
     if faults:
         raise ValueError(
-            f"{len(faults)} files of {split} are not whole: {'; '.join(faults[:NUM_SHOWN])}"
-            f"{'; ...' if len(faults) > NUM_SHOWN else ''}; download {split} again and unpack it"
+            f"{len(faults)} files of {split} are not whole: {first_few(faults)}; download {split} "
+            f"again and unpack it"
         )
     if not rows:
         raise ValueError(
@@ -206,14 +200,19 @@ def _prepare_split(folder, manifest, num_workers):
                 f"{split} has {len(rows)} of its {complete} utterances in {folder}: unless that is "
                 f"wanted, download it again and unpack it"
             )
-    if os.path.exists(manifest + ".part"):  # another run may have been quicker
+    if os.path.exists(manifest + ".part"):  # unless another run has removed it
         os.remove(manifest + ".part")
     return text
 
 
-def _read_chapter(folder, known, place):
-    """Utterances of a chapter, [(ID, seconds, words)], and faults; only what is new is read."""
-    chapter = os.path.join(folder, *place)
+def _read_chapter(
+    folder: str, known: Mapping[str, tuple[float, str]], names: tuple[str, str]
+) -> tuple[list[tuple[str, float, str]], list[str]]:
+    """The utterances (ID, seconds, words) of a speaker's chapter, and faults.
+
+    Only utterances that are not ``known`` are read.
+    """
+    chapter = os.path.join(folder, *names)
     found, faults, texts = [], [], None
     try:
         files = sorted(os.listdir(chapter))
@@ -228,7 +227,7 @@ def _read_chapter(folder, known, place):
             continue
         path = os.path.join(chapter, file)
         if texts is None:
-            texts = _read_transcripts(os.path.join(chapter, "-".join(place) + ".trans.txt"))
+            texts = _read_transcripts(os.path.join(chapter, "-".join(names) + ".trans.txt"))
         try:
             num_samples, rate = read_header(path)[:2]
         except BadAudio as error:
@@ -241,7 +240,7 @@ def _read_chapter(folder, known, place):
     return found, faults
 
 
-def _read_transcripts(path):
+def _read_transcripts(path: str) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip().partition(" ") for line in file]
@@ -250,8 +249,8 @@ def _read_transcripts(path):
     return {name: words.strip() for name, _, words in lines if words.strip()}
 
 
-def _read_part(path):
-    """What an interrupted preparation has read; a line that it did not finish is no JSON."""
+def _read_part(path: str) -> dict[str, tuple[float, str]]:
+    """The utterances that an interrupted preparation has read. An unfinished line is not JSON."""
     known = {}
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -266,8 +265,8 @@ def _read_part(path):
     return known
 
 
-def _read_manifest(path):
-    """The text of a manifest that this preparation has written, "" where there is none."""
+def _read_manifest(path: str) -> str:
+    """The text of a manifest that this preparation has written, or "" if there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             text = file.read()
@@ -281,7 +280,7 @@ def _read_manifest(path):
     return text
 
 
-def _folders(parent):
+def _folders(parent: str) -> list[str]:
     try:
         with os.scandir(parent) as entries:
             return sorted(
@@ -291,5 +290,5 @@ def _folders(parent):
         return []
     except OSError as error:
         raise ValueError(
-            f"the folder {parent} cannot be listed ({error.strerror}); allow it for its user"
+            f"the folder {parent} cannot be listed ({error.strerror}); change its permissions"
         ) from None
