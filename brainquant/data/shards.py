@@ -68,8 +68,6 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
     ------
     ValueError
         Where the manifest is not right, no clip can be read, or the folder holds something else.
-    ImportError
-        If the package ``webdataset`` is missing.
 
     Example
     -------
@@ -81,7 +79,6 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
     >>> read_bytes(row["wav"], row["offset"], row["size"]) == read_bytes(folder / "a.flac")
     True
     """
-    _webdataset()  # if it is missing, say so before anything is done
     for name, value in {"shard_bytes": shard_bytes, "num_workers": num_workers}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {name}={value}; leave it out")
@@ -123,17 +120,6 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
         raise ValueError(f"{manifest}: none of its clips can be read; set data_folder:")
     write_whole(path, table.getvalue())
     return path
-
-
-def _webdataset():
-    try:
-        import webdataset
-    except ImportError as error:
-        raise ImportError(
-            'shards need webdataset: pip install "brainquant[shards]", '
-            'or pip install -e ".[shards]" in a clone of the repository'
-        ) from error
-    return webdataset
 
 
 def _text_columns(row):
@@ -206,7 +192,6 @@ def _places(path):
     """Offset and size of each clip in a shard; none if it is not there or is damaged."""
     places = {}
     try:
-        # Read from the finished file: webdataset's writer does not report it.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, extension = member.name.split(".", 1)
@@ -220,7 +205,7 @@ def _places(path):
 def _write_shard(path, clips):
     left_out = {}
     with open(path + ".part", "wb") as file:
-        with _webdataset().TarWriter(file, mtime=0.0) as tar:  # the same clips, the same bytes
+        with tarfile.open(fileobj=file, mode="w") as tar:
             for clip, row in clips:
                 try:
                     extension, content = _read(row)
@@ -228,15 +213,21 @@ def _write_shard(path, clips):
                     left_out[clip] = str(error)
                     continue
                 texts = {column: row[column] for column in _text_columns(row)}
-                tar.write({
-                    "__key__": urllib.parse.quote(clip, safe="").replace(".", "%2E"),
-                    extension: content,
-                    "json": {"ID": clip, "duration": row["duration"], **texts},
-                })  # fmt: skip
+                key = urllib.parse.quote(clip, safe="").replace(".", "%2E")
+                columns = json.dumps({"ID": clip, "duration": row["duration"], **texts})
+                _add(tar, f"{key}.{extension}", content)
+                _add(tar, f"{key}.json", columns.encode())
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".part", path)
     return left_out
+
+
+def _add(tar, name, content):
+    """Adds a file to a tar; the same clips make the same bytes on every machine."""
+    member = tarfile.TarInfo(name)  # its time is 0, its owner is root
+    member.size, member.mode = len(content), 0o444
+    tar.addfile(member, io.BytesIO(content))
 
 
 def _fault(row):
