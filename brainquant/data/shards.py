@@ -1,9 +1,8 @@
 """Shards: the clips of a manifest in a few large tar files, in webdataset's convention.
 
-A shared disk serves a few large files far better than millions of small ones. The new manifest says
-at which bytes of which tar a clip is (as webdataset's ``wids`` reads its shards), and no stream is
-made of them: so the batches, the place in an epoch, what each rank is dealt and what becomes of bad
-audio are the very same as with files.
+A shared disk serves a few large files far faster than millions of small ones. The new manifest
+gives the tar of each clip and its bytes there (as webdataset's ``wids`` reads its shards). Shards
+are not read as a stream, so batches, ranks, resuming and bad audio work exactly as with files.
 """
 
 import csv
@@ -13,12 +12,14 @@ import json
 import os
 import tarfile
 import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import soundfile
 from speechbrain.utils.logger import get_logger
 from speechbrain.utils.parallel import parallel_map
 
-from .audio.decoders import DType, read_samples
+from .audio.decoders import DType, Header, read_samples
 from .audio.files import BadAudio, open_file, pieces_of, read_bytes
 from .audio.headers import check_clip, read_header
 from .audio.kinds import KINDS, kind_of
@@ -28,46 +29,55 @@ from .prepare import write_whole
 
 logger = get_logger(__name__)
 
-# What a segment is written as, without loss: libsndfile's subtype, the type of its samples.
+Clips = list[tuple[str, dict[str, Any]]]  # ID and row
+
+# Segments that FLAC stores without loss: libsndfile's subtype, and the type of samples
 FLAC_SUBTYPES: dict[str, DType] = {"PCM_16": "int16", "PCM_24": "int32"}
 FLAC_CHANNELS = 8  # at most
 FLAC_RATES = (range(1, 65_536), range(65_540, 655_351, 10))  # Hz
-TAR_BYTES = 2048  # of a clip beside its audio: two headers, and the other columns
+TAR_BYTES = 2048  # of a clip besides its audio: two headers, and the other columns
 
 
-def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_000, num_workers=1):
-    """Packs the clips of a manifest into shards.
+def write_shards(
+    manifest: str | os.PathLike,
+    data_folder: str | os.PathLike,
+    output_folder: str | os.PathLike,
+    *,
+    shard_bytes: int = 1_000_000_000,
+    num_workers: int = 1,
+) -> str:
+    """Packs the clips of a manifest into shards, in the manifest's order.
 
-    A shard ``<name of the manifest>-000000.tar`` has for each clip ``<key>.<ext>`` with the bytes
-    of its audio file as they were, and ``<key>.json`` with its other columns; a segment of a longer
-    file is cut out, without loss. The key is the ID in percent-encoding, with ``%2E`` for a dot,
-    where webdataset would end it. Clips keep the manifest's order.
+    For each clip, a shard ``<name of the manifest>-000000.tar`` has the unchanged bytes of its
+    audio file as ``<key>.<ext>``, and its other columns as ``<key>.json``. A segment of a longer
+    file is cut out without loss. The key is the percent-encoded ID, with ``%2E`` for a dot, at
+    which webdataset would end it.
 
-    Interrupted and called again, it goes on: shards that are whole are kept.
+    After an interruption, call it again: complete shards are kept.
 
     Arguments
     ---------
-    manifest : str
+    manifest : str or os.PathLike
         CSV or JSON file, see ``brainquant.data.manifests.read_manifest``.
-    data_folder : str
-        What ``$data_root`` in the manifest stands for.
-    output_folder : str
+    data_folder : str or os.PathLike
+        Replaces ``$data_root`` in the manifest.
+    output_folder : str or os.PathLike
         Where to write: the new ``data_folder``.
     shard_bytes : int
-        About how large a shard becomes.
+        The approximate size of a shard.
     num_workers : int
-        How many processes write.
+        The number of processes that write.
 
     Returns
     -------
     path : str
-        The new manifest, ``<output_folder>/<name of the manifest>.csv``. A clip that cannot be read
-        is not in it; a warning names it.
+        The new manifest, ``<output_folder>/<name of the manifest>.csv``. Clips that cannot be read
+        are not in it; a warning names them.
 
     Raises
     ------
     ValueError
-        Where the manifest is not right, no clip can be read, or the folder holds something else.
+        If the manifest is not right, no clip can be read, or the folder has other content.
 
     Example
     -------
@@ -89,7 +99,7 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
         (os.path.join(output_folder, f"{name}-{number:06d}.tar"), clips)
         for number, clips in enumerate(_plan(rows, shard_bytes))
     ]
-    _take_folder(output_folder, name, shards)
+    _claim_folder(output_folder, name, shards)
 
     logger.info("Packing %d clips into %d shards in %s", len(rows), len(shards), output_folder)
     done = parallel_map(
@@ -101,16 +111,16 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
     )
     table, left_out = io.StringIO(), {}
     text_columns = _text_columns(next(iter(rows.values())))
-    # Whatever begins with a space is in quotes, for readers that skip spaces.
+    # Quotes keep a space at the beginning of a text, which some readers skip.
     writer = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([*COLUMNS, *MEMBER, *text_columns])
-    for (shard, clips), (places, reasons) in zip(shards, done):
+    for (shard, clips), (members, reasons) in zip(shards, done):
         wav = f"$data_root/{os.path.basename(shard)}"
         left_out |= reasons
         for clip, row in clips:
-            if clip in places:
+            if clip in members:
                 texts = [row[column] for column in text_columns]
-                writer.writerow([clip, row["duration"], wav, *places[clip], *texts])
+                writer.writerow([clip, row["duration"], wav, *members[clip], *texts])
     if left_out:
         logger.warning(
             f"{manifest}: {len(left_out)} of {len(rows)} clips cannot be read and are left out: "
@@ -122,15 +132,16 @@ def write_shards(manifest, data_folder, output_folder, *, shard_bytes=1_000_000_
     return path
 
 
-def _text_columns(row):
+def _text_columns(row: Iterable[str]) -> list[str]:
     return [column for column in row if column not in (*COLUMNS, *SEGMENT, *MEMBER)]
 
 
-def _plan(rows, shard_bytes):
-    """Which clips make which shard, lists of (ID, row)."""
-    shards, room = [], 0
+def _plan(rows: Mapping[str, dict[str, Any]], shard_bytes: int) -> list[Clips]:
+    """The clips of each shard."""
+    shards: list[Clips] = []
+    room = 0
     for clip, row in rows.items():
-        size = TAR_BYTES + _reckon(row)
+        size = TAR_BYTES + _size(row)
         if not shards or size > room:
             shards.append([])
             room = shard_bytes
@@ -139,8 +150,8 @@ def _plan(rows, shard_bytes):
     return shards
 
 
-def _reckon(row):
-    """The bytes of a clip; of a segment, which is not written yet, two for each sample."""
+def _size(row: Mapping[str, Any]) -> int:
+    """The bytes of a clip. For a segment, which is not written yet: two per sample."""
     if row.get("start") is not None:
         return 2 * (row["stop"] - row["start"])
     if row.get("size") is not None:
@@ -151,8 +162,8 @@ def _reckon(row):
         return 0  # it will be left out
 
 
-def _take_folder(folder, name, shards):
-    """Leaves the plan in the folder, or refuses one that holds something else."""
+def _claim_folder(folder: str | os.PathLike, name: str, shards: list[tuple[str, Clips]]) -> None:
+    """Writes the plan into the folder, or refuses a folder with another plan."""
     clips_of = {os.path.basename(shard): clips for shard, clips in shards}
     digest = hashlib.sha256(json.dumps(clips_of).encode()).hexdigest()
     plan = {"clips": sum(len(clips) for _, clips in shards), "shards": len(shards)}
@@ -176,33 +187,33 @@ def _take_folder(folder, name, shards):
     write_whole(path, plan)
 
 
-def _make_shard(job):
-    """Writes a shard unless it is whole: bytes by ID, and the reasons for clips without any."""
+def _make_shard(job: tuple[str, Clips]) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Writes a shard unless it is complete. Returns its ``_members``, and reasons by ID."""
     path, clips = job
-    places = _places(path)
-    # What is missing was left out before; the shard is whole unless it can be read by now.
-    left_out = {clip: _fault(row) for clip, row in clips if clip not in places} if places else {}
-    if not places or None in left_out.values():
-        left_out = _write_shard(path, clips)
-        places = _places(path)
-    return places, left_out
+    members = _members(path)
+    # Clips that are missing could not be read before. If one can be read now, the shard is not
+    # complete.
+    left_out = {clip: _fault(row) for clip, row in clips if clip not in members} if members else {}
+    if not members or None in left_out.values():
+        return _write_shard(path, clips)
+    return members, {clip: reason for clip, reason in left_out.items() if reason}
 
 
-def _places(path):
-    """Offset and size of each clip in a shard; none if it is not there or is damaged."""
-    places = {}
+def _members(path: str) -> dict[str, tuple[int, int]]:
+    """Offset and size of each clip in a shard; {} if it does not exist or is damaged."""
+    members = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 key, extension = member.name.split(".", 1)
                 if extension != "json":
-                    places[urllib.parse.unquote(key)] = (member.offset_data, member.size)
+                    members[urllib.parse.unquote(key)] = (member.offset_data, member.size)
     except (OSError, tarfile.TarError):
         return {}
-    return places
+    return members
 
 
-def _write_shard(path, clips):
+def _write_shard(path: str, clips: Clips) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     left_out = {}
     with open(path + ".part", "wb") as file:
         with tarfile.open(fileobj=file, mode="w") as tar:
@@ -220,17 +231,17 @@ def _write_shard(path, clips):
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".part", path)
-    return left_out
+    return _members(path), left_out
 
 
-def _add(tar, name, content):
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     """Adds a file to a tar; the same clips make the same bytes on every machine."""
     member = tarfile.TarInfo(name)  # its time is 0, its owner is root
     member.size, member.mode = len(content), 0o444
     tar.addfile(member, io.BytesIO(content))
 
 
-def _fault(row):
+def _fault(row: Mapping[str, Any]) -> str | None:
     """Why a clip cannot be read, or None."""
     try:
         _read(row)
@@ -239,29 +250,27 @@ def _fault(row):
     return None
 
 
-def _read(row):
-    """Extension and bytes of a clip as a file. Only its header is looked at: what else may be
-    wrong with it is found in training, as with files.
-    """
-    path, start, stop, offset, size = (row.get(key) for key in ("wav", *SEGMENT, *MEMBER))
+def _read(row: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Extension and bytes of a clip. Only its header is checked; training checks the samples."""
+    path, channel = row["wav"], row.get("channel")
+    start, stop, offset, size = (row.get(key) for key in (*SEGMENT, *MEMBER))
     try:
         header = read_header(path, offset, size)
-        channel = row.get("channel")
         first, last = check_clip(header, start=start, stop=stop, channel=channel, mix_down="first")
         check_duration((last - first) / header.sample_rate, row["duration"])
         if start is not None:
             return _cut(header, first, last)
         with open_file(path, pieces_of(offset, size)) as file:
             kind = kind_of(file)
-        # By what it is: the name may be that of a tar.
+        # From its content: the path may be that of a tar.
         extension = KINDS[kind].endings.split()[0][1:] if kind else header.format.lower()
         return extension, read_bytes(path, offset, size)
     except BadAudio as error:
-        raise bad_clip(error, path, start, stop, row.get("channel"), offset, size) from None
+        raise bad_clip(error, path, start, stop, channel, offset, size) from None
 
 
-def _cut(header, start, stop):
-    """A segment as a file of its own, whose samples are the same."""
+def _cut(header: Header, start: int, stop: int) -> tuple[str, bytes]:
+    """Extension and bytes of a new file with the same samples as a segment."""
     fits = (
         header.subtype in FLAC_SUBTYPES
         and header.num_channels <= FLAC_CHANNELS

@@ -13,17 +13,7 @@ def check_sound(clips: ReadableClips, generator: torch.Generator) -> None:
     In digital silence all samples are equal. All frames are equal then, so they have no directions
     to whiten, no clusters, and one code.
 
-    Arguments
-    ---------
-    clips : ReadableClips
-        The training audio.
-    generator : torch.Generator
-        Draws the clips.
-
-    Raises
-    ------
-    ValueError
-        If all clips that were read are silent; it names some of them.
+    The generator draws the clips. A ValueError names some of them if all that were read are silent.
 
     Example
     -------

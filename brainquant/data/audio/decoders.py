@@ -28,34 +28,17 @@ DType = Literal["int16", "int32", "float32"]
 
 
 class Header(NamedTuple):
-    """An audio file without its samples.
+    """An audio file without its samples."""
 
-    Arguments
-    ---------
-    num_samples : int
-        All samples of each channel, at the file's own rate.
-    sample_rate : int
-    num_channels : int
-    format, subtype : str
-        The names that libsndfile or ffmpeg give them.
-    is_seekable : bool
-        Whether a segment can be read without decoding what is before it.
-    is_media : bool
-        Whether ffmpeg's libraries read it, not libsndfile.
-    path : str
-    pieces : tuple or None
-        What is read of the path, see ``Pieces``. None: the whole file.
-    """
-
-    num_samples: int
+    num_samples: int  # of each channel, at the file's own rate
     sample_rate: int
     num_channels: int
-    format: str = ""
+    format: str = ""  # as libsndfile or ffmpeg name it
     subtype: str = ""
-    is_seekable: bool = True
-    is_media: bool = False
+    is_seekable: bool = True  # whether a segment can be read without decoding what is before it
+    is_media: bool = False  # whether ffmpeg's libraries read it, not libsndfile
     path: str | os.PathLike = ""
-    pieces: tuple[Piece, ...] | None = None
+    pieces: tuple[Piece, ...] | None = None  # of the path that are read; None: all of it
 
 
 class NeedsMedia(BadAudio):
@@ -111,12 +94,9 @@ def read_sound_header(path: str | os.PathLike, pieces: tuple[Piece, ...] | None 
 def read_samples(
     header: Header, start: int, stop: int, dtype: DType = "float32"
 ) -> Iterator[np.ndarray]:
-    """Decodes the samples from ``start`` to ``stop``.
+    """Decodes the samples from ``start`` to ``stop``, in blocks of shape (samples, channels).
 
-    Yields
-    ------
-    numpy.ndarray
-        Shape (samples, channels), one block after the other. ffmpeg's are always float32.
+    ffmpeg's blocks are always float32.
     """
     return (
         _read_media(header, start, stop)

@@ -31,21 +31,8 @@ def read_header(
     streams, a WAV file for data after its samples, and the last frame of a FLAC file is parsed. A
     file that only ffmpeg's libraries read is decoded completely.
 
-    Arguments
-    ---------
-    path : str or os.PathLike
-        An audio file, or the tar that contains it.
-    offset, size : int or None
-        Where it is in the tar, in bytes. None: the path is not a tar.
-
-    Returns
-    -------
-    Header
-
-    Raises
-    ------
-    BadAudio
-        If it is not audio, has no samples, or its length is wrong. The text is only the reason.
+    With ``offset`` and ``size``, the file is these bytes of the tar ``path``. ``BadAudio`` gives
+    only the reason: it is not audio, has no samples, or its length is wrong.
 
     Example
     -------
@@ -106,33 +93,10 @@ def check_clip(
     resample: bool = True,
     mix_down: bool | str = "mean",
 ) -> tuple[int, int]:
-    """Checks that a clip can be used, before anything is decoded.
+    """Checks that a clip can be used, before anything is decoded; returns its start and stop.
 
-    Arguments
-    ---------
-    header : Header
-        The header of the clip's file.
-    start, stop : int or None
-        The first sample of the clip and the one after its last, at the file's own rate. None: the
-        whole file.
-    channel : int or None
-        The channel that is the clip, counted from 0.
-    sample_rate : int or None
-        The wanted samples per second. None: any.
-    resample : bool
-        Whether files of other rates are resampled.
-    mix_down : bool or str
-        How several channels become one, see ``AudioReader``.
-
-    Returns
-    -------
-    start, stop : int
-        The samples of the clip.
-
-    Raises
-    ------
-    BadAudio
-        If it cannot be used. The text is only the reason.
+    The arguments are those of ``AudioReader``; ``sample_rate`` None accepts every rate. A
+    ``BadAudio`` gives only the reason.
 
     Example
     -------

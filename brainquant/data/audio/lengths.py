@@ -21,28 +21,11 @@ LARGEST_HEAD = 2**16  # bytes beside the samples, in a file whose parts are not 
 
 
 def check_length(header: Header, kind: str, file: BinaryIO) -> Header:
-    """Compares the length that libsndfile reports with the file.
+    """Compares the length that libsndfile reports with the file, which has a ``kind_of``.
 
-    Arguments
-    ---------
-    header : Header
-        Read by libsndfile.
-    kind : str
-        The name that ``kind_of`` gives.
-    file : file of bytes
-
-    Returns
-    -------
-    Header
-        The same, or, if the file gives no length or a wrong one, a header whose ``pieces`` have the
-        right one.
-
-    Raises
-    ------
-    NeedsMedia
-        If libsndfile does not read to the end, and ffmpeg may.
-    BadAudio
-        If a part of the file would be lost.
+    Returns the same header or, if the file gives no length or a wrong one, a header whose
+    ``pieces`` have the right one. ``NeedsMedia`` means that libsndfile does not read to the end,
+    and ffmpeg may; ``BadAudio`` that a part of the file would be lost.
     """
     if header.num_samples == 0 and kind == "WAV" and (head := wav_head_with_length(file)):
         return _with_head(head, header, file)

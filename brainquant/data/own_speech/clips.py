@@ -21,46 +21,24 @@ Time = int | Decimal | None
 class Clip:
     """An audio file, or a part of one.
 
-    Arguments
-    ---------
-    id : str
-        From the manifest or, if that has none, made from the path.
-    wav : str
-        The path, absolute once the manifest is read.
-    name : str
-        The path relative to the source: it stays the same when the source is moved.
-    start, stop : int, Decimal or None
-        An int counts samples at the file's own rate, a Decimal seconds. Both None: the whole file.
-        Only ``stop`` None: to the end of the file. Only ``start`` None: the file is said to last
-        until ``stop``. Once the file's header is read: samples, or both None.
-    channel : int or None
-        Counted from 0. None: all channels.
-    speaker : str
-        "" if unknown.
-    more : dict
-        Text by further columns of the manifest.
-    seconds : float
-        The duration, once the file's header is read.
-    is_separated : bool
-        Whether ``mix_down: each`` made a clip of its channel, with its own speaker.
-    location : str
-        The row in the manifest, for messages.
-    fault : str or None
-        What is wrong with that row.
+    An int in ``start`` and ``stop`` counts samples at the file's own rate, a Decimal seconds. Both
+    None: the whole file. Only ``stop`` None: to the end of the file. Only ``start`` None: the
+    manifest says that the file lasts until ``stop``. Once the file's header is read, both are
+    samples, or both None.
     """
 
-    id: str
-    wav: str
-    name: str = ""
+    id: str  # from the manifest, or made from the path
+    wav: str  # the path; absolute once the manifest is read
+    name: str = ""  # the path relative to the source: it stays the same when the source is moved
     start: Time = None
     stop: Time = None
-    channel: int | None = None
+    channel: int | None = None  # counted from 0; None: all channels
     speaker: str = ""
-    more: dict[str, str] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
-    is_separated: bool = False
-    location: str = ""
-    fault: str | None = None
+    more: dict[str, str] = dataclasses.field(default_factory=dict)  # text by further columns
+    seconds: float = 0.0  # the duration, once the file's header is read
+    is_separated: bool = False  # mix_down: each made a clip of its channel, with its own speaker
+    location: str = ""  # the row in the manifest, for messages
+    fault: str | None = None  # what is wrong with that row
 
     @property
     def part(self) -> tuple[str, Time, Time, int | None]:

@@ -115,30 +115,12 @@ def _counts(endings: collections.Counter[str]) -> str:
 
 
 def find_speakers(files: list[str], folder: str, level: int | None = None) -> tuple[list[str], str]:
-    """Finds out which folders are speakers.
+    """The speaker of each file or "", and a remark about the level of folders that were taken.
 
-    Arguments
-    ---------
-    files : list of str
-        Paths relative to the folder.
-    folder : str
-        For messages.
-    level : int or None
-        Speakers are the folders this many levels below the folder; 0: there are none. None: the
-        folders of the first level whose names do not mean something else (``train-clean-100``,
-        ``dev``, ``wav``, ``v1.0``), if it has at least 5 folders.
-
-    Returns
-    -------
-    speakers : list of str
-        One for each file, or "".
-    remark : str
-        The level, with an example; "" if there are no folders.
-
-    Raises
-    ------
-    ValueError
-        If there are no folders at this level.
+    ``files`` are paths relative to the folder. Speakers are the folders so many levels below it; 0:
+    there are none. None: the folders of the first level whose names do not mean something else
+    (``train-clean-100``, ``dev``, ``wav``, ``v1.0``), if it has at least 5 folders. A ValueError is
+    raised if there are no folders at this level.
 
     Example
     -------

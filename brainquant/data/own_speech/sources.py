@@ -26,20 +26,11 @@ class Source:
 def find_clips(path: str, speaker_level: int | None = None) -> Source:
     """The clips of a folder or a manifest; no audio file is opened.
 
-    Arguments
-    ---------
-    path : str
-        A folder: it and all folders below it are searched for files with an ending that can be
-        read, without hidden ones. Or a manifest in one of the forms that the README of
-        recipes/OwnSpeech lists: its paths are relative to its folder, or begin with ``$data_root``
-        or ``{data_root}`` for it.
-    speaker_level : int or None
-        Which folders below a folder are speakers, see ``find_speakers``.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, has no audio, or the manifest is not right.
+    A folder is searched with all folders below it for files with an ending that can be read,
+    without hidden ones; ``find_speakers`` explains ``speaker_level``. A manifest has one of the
+    forms that the README of recipes/OwnSpeech lists; its paths are relative to its folder, or begin
+    with ``$data_root`` or ``{data_root}`` for it. A ValueError is raised if the path is neither,
+    has no audio, or the manifest is not right.
 
     Example
     -------

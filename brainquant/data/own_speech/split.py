@@ -20,23 +20,8 @@ def divide(
     of them until it has its share of the seconds. So adding more files later moves only a few of
     the others. A speaker or file that would make validation far too large is passed over.
 
-    Arguments
-    ---------
-    clips : list of Clip
-    valid_share : float
-        The share of the seconds for validation, at most a half.
-    seed : int
-    source : str
-        For messages.
-
-    Returns
-    -------
-    train, valid : list of Clip
-
-    Raises
-    ------
-    ValueError
-        If there is only one file.
+    ``valid_share`` is the share of the seconds for validation, at most a half; ``source`` is for
+    messages. A ValueError is raised if there is only one file.
 
     Example
     -------

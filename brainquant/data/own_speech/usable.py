@@ -46,16 +46,12 @@ def find_samples(
 ) -> tuple[list[tuple[Clip, int, int]], list[tuple[str, str]]]:
     """Finds the samples of each clip in its file. Clips of files that cannot be read are skipped.
 
-    ``mix_down``, ``sample_rate`` and ``resample`` are those of ``check_clip``. If ``mix_down`` is
+    ``mix_down``, ``sample_rate`` and ``resample`` are those of ``AudioReader``. If ``mix_down`` is
     ``each``, every channel becomes a clip.
 
-    Returns
-    -------
-    usable : list of (Clip, int, int)
-        Each clip, its first sample, and the one after its last. The clip's own ``start`` and
-        ``stop`` become the same, or None for a whole file.
-    bad : list of (str, str)
-        The path of each clip that cannot be used, and the reason.
+    Returns the clips, each with its first sample and the one after its last, and then the path of
+    each clip that cannot be used, with the reason. A clip's own ``start`` and ``stop`` become
+    these samples, or None for a whole file.
 
     Example
     -------
