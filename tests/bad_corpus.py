@@ -1,4 +1,4 @@
-"""A corpus with a bad clip of each kind, and with odd clips that are good."""
+"""A corpus with bad clips of every kind, and with usable clips that only look bad."""
 
 import contextlib
 import csv
@@ -17,7 +17,7 @@ import torch
 from brainquant.errors import RunError
 
 RATE = 16000
-# The reason that the run writes down for each kind of bad clip.
+# The reason for each kind of bad clip, as a regular expression
 BAD = {
     "missing": "cannot be read",
     "text": "cannot be read",
@@ -32,21 +32,21 @@ BAD = {
     "longer": "lasts 3 s where the manifest says 2 s",
     "shorter": "lasts 3 s where the manifest says 4 s",
 }
-USABLE = {"other_rate", "two_channels"}  # if the YAML allows it
+USABLE = {"other_rate", "two_channels"}  # if the YAML allows them
 FINE = ["silence", "offset", "clipped", "beyond_full_scale"]
 SHORT = "five_ms"
 BAD_IN_VALID = ["text", "nan"]
 
 
 class BadCorpus(NamedTuple):
-    """The folder of the corpus, and its bad and good clips."""
+    """A corpus with bad clips, and the results that a run should have."""
 
     folder: Path
-    bad: dict  # patterns of the reasons, by ID; clips of train and valid
+    bad: dict  # regular expressions of the reasons by ID, in train and valid
     good: set  # IDs of train
 
     def remove_missing(self):
-        """Removes the file of the missing clip, after all ranks have checked that it exists."""
+        """Removes the missing file, after all ranks have checked the manifest."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         with contextlib.suppress(FileNotFoundError):  # another rank was faster
@@ -59,9 +59,9 @@ def make_bad_corpus(corpus, folder, bad=tuple(BAD), bad_in_valid=tuple(BAD_IN_VA
     Arguments
     ---------
     corpus, folder : pathlib.Path
-        ToySpeech, and the folder for the copy.
+        ToySpeech, and the path of the copy.
     bad, bad_in_valid : sequence of str
-        Kinds of ``BAD`` to add to train and to valid.
+        The kinds of ``BAD`` to add to train and to valid.
     """
     shutil.copytree(corpus, folder)
     (folder / "bad").mkdir()
@@ -87,7 +87,7 @@ def make_bad_corpus(corpus, folder, bad=tuple(BAD), bad_in_valid=tuple(BAD_IN_VA
 
 
 def write_clips(folder):
-    """Writes a file of each kind; all last three seconds, except the short one."""
+    """Writes a file of each kind. All have three seconds, except the short one."""
     noise = np.random.default_rng(0).normal(size=3 * RATE) * 0.1
     spoilt, infinite = noise.copy(), noise.copy()
     spoilt[RATE : RATE + 10], infinite[-1] = np.nan, np.inf
@@ -117,13 +117,13 @@ def write_clips(folder):
 
 
 def left_out(output_folder):
-    """The lines of a run's left_out.jsonl."""
+    """The lines of left_out.jsonl of a run."""
     with open(output_folder / "left_out.jsonl", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
 def check_left_out(output_folder, bad):
-    """Checks that left_out.jsonl has each bad clip once, with its reason, and no other clip."""
+    """Each bad clip is listed once, with the expected reason, and no other clip is."""
     lines = left_out(output_folder)
     assert sorted(line["id"] for line in lines) == sorted(bad)
     for line in lines:
@@ -131,12 +131,12 @@ def check_left_out(output_folder, bad):
 
 
 def check_traces(traces, good):
-    """Checks that losses are finite, ranks in step, and each good clip is used once an epoch.
+    """Checks the batches of all ranks: finite losses, equal steps, each good clip once an epoch.
 
     Returns
     -------
     empty : int
-        The number of batches, over all ranks, without a good clip.
+        The number of batches without clips, over all ranks.
     """
     assert len({len(trace) for trace in traces}) == 1
     batches = [batch for trace in traces for batch in trace]
@@ -149,7 +149,7 @@ def check_traces(traces, good):
 
 
 def check_too_many(results, bad, *, share, count):
-    """Checks that all ranks end with the same error; it names the share and the last bad clip."""
+    """All ranks ended with the same error, which names the share and the last bad clip."""
     (error,) = {(type(error), str(error)) for error, _ in results}
     assert error[0] is RunError
     told = re.match(

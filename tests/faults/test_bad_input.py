@@ -1,4 +1,4 @@
-"""Runs with audio that cannot be used, and with wrong manifests."""
+"""Runs with bad audio, and with wrong manifests."""
 
 import functools
 import logging

@@ -1,4 +1,4 @@
-"""Alignments: what is read of them, and where they are found."""
+"""Alignments are found in folders and read."""
 
 import numpy as np
 import pytest

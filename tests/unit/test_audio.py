@@ -1,4 +1,4 @@
-"""Audio files of every kind: read as they should be, or refused with their name and a reason."""
+"""Audio files of every kind are read correctly, or refused with their name and a reason."""
 
 import os
 import pickle
@@ -219,7 +219,7 @@ def test_a_segment_that_the_file_does_not_have_is_refused(write, duration, start
 
 @pytest.fixture
 def packed(write, tmp_path):
-    """A tar of three files of a second each, and where in it the second is."""
+    """A tar of three files of one second, and the offset and size of the second file."""
     path = tmp_path / "shard.tar"
     with tarfile.open(path, "w") as tar:
         for name in ("a.wav", "b.flac", "c.wav"):
@@ -250,7 +250,7 @@ def test_a_tar_that_is_cut_or_damaged_is_refused_with_its_name_and_the_clip(pack
     os.truncate(path, end)
     with pytest.raises(BadAudio, match=f"{clip}: ends at byte {end}$"):
         AudioReader(RATE)(path, 1.0, **place)
-    with pytest.raises(BadAudio, match="ends at byte"):  # and no memory is taken for it
+    with pytest.raises(BadAudio, match="ends at byte"):  # before memory is allocated for it
         AudioReader(RATE)(path, 1.0, offset=0, size=10**17)
     os.remove(path)
     with pytest.raises(BadAudio, match=f"{clip}: cannot be read: there is no such file"):

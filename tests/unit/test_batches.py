@@ -1,4 +1,4 @@
-"""Batches: each clip once an epoch on some rank, whatever is read wrong or signalled."""
+"""Each clip is in one batch of an epoch, on one rank, despite bad audio and signals."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def plain(num_clips, clips=2):
 
 
 def ranks_of(num_clips, world_size, start=0, epoch=1):
-    """What each rank is dealt in an epoch."""
+    """The batches of each rank in an epoch."""
     dealt = []
     for rank in range(world_size):
         sampler = RankBatchSampler(plain(num_clips), rank=rank, world_size=world_size)
@@ -54,7 +54,7 @@ def ranks_of(num_clips, world_size, start=0, epoch=1):
 
 
 def in_order(dealt):
-    """The batches of all ranks in the order of their turns, without the empty ones."""
+    """The batches of all ranks, step by step, without the empty ones."""
     return [batch for turn in zip(*dealt) for batch in turn if batch]
 
 
@@ -82,7 +82,7 @@ def test_a_resumed_epoch_goes_on_with_what_is_left_on_as_many_ranks_as_there_are
 
 @pytest.fixture
 def corpus_of(tmp_path):
-    """The hyperparameters of a corpus of noise, whose clips have an amplitude of their own."""
+    """The hyperparameters for a corpus of noise; each clip has another amplitude."""
 
     def make(seconds, num_workers=0, **changes):
         rng = np.random.default_rng(0)
@@ -157,7 +157,7 @@ def test_clips_that_are_too_short_for_the_brain_are_left_out_of_both_loaders(cor
     assert "min_seconds: 0.5 is taken" in caplog.text
     assert caplog.text.count("2 of 4 clips left out, 2 below min_seconds: 0.5") == 2
 
-    hparams["min_seconds"] = 0.6  # of the YAML, where that is more
+    hparams["min_seconds"] = 0.6  # the YAML's value counts if it is larger
     assert [batch.id for batch in make_loaders(hparams, min_samples=500)[0]] == [["3"]]
 
 
@@ -332,7 +332,7 @@ def test_workers_obey_their_main_process_only_and_end_with_it(corpus_of, end):
             os.kill(workers[0], signal.SIGSTOP)
             if end.endswith("kill"):
                 process.kill()
-        # At its end the process holds the loader still, and has to end the workers all the same.
+        # The process still holds the loader at its end, and must end the workers.
         process.stdin.write("\n")
         out, err = process.communicate(timeout=60)
         until = time.monotonic() + 10

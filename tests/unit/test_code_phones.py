@@ -1,4 +1,4 @@
-"""Codes against phones: HuBERT's measures, and what of them is bias."""
+"""HuBERT's measures of codes and phones, and their bias."""
 
 import math
 from collections import Counter

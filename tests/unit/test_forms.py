@@ -1,4 +1,4 @@
-"""A corpus gives the same clips in whatever form it is written; what is not clear is refused."""
+"""A corpus gives the same clips in every form of manifest; unclear manifests are refused."""
 
 import csv
 import gzip
@@ -95,7 +95,7 @@ def kaldi(rows):
     }
 
 
-# What is written, by file name; the first is the source.
+# The content of files by their names; the first file is the source.
 FORMS = {
     "csv": lambda rows: {"a.csv": table(rows)},
     "CSV in capitals, $data_root": lambda rows: {"A.CSV": table(rooted(rows, "$data_root"))},
@@ -131,7 +131,7 @@ FORMS = {
 
 
 def write(folder, files):
-    """Writes files of text and gives the path of the first."""
+    """Writes text files and returns the path of the first."""
     for name, text in files.items():
         content = text.encode()
         path = os.path.join(folder, name)
@@ -176,7 +176,7 @@ def test_a_corpus_gives_the_same_clips_in_every_form(form, parts, tmp_path_facto
     ]
 
 
-# Forms of whole files.
+# Forms without segments
 WHOLE = {
     "Common Voice": {
         "train.tsv": 'client_id\tpath\tsentence\ns-a\ta.wav\tHe said "hi\ns-b\tb.wav\t"\n',

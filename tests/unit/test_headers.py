@@ -1,4 +1,4 @@
-"""What files announce, and what they hold: all of it is used, or one reason says why not."""
+"""A file is used whole, even if its header is wrong, or is refused with one reason."""
 
 import io
 import os
@@ -39,7 +39,7 @@ def media(path, samples, codec, format, rate=RATE):
         )
         frame.sample_rate = rate
         for packet in (*stream.encode(frame), *stream.encode(None)):
-            if packet.size:  # of FLAC, the last one has a new header only
+            if packet.size:  # for FLAC, the last one has only a new header
                 container.mux(packet)
     return str(path)
 
@@ -54,7 +54,7 @@ def mp3(samples, rate=RATE, vbr=True):
 
 
 def wav(samples, told=None, behind=b""):
-    """A WAV file that tells another number of samples than it has."""
+    """A WAV file whose header gives another number of samples than it has."""
     pcm = (32767 * samples).astype("<i2").tobytes()
     size = len(pcm) if told is None else told
     return struct.pack(
@@ -72,7 +72,7 @@ def flac(samples, told=None):
 
 
 def nist(samples):
-    """A NIST SPHERE file as TIMIT has them: a header of 1024 bytes of text."""
+    """A NIST SPHERE file like TIMIT's: its header is 1024 bytes of text."""
     head = f"""NIST_1A\n   1024
 sample_count -i {len(samples)}
 sample_n_bytes -i 2
@@ -86,7 +86,7 @@ end_head
 
 
 def quiet_then_loud():
-    """Speech-like: its first frames take few bits, so that a length guessed by them is far off."""
+    """Like speech: its first frames need few bits, so a length guessed from them is wrong."""
     return np.concatenate([chirp(4) * 1e-4, np.random.default_rng(0).uniform(-0.5, 0.5, 6 * RATE)])
 
 
@@ -139,7 +139,7 @@ def test_all_of_a_file_is_read_whatever_it_announces(name, tmp_path):
     reader = AudioReader(header.sample_rate)
     whole = reader(str(path), header.num_samples / header.sample_rate)
     assert len(whole) == header.num_samples
-    # The last second, as a segment, is that of the whole, and sounds.
+    # As a segment, the last second equals that of the whole file, and has sound.
     stop = header.num_samples
     part = reader(str(path), 1.0, start=stop - header.sample_rate, stop=stop)
     assert torch.allclose(part, whole[-header.sample_rate :], atol=1e-4)
@@ -335,7 +335,7 @@ def test_mix_down_is_one_of_four():
 
 
 def bomb_of_channels(path):
-    """Four seconds of 8 channels at 655,350 Hz: 84 MB, of which a mono clip needs 10."""
+    """Four seconds of 8 channels at 655,350 Hz: 84 MB. A mono clip needs 10 MB."""
     block = np.zeros((655350 // 2, 8), np.int16)
     with soundfile.SoundFile(path, "w", 655350, 8, "PCM_16", format="FLAC") as file:
         for _ in range(8):
@@ -344,7 +344,7 @@ def bomb_of_channels(path):
 
 
 def bomb_of_an_hour(path):
-    """An hour of silence in 200 kB, where the manifest has a second: 230 MB."""
+    """An hour of silence: 230 MB in a file of 200 kB. The manifest says one second."""
     with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format="FLAC") as file:
         for _ in range(36):
             file.write(np.zeros(100 * RATE, np.int16))
@@ -352,7 +352,7 @@ def bomb_of_an_hour(path):
 
 
 def bomb_in_a_tar(path):
-    """A hole of 8 GB that is one clip of a tar, where the manifest has a second."""
+    """A clip of 8 GB in a tar, a hole in the file. The manifest says one second."""
     with open(path, "wb") as file:
         file.write(wav(chirp(1), told=0xFFFFFFF0))
         file.truncate(2**33)

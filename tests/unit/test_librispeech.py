@@ -1,4 +1,4 @@
-"""LibriSpeech becomes manifests, once; what is missing or broken is named."""
+"""LibriSpeech becomes manifests, only once; errors name missing and broken files."""
 
 import csv
 import os
@@ -89,7 +89,7 @@ def test_a_split_that_is_whole_is_not_looked_at_again(librispeech, tmp_path, mon
     monkeypatch.setattr(module, "UTTERANCES", counts)
     prepare_librispeech(librispeech, tmp_path, **SPLITS)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    monkeypatch.setattr(module, "_folders", None)  # nor are its folders listed
+    monkeypatch.setattr(module, "_folders", None)  # its folders are not listed either
     monkeypatch.setattr(module, "_read_chapter", None)
     prepare_librispeech(librispeech, tmp_path, **SPLITS)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

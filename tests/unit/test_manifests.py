@@ -19,7 +19,7 @@ HEADER = "ID,duration,wav,text\n"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a manifest of some files, which need not be audio, and returns its path."""
+    """Writes a manifest of some files, which are not audio, and returns its path."""
 
     def write(content, *files, to="train.csv"):
         for name in files:

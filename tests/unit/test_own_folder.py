@@ -1,4 +1,4 @@
-"""A folder as people have it: what can be read of it is, the rest is named, speakers are found."""
+"""A folder of mixed files: audio is used, other files are named, speakers are found."""
 
 import contextlib
 import os
@@ -106,7 +106,7 @@ def test_endings_that_the_extra_reads_are_files_with_it_and_name_it_without(spee
 
 @pytest.fixture
 def as_nobody():
-    """A folder that anybody may read, and a way not to be root, whom nothing is forbidden."""
+    """A folder that everybody may read, and a way not to be root, who may read everything."""
     folder = tempfile.mkdtemp()
     os.chmod(folder, 0o755)
 

@@ -1,4 +1,4 @@
-"""Parts and channels of files: samples exactly, or left out with the reason, or one clear error."""
+"""Parts and channels of files: their exact samples, or a reason, or one clear error."""
 
 import os
 from decimal import Decimal

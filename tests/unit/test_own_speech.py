@@ -1,4 +1,4 @@
-"""Any audio becomes manifests: cut, split, counted, and what cannot be read is left out."""
+"""Any audio becomes manifests: it is cut, split and counted; bad files are left out."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_every_format_and_rate_is_cut_and_can_be_trained_on(speech, prepare, tmp
     train, valid = prepare(max_seconds=2.0)
     assert list(train[0]) == ["ID", "duration", "wav", "start", "stop", "channel", "spk_id"]
     assert names_of(train + valid) == sorted(name for name, *_ in FORMATS)
-    assert not {*names_of(train)} & {*names_of(valid)}  # a file is never divided
+    assert not {*names_of(train)} & {*names_of(valid)}  # a file is never split
     ids = [row["ID"] for row in train + valid]
     assert len(set(ids)) == len(ids) == 3 * len(FORMATS)
     reader = AudioReader(16000, resample=True, mix_down=True)
@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_left_out_and_listed(speech, prepare, tmp_path, c
     (speech.folder / "gone.flac").symlink_to("nowhere")
     streamed = speech("streamed.flac")
     header = bytearray(streamed.read_bytes())
-    header[21] &= 0xF0  # of the 36 bits that have the number of samples
+    header[21] &= 0xF0  # the first of the 36 bits of the number of samples
     header[22:26] = bytes(4)
     streamed.write_bytes(header)
     (speech.folder / "notes.txt").touch()

@@ -1,4 +1,4 @@
-"""Shards: what is read from them is what is read from the files, to the last bit."""
+"""Shards give exactly the same samples as the files."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ ODD_IDS = ["a", "b/c.1", "d.e.f", "é 音", "%2E", 'h "i", j', " k"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A manifest of clips in several formats, with IDs that are hard on a tar."""
+    """A manifest of clips in several formats, with IDs that are difficult in a tar."""
     folder = tmp_path / "files"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -207,7 +207,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_and_named_until_it_can_be(folder
         assert "1 of 7 clips cannot be read and are left out: b/c.1: " in warning.message
         assert f"{folder}/b.wav: cannot be read (" in warning.message
         written.add((shards / "train-000000.tar").stat().st_ino)
-    assert len(written) == 1  # a shard that lacks it is whole all the same
+    assert len(written) == 1  # a shard without it is complete
     (folder / "b.wav").write_bytes(good)
     pack(folder)
     assert_same_audio(sigs(shards), sigs(folder))

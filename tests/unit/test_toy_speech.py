@@ -1,3 +1,5 @@
+"""ToySpeech: the same bytes for the same seed, exact phones, complete after interruptions."""
+
 import csv
 import json
 import os
