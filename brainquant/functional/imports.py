@@ -1,10 +1,40 @@
-"""Imports that are left until they are needed, because they are slow or draw random numbers."""
+"""Imports that need care: slow ones, ones that draw random numbers, torchaudio."""
 
 import importlib
+import importlib.metadata
 import random
+from types import ModuleType
+
+import torch
 
 
-def import_late(name):
+def check_torchaudio() -> None:
+    """Explains in one line if torchaudio cannot be loaded beside the installed torch.
+
+    SpeechBrain imports torchaudio, whose libraries are compiled for some releases of torch only.
+    pip can install a pair that does not work, and the error is then about a symbol of C.
+
+    Raises
+    ------
+    ImportError
+        With both versions, and what to install.
+
+    Example
+    -------
+    >>> check_torchaudio()
+    """
+    try:
+        importlib.import_module("torchaudio")
+    except (ImportError, OSError, RuntimeError) as error:
+        torchaudio = importlib.metadata.version("torchaudio")
+        raise ImportError(
+            f"torch {torch.__version__} and torchaudio {torchaudio} do not work together "
+            f"({str(error).splitlines()[0]}); install both from one index: "
+            'pip install "torch>=2.11,<2.15" "torchaudio==2.11.0"; more: docs/how_to/versions.md'
+        ) from error
+
+
+def import_late(name: str) -> ModuleType:
     """Imports a module, and leaves Python's random numbers as they were.
 
     scikit-learn (1.9) imports ``rich`` where that is installed, and ``rich`` (15) draws from

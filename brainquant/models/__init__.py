@@ -1,5 +1,11 @@
 """Speech encoders, and the layers and features that they are made of."""
 
+# ruff: noqa: E402, since SpeechBrain needs a torchaudio that loads
+
+from ..functional.imports import check_torchaudio
+
+check_torchaudio()
+
 from .best_rq import BestRQEncoder
 from .extractor import Wav2Vec2Extractor
 from .features import InputNormalization

@@ -1,13 +1,18 @@
 """Importing and building quantisers leaves the global random numbers alone, and loads little."""
 
 import json
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from brainquant.functional.imports import import_late
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # In a process of its own: here, everything is imported already.
 PROGRAM = """
@@ -84,3 +89,33 @@ def test_an_import_that_draws_is_undone(monkeypatch, tmp_path):
     before = random.getstate()
     first = import_late("draws_at_import").number
     assert random.getstate() == before and random.random() == first
+
+
+@pytest.fixture
+def broken_torchaudio(tmp_path):
+    """An environment whose torchaudio fails as 2.11.1 does beside torch 2.11.0."""
+    (tmp_path / "torchaudio.py").write_text("raise OSError('undefined symbol: torch_x\\nmore')")
+    information = tmp_path / "torchaudio-2.11.1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: torchaudio\nVersion: 7.8\n")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import brainquant.data.manifests",
+        "import sys; from brainquant.cli import main; main(sys.argv[1:])",
+    ],
+    ids=["import", "command"],
+)
+def test_a_torchaudio_that_does_not_load_beside_torch_is_named_in_one_line(
+    broken_torchaudio, program
+):
+    command = [sys.executable, "-c", program, "shards", "a.csv", "--data_folder=.", "--output=."]
+    done = subprocess.run(command, text=True, capture_output=True, env=broken_torchaudio)
+    *others, line = done.stderr.splitlines()
+    versions = f"torch {torch.__version__} and torchaudio 7.8 do not work together"
+    assert done.returncode == 1 and f"{versions} (undefined symbol: torch_x); install" in line
+    assert line.startswith("ImportError: ") if others else line.startswith("error: ")
+    assert (others == []) == program.startswith("import sys")
