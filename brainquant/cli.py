@@ -99,6 +99,13 @@ def run_shards(
     print(f"written; train with --train_csv {made} --data_folder {output}")
 
 
+def run_copy(name: str, folder: str) -> None:
+    """Copies a recipe into a folder of the user."""
+    from .copying import copy_recipe
+
+    print("\n".join(["The copy runs with:", *copy_recipe(name, folder)]))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; it leaves the options of a recipe unparsed.
 
@@ -126,6 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_kmeans(command)
     _add_probe(command)
     _add_shards(command)
+    _add_copy(command)
     return parser
 
 
@@ -243,6 +251,16 @@ def _add_shards(command: AddCommand) -> None:
     option("--output", metavar="FOLDER", required=True, help="folder of the shards")
     option("--shard_megabytes", metavar="X", type=positive, default=1000, help="size (%(default)s)")
     option("--num_workers", metavar="N", type=int, default=1, help="processes (%(default)s)")
+
+
+def _add_copy(command: AddCommand) -> None:
+    added = command(
+        run_copy,
+        "copy",
+        "Copies a recipe into a folder, where it runs without a clone of the repository.",
+    )
+    added.add_argument("name", metavar="RECIPE", help="ToySpeech, LibriSpeech or another one")
+    added.add_argument("folder", metavar="FOLDER", help="new folder for the copy")
 
 
 def check_output(option: str, path: str) -> None:
