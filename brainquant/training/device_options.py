@@ -44,6 +44,8 @@ def check_device(options: Mapping[str, Any]) -> None:
     ValueError: --device gpu: torch knows no such device; use cpu, cuda or cuda:0
     """
     device = options.get("device")
+    if str(device or torch.accelerator.current_accelerator(check_available=True)).startswith("mps"):
+        raise ValueError("--device mps: it has no float64, which codes need; use --device cpu")
     if options.get("data_parallel_backend"):
         raise ValueError(
             "--data_parallel_backend: the Brains here use several GPUs by torchrun only; start "

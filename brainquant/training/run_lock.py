@@ -1,9 +1,9 @@
 """Allows one run at a time in an output folder."""
 
-import fcntl
 import os
 import re
 import socket
+import sys
 import time
 
 from speechbrain.utils.logger import get_logger
@@ -12,6 +12,9 @@ from ..errors import rank_from_environment
 from ..own_files import refuse_links
 from ..processes.family import is_running
 from ..processes.launcher import launcher
+
+if sys.platform != "win32":
+    import fcntl
 
 logger = get_logger(__name__)
 
@@ -61,6 +64,8 @@ class RunLock:
             If another run holds it; the message gives its host, process and start. Or if a
             file of the folder is a symbolic link.
         """
+        if sys.platform == "win32":
+            raise ValueError("runs need Linux or macOS; on Windows, start them in WSL 2")
         if rank_from_environment()[0] > 0:
             return
         if self.folder in self._held:

@@ -24,6 +24,7 @@ from brainquant.training.device_options import (
     [
         ("--device cuda:99", "--device cuda:99: torch .* sees \\d+ devices .*--device cpu"),
         ("--device gpu", "--device gpu: torch knows no such device; use cpu, cuda"),
+        ("--device mps", "--device mps: it has no float64, .*--device cpu"),
         ("--data_parallel_backend", "--data_parallel_backend: .* by torchrun only"),
     ],
 )
@@ -31,6 +32,16 @@ def test_a_device_that_is_not_there_is_refused_by_name(given, message):
     _, run_opts, _ = RunOptions.from_command_line_args(["x.yaml", *given.split()])
     with pytest.raises(ValueError, match=message):
         check_device({"device": "cpu", **given_options(run_opts)})
+
+
+def test_mps_is_refused_where_it_is_the_default_too(monkeypatch):
+    """No machine with MPS is at hand: torch only says that it has one."""
+    accelerator = torch.device("mps")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **options: accelerator)
+    for device in (None, "mps:0"):
+        with pytest.raises(ValueError, match="no float64"):
+            check_device({"device": device})
+    check_device({"device": "cpu"})
 
 
 def brain(**options):
