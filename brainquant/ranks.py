@@ -43,7 +43,7 @@ def join_group(run_opts: Any) -> None:
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared:
         _check_launcher()
-    # On several nodes the agents may count differently: see docs/reliability.md.
+    # On several nodes the agents may count differently: see docs/explanation/reliability.md.
     one_node = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
     if not (shared and one_node and int(attempt) > 0):
         ddp_init_group(run_opts)

@@ -1,11 +1,11 @@
 """How our step grows: with clip length, batch, codebooks and ranks; and what it is made of.
 
-> python tests/benchmarks/growth.py --output growth.json --figure docs/growth.png
+> python tests/benchmarks/growth.py --output growth.json --figure docs/explanation/growth.png
 
 On noise, as steps.py, whose small models these are. Time is the median of steps; memory is what
 they add at their peak, in a process of its own for each row. Ranks are processes of this machine
-that talk through gloo. Then what docs/scaling.md counts with: parameters and operations of the
-models of recipes/LibriSpeech, and how fast audio is read. About 20 minutes on 2 cores.
+that talk through gloo. Then what docs/explanation/scaling.md counts with: parameters and operations
+of the models of recipes/LibriSpeech, and how fast audio is read. About 20 minutes on 2 cores.
 """
 
 import argparse

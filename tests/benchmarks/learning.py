@@ -181,7 +181,7 @@ def main():
     parser.add_argument("--tuning_speakers", nargs="+", default=[])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument(
-        "--lr", type=float, help="of all methods; by default as in docs/learning.md"
+        "--lr", type=float, help="of all methods; by default as in docs/explanation/learning.md"
     )
     options, options.change = parser.parse_known_args()
     if "same time" in options.methods and set(options.methods) != set(METHODS):

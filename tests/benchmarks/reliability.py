@@ -1,4 +1,4 @@
-"""What the promises of docs/reliability.md cost: a step, its parts, and a checkpoint.
+"""What the promises of docs/explanation/reliability.md cost: a step, its parts, and a checkpoint.
 
 > pip install -e ".[demo]"
 > python tests/benchmarks/reliability.py

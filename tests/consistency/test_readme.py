@@ -1,8 +1,9 @@
-"""Every command and code block of the READMEs runs.
+"""Every command and code block of the READMEs and of the documentation runs.
 
-Those of CONTRIBUTING.md are played by tests/recipes/test_contributor.py.
+tests/recipes/test_contributor.py plays the pages for contributors.
 """
 
+import json
 import os
 import re
 import shlex
@@ -16,19 +17,29 @@ from hyperpyyaml import load_hyperpyyaml
 from tiny_ctc import pretrain
 
 from brainquant.data.manifests import read_rows
+from brainquant.training import keys
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/README.md"))
-READMES = ["README.md", "docs/drop_in.md", *RECIPES]
+READMES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/README.md"))
+READMES = ["README.md", "CONTRIBUTING.md", *READMES]
+DOCS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))
+PLAYED = {"docs/tutorials/own_quantiser.md", "docs/how_to/contribute_a_recipe.md"}
+# The YAML of schedules is tested in tests/unit/test_schedules.py.
+SCHEDULES = "docs/how_to/schedules_and_optimisers.md"
 
 
-def blocks(language):
-    for readme in READMES:
-        text = (ROOT / readme).read_text("utf-8")
-        yield from re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def blocks(language, pages=(*READMES, *DOCS)):
+    for page in pages:
+        if page not in PLAYED:
+            text = (ROOT / page).read_text("utf-8")
+            yield from re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-LINES = sorted({line for block in blocks("bash") for line in block.strip().splitlines()})
+def lines(pages):
+    return {line for block in blocks("bash", pages) for line in block.strip().splitlines()}
+
+
+LINES = sorted(lines([*READMES, *DOCS]))
 RUNS = [line for line in LINES if "recipes/" in line or line.startswith("brainquant ")]
 # All of them run with --debug: a line that another one begins with needs no run of its own.
 RUNS_ONCE = [line for line in RUNS if not any(o.startswith(f"{line} --debug") for o in RUNS)]
@@ -92,8 +103,9 @@ def root(line, corpus, librispeech, tmp_path):
 
 
 def marked(line):
-    """Several ranks are tested with ToySpeech; those of the other recipes have the time of slow."""
-    slow = "torchrun" in line and "ToySpeech" not in line
+    """Several ranks are tested with ToySpeech. More options of another recipe are slow."""
+    slow = "ToySpeech" not in line and ("torchrun" in line or line not in lines(READMES))
+    slow = slow and not line.startswith("brainquant ")
     return pytest.param(line, marks=pytest.mark.slow if slow else ())
 
 
@@ -120,10 +132,51 @@ def test_a_line_runs(line, corpus, root):
         assert done.returncode == 0, done.stderr[-3000:]
     assert "train.py" not in line or list(root.rglob("debug/report.png"))
     assert "finetune" not in line or list(root.rglob("debug/wer_test-clean.txt"))
+    for name in ("metrics.jsonl", "left_out.jsonl"):
+        written = {
+            field
+            for path in root.rglob(f"debug/{name}")
+            for record in path.read_text("utf-8").splitlines()
+            for field in json.loads(record)
+        }
+        assert written <= documented_fields(name)
 
 
-@pytest.mark.parametrize("block", list(blocks("yaml")))
-def test_yaml_blocks_build(block):
+def documented_fields(name):
+    """The fields that the page about the files of a run has for a file."""
+    text = (ROOT / "docs/reference/files.md").read_text("utf-8")
+    section = re.search(rf"^## {name}\n(.*?)(^## |\Z)", text, re.DOTALL | re.MULTILINE).group(1)
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    return {field for cell in cells for field in re.findall(r"`(\w+)`", cell)}
+
+
+def test_every_field_that_is_documented_is_in_the_code():
+    code = "".join(path.read_text("utf-8") for path in ROOT.glob("brainquant/**/*.py"))
+    for name in ("metrics.jsonl", "left_out.jsonl"):
+        for field in documented_fields(name):
+            assert f'"{field}"' in code or f"{field}=" in code, field
+
+
+def test_every_group_of_keys_is_documented():
+    text = (ROOT / "docs/reference/keys.md").read_text("utf-8")
+    documented = {
+        name for group in re.findall(r"<!-- keys: (\w+) -->", text) for name in vars(keys)[group]
+    }
+    assert documented == set(keys.ALL)
+
+
+@pytest.mark.parametrize("page", [page for page in DOCS if page not in PLAYED])
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """The blocks of a page go on from each other."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "page"}
+    for block in blocks("python", [page]):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("block", list(blocks("yaml", {*READMES, *DOCS} - {SCHEDULES})))
+def test_yaml_blocks_build(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert len(block.strip().splitlines()) <= 8
     assert load_hyperpyyaml(block)
 
@@ -134,8 +187,29 @@ def test_manifests_have_the_columns_that_are_read(block, tmp_path):
     assert all(float(row["duration"]) > 0 for row in read_rows(tmp_path / "train.csv").values())
 
 
-@pytest.mark.parametrize("page", [*READMES, "CONTRIBUTING.md", "docs/reliability.md"])
+@pytest.mark.parametrize("page", [*READMES, *DOCS])
 def test_links_and_pictures_are_there(page):
     text = (ROOT / page).read_text("utf-8")
-    for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", text):
-        assert ((ROOT / page).parent / target).exists(), target
+    links = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", text)
+    links += [(target, "") for target in re.findall(r"^```\{image\} (\S+)$", text, re.MULTILINE)]
+    for target, anchor in links:
+        path = ((ROOT / page).parent / target) if target else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path), f"{target}#{anchor}"
+
+
+def anchors(path):
+    """The headings of a page, as GitHub names them in links."""
+    if "<!-- commands:" in (text := path.read_text("utf-8")):
+        text += "\n## brainquant kmeans\n## brainquant probe\n## brainquant shards\n"
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pages_that_code_and_recipes_name_are_there():
+    for folder in ("brainquant", "hparams", "recipes", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml"):
+                for page in re.findall(r"\bdocs/[\w/]+\.\w+", path.read_text("utf-8")):
+                    assert (ROOT / page).exists(), f"{path}: {page}"

@@ -20,7 +20,7 @@ WAITING = {
     aten.bincount, aten.unique_dim, aten._unique, aten._unique2, aten.repeat_interleave,
 }  # fmt: skip
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
-# Those of the library wait, see docs/scaling.md: it may not see frames that are not finite.
+# Those of the library wait, see docs/explanation/scaling.md: it may see finite frames only.
 RUNS = [
     ("wav2vec2", "gumbel"),
     ("wav2vec2", "vector"),

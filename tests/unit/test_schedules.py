@@ -173,7 +173,7 @@ def test_what_cannot_be_a_schedule_ends_the_run_before_its_first_step(schedule, 
 
 
 def test_the_schedules_of_the_documentation_are_what_it_says():
-    text = (ROOT / "docs/options.md").read_text("utf-8")
+    text = (ROOT / "docs/how_to/schedules_and_optimisers.md").read_text("utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     head = f"lr: {LR}\nwarmup_steps: 3\noptimizer_step_limit: {STEPS}\n"
     peaks = []

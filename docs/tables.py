@@ -1,0 +1,70 @@
+"""Makes parts of the reference from the code: keys of the YAML, the command line, modules.
+
+A page asks for a part with a comment, as in ``<!-- keys: LOADERS -->``.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import re
+
+from brainquant import cli
+from brainquant.training import keys
+from brainquant.training.ranges import REQUIRED
+
+
+def fill_in(app, docname, source):
+    """Replaces the comments of a page by what they ask for."""
+    makers = {"keys": keys_table, "commands": commands, "modules": modules}
+    pattern = r"<!-- (" + "|".join(makers) + r"): (\S+) -->"
+    source[0] = re.sub(pattern, lambda found: makers[found[1]](found[2]), source[0])
+
+
+def keys_table(group):
+    """A table of the keys of one group of ``brainquant/training/keys.py``."""
+    lines = ["| key | value | default | example | meaning |", "|---|---|---|---|---|"]
+    for name, key in getattr(keys, group).items():
+        allowed = key.allowed + (", or null" if key.null else "")
+        default = "required" if key.default is REQUIRED else f"`{in_yaml(key.default)}`"
+        if group in ("REFERENCED", "OPTIONS"):
+            default = ""
+        example = "" if key.example is None else f"`{in_yaml(key.example)}`"
+        cells = [f"`{name}`", allowed, default, example, key.meaning]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def in_yaml(value):
+    """A default as a YAML file says it."""
+    return {None: "null", (): "[]"}.get(value, str(value)) if not callable(value) else "a function"
+
+
+def commands(_):
+    """The help of each command of ``brainquant``."""
+    parser = cli.make_parser()
+    parts = [help_block(parser)]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                parts.append(f"## brainquant {name}\n\n{help_block(command)}")
+    return "\n\n".join(parts)
+
+
+def help_block(parser):
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=88)
+    return f"```text\n{parser.format_help().strip()}\n```"
+
+
+def modules(room):
+    """The docstrings of a package's modules, or of one module."""
+    package = importlib.import_module(room)
+    names = [room]
+    if hasattr(package, "__path__"):
+        found = (module.name for module in pkgutil.iter_modules(package.__path__))
+        names += [f"{room}.{name}" for name in sorted(found)]
+    parts = []
+    for name in names:
+        # What a package gathers from its modules is described there.
+        members = ":no-members:" if name == room and len(names) > 1 else ""
+        parts.append(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   {members}\n```")
+    return "\n\n".join(parts)
