@@ -16,6 +16,7 @@ exclude_patterns = ["README.md"]
 html_theme = "furo"
 html_title = f"brainquant {version}"
 html_show_sourcelink = False
+html_show_copyright = False
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -25,6 +26,7 @@ nb_execution_timeout = 300
 nb_execution_in_temp = True
 copybutton_exclude = ".linenos, .gp"
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = True

@@ -22,21 +22,26 @@ def fill_in(app, docname, source):
 
 def keys_table(group):
     """A table of the keys of one group of ``brainquant/training/keys.py``."""
-    lines = ["| key | value | default | example | meaning |", "|---|---|---|---|---|"]
+    lines = ["| key | meaning | value | default |", "|---|---|---|---|"]
+    # Only other lines of a YAML need these.
+    optional = group in ("REFERENCED", "OPTIONS")
     for name, key in getattr(keys, group).items():
         allowed = key.allowed + (", or null" if key.null else "")
-        default = "required" if key.default is REQUIRED else f"`{in_yaml(key.default)}`"
-        if group in ("REFERENCED", "OPTIONS"):
-            default = ""
-        example = "" if key.example is None else f"`{in_yaml(key.example)}`"
-        cells = [f"`{name}`", allowed, default, example, key.meaning]
+        if key.example is not None:
+            allowed += f", as in `{in_yaml(key.example)}`"
+        default = f"`{in_yaml(key.default)}`"
+        if key.default is REQUIRED:
+            default = "" if optional else "required"
+        cells = [f"`{name}`", key.meaning, allowed, default]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
 def in_yaml(value):
-    """A default as a YAML file says it."""
-    return {None: "null", (): "[]"}.get(value, str(value)) if not callable(value) else "a function"
+    """A value as a YAML file says it, in one line."""
+    if value is None:
+        return "null"
+    return "[]" if value == () else " ".join(str(value).split())
 
 
 def commands(_):
@@ -46,7 +51,7 @@ def commands(_):
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, command in action.choices.items():
-                parts.append(f"## brainquant {name}\n\n{help_block(command)}")
+                parts.append(f"### brainquant {name}\n\n{help_block(command)}")
     return "\n\n".join(parts)
 
 
@@ -64,7 +69,10 @@ def modules(room):
         names += [f"{room}.{name}" for name in sorted(found)]
     parts = []
     for name in names:
-        # What a package gathers from its modules is described there.
-        members = ":no-members:" if name == room and len(names) > 1 else ""
-        parts.append(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   {members}\n```")
+        if whole_room := name == room and len(names) > 1:
+            heading = ""  # the page's title; its members are described under their modules
+        else:
+            heading = f"## {name}\n\n"
+        members = ":no-members:" if whole_room else ""
+        parts.append(f"{heading}```{{eval-rst}}\n.. automodule:: {name}\n   {members}\n```")
     return "\n\n".join(parts)
