@@ -36,6 +36,9 @@ napoleon_use_ivar = True
 # to our own names are checked.
 nitpick_ignore_regex = [("py:.*", r"(?!brainquant\.).*")]
 
+# A docstring may name a class that two modules have; Sphinx then takes the first.
+suppress_warnings = ["ref.python"]
+
 linkcheck_timeout = 30
 linkcheck_retries = 2
 linkcheck_anchors = False
