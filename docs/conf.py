@@ -47,3 +47,4 @@ linkcheck_anchors = False
 def setup(app):
     """Fills in the tables that are made from the code."""
     app.connect("source-read", tables.fill_in)
+    app.connect("missing-reference", tables.type_variable)

@@ -7,6 +7,8 @@ import argparse
 import importlib
 import pkgutil
 import re
+import sys
+from typing import TypeVar
 
 from brainquant import cli
 from brainquant.training import keys
@@ -18,6 +20,13 @@ def fill_in(app, docname, source):
     makers = {"keys": keys_table, "commands": commands, "modules": modules}
     pattern = r"<!-- (" + "|".join(makers) + r"): (\S+) -->"
     source[0] = re.sub(pattern, lambda found: makers[found[1]](found[2]), source[0])
+
+
+def type_variable(app, env, node, contnode):
+    """A type variable of an annotation has no description to link to."""
+    module, _, name = node.get("reftarget", "").rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return contnode if isinstance(found, TypeVar) else None
 
 
 def keys_table(group):
