@@ -171,10 +171,10 @@ def valid_frames(brain: Any, batch: Any, layer: int) -> np.ndarray:
     if layer == 0:
         x_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, lengths_B)
     else:
-        if not 0 < layer <= (count := len(encoder.layers)):
+        if not 0 < layer <= len(encoder.layers):
             raise ValueError(
                 f"there is no layer {layer}; --layer is 0 for the quantiser's inputs, or a layer "
-                f"of the encoder, 1 to {count}"
+                f"of the encoder, 1 to {len(encoder.layers)}"
             )
         x_BTI = encoder.layer_outputs(wavs_BL, lengths_B)[layer - 1]
         frames_B = encoder.count_frames(lengths_B)

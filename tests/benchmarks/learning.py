@@ -58,7 +58,7 @@ def train_stock(objective, brain, train_loader, steps, lr):
 
 
 def open_recipe(options, folder, steps):
-    """The Brain of the recipe, its loaders, its YAML and what is changed in it."""
+    """The Brain of the recipe, its loaders and its hyperparameters."""
     argv = [
         HPARAMS / f"{options.objective}.yaml", "--seed", options.seed, "--output_folder", folder,
         "--train_csv", options.train_csv, "--valid_csv", options.valid_csv, "--data_folder",
@@ -75,7 +75,8 @@ def open_recipe(options, folder, steps):
         hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
     )
     loaders = make_loaders(hparams, min_samples=brain.min_samples)
-    return brain, loaders, hparams_file, overrides
+    hparams |= {"hparams_file": hparams_file, "overrides": overrides}
+    return brain, loaders, hparams
 
 
 def count_steps(train_loader, seconds):
@@ -89,9 +90,9 @@ def train(options, method, folder):
     """Trains and probes with one method; gives what is to be known of it."""
     steps = options.steps.get(method)
     if steps is None:
-        _, (train_loader, _), *_ = open_recipe(options, folder, 1)
+        _, (train_loader, _), _ = open_recipe(options, folder, 1)
         steps = count_steps(train_loader, options.seconds)
-    brain, loaders, hparams_file, overrides = open_recipe(options, folder, steps)
+    brain, loaders, _ = open_recipe(options, folder, steps)
     began = time.process_time()
     if method == "stock":
         train_stock(options.objective, brain, loaders[0], steps, options.lr)
@@ -99,26 +100,28 @@ def train(options, method, folder):
         brain.fit(brain.hparams.epoch_counter, *loaders)
     taken = time.process_time() - began
     result = {"method": method, "seed": options.seed, "steps": steps, "seconds": taken}
-    result["probes"] = {n: probe.of_encoder(brain) for n, probe in probes(options, brain).items()}
+    encoder = brain.raw("encoder")
+    result["probes"] = {n: p.of_encoder(encoder) for n, p in probes(options, encoder).items()}
     return result
 
 
-def probes(options, brain):
+def probes(options, encoder):
     """The probes of a run, by name."""
     return {
-        name: SpeakersProbe(brain, manifest, of, options.data_folder, options.seed)
+        name: SpeakersProbe(encoder, manifest, of, options.data_folder, options.seed)
         for name, manifest, of in options.probe
     }
 
 
 def probe_references(options, folder):
     """Accuracies of log-mel and of encoders as they are before training, by name and probe."""
-    brain, _, hparams_file, overrides = open_recipe(options, folder, 1)
+    brain, _, hparams = open_recipe(options, folder, 1)
+    encoder = brain.raw("encoder")
     found = {name: {} for name in REFERENCES}
-    for name, probe in probes(options, brain).items():
+    for name, probe in probes(options, encoder).items():
         found["log-mel"][name] = [probe.of_log_mel()]
         found["untrained"][name] = [
-            probe.of_encoder(untrained(brain, hparams_file, overrides, seed)) for seed in range(3)
+            probe.of_encoder(untrained(encoder, hparams, seed)) for seed in range(3)
         ]
     return found
 

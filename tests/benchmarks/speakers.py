@@ -18,7 +18,7 @@ class SpeakersProbe:
 
     Arguments
     ---------
-    brain : PretrainBrain
+    encoder : SpeechEncoder
         Tells the frames of the encoders.
     manifest : str
         CSV file with a column ``spk_id``.
@@ -30,14 +30,14 @@ class SpeakersProbe:
         Draws two thirds of the training utterances.
     """
 
-    def __init__(self, brain, manifest, of, data_folder, seed):
+    def __init__(self, encoder, manifest, of, data_folder, seed):
         self.phones = os.path.isdir(of)
         labels = {"alignments": find_alignments(of)} if self.phones else {"label": of}
-        self.utterances, _ = load_utterances(manifest, data_folder, brain, **labels)
+        self.utterances, _ = load_utterances(manifest, data_folder, encoder, **labels)
         with open(manifest, encoding="utf-8", newline="") as file:
             speaker_of = {row["ID"]: row["spk_id"] for row in csv.DictReader(file)}
         self.speakers = np.array([speaker_of[utterance.id] for utterance in self.utterances])
-        self.brain, self.seed = brain, seed
+        self.encoder, self.seed = encoder, seed
 
     def accuracies(self, represent, context=0):
         """By speaker, by layer: accuracy on the speaker who chooses the layer, and on this one.
@@ -68,22 +68,22 @@ class SpeakersProbe:
             )
         return by_speaker
 
-    def of_encoder(self, brain):
+    def of_encoder(self, encoder):
         """Accuracies of all layers of an encoder."""
 
         def frames(utterance):
-            return [layer[: utterance.num_frames] for layer in encode(brain, utterance.sig)]
+            return [layer[: utterance.num_frames] for layer in encode(encoder, utterance.sig)]
 
         return self.accuracies(frames, CONTEXT)
 
     def of_log_mel(self):
         """Accuracies of log-mel over the same stretches of time."""
-        rate = self.brain.hparams.sample_rate
+        rate = self.encoder.sample_rate
 
         def frames(utterance):
             if not self.phones:
                 return [log_mel_frames(utterance.sig, rate)]
-            times = self.brain.frame_times(utterance.num_frames)
+            times = self.encoder.frame_times(utterance.num_frames)
             return [log_mel_windows(utterance.sig, rate, times, CONTEXT)]
 
         return self.accuracies(frames)

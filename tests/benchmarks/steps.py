@@ -159,22 +159,22 @@ def open_stock(name, folder, change=()):
 
 def watch_ours(brain, clock):
     """Takes the time of the parts of our Brain."""
-    modules = brain.modules
+    encoder = brain.modules["encoder"]
     for owner, method, part in (
         (brain, "draw_mask", "masks"),
         (brain.quantiser, "forward", "quantiser"),
         (brain.quantiser, "encode", "quantiser"),
-        (modules["encoder"], "forward", "encoder"),
+        (encoder.transformer, "forward", "encoder"),
         (brain, "compute_forward", "head and loss"),
         (brain, "compute_objectives", "head and loss"),
         (brain, "optimizers_step", "optimiser"),
     ):
         clock.wrap(owner, method, part)
-    if "extractor" in modules:
-        clock.wrap(modules["extractor"], "forward", "front end")
+    if hasattr(encoder, "extractor"):
+        clock.wrap(encoder.extractor, "forward", "front end")
     else:
-        clock.wrap(modules["front_end"], "forward", "front end")
-        clock.wrap(brain, "features", "features")
+        clock.wrap(encoder.front_end, "forward", "front end")
+        clock.wrap(encoder, "features", "features")
 
 
 def watch_stock(training, clock):

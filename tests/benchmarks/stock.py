@@ -28,9 +28,9 @@ class StockBestRQ(torch.nn.Module):
     def __init__(self, brain):
         super().__init__()
         hparams = brain.hparams
-        self.compute_features = hparams.compute_features
-        self.normalize = brain.modules["normalize"]
-        self.front_end, self.encoder = brain.modules["front_end"], brain.modules["encoder"]
+        encoder = brain.modules["encoder"]
+        self.compute_features, self.normalize = encoder.compute_features, encoder.normalize
+        self.front_end, self.encoder = encoder.front_end, encoder.transformer
         self.quantiser = RandomProjectionQuantizer(320, 16, 8192)
         self.linear = Linear(input_size=hparams.d_model, n_neurons=8192)
         self.noise = hparams.noise_mean, hparams.noise_std
@@ -57,7 +57,8 @@ class StockWav2Vec2(torch.nn.Module):
 
     def __init__(self, brain):
         super().__init__()
-        self.extractor, self.encoder = brain.modules["extractor"], brain.modules["encoder"]
+        encoder = brain.modules["encoder"]
+        self.extractor, self.encoder = encoder.extractor, encoder.transformer
         dim = brain.hparams.vq_dim
         self.quantiser = W2VTargetQuantiser(in_dim=brain.hparams.channels, out_dim=dim)
         self.feat_proj = torch.nn.Linear(brain.hparams.d_model, dim)
