@@ -122,7 +122,7 @@ class BestRQBrain(PretrainBrain):
         return objective
 
     @override
-    def describe(self, values, counts_GV):
+    def describe(self, values: dict[str, float], counts_GV: torch.Tensor) -> dict[str, float]:
         """Also the loss of unmasked targets, where they are predicted."""
         numbers = super().describe(values, counts_GV)
         if "unmasked_loss" in values:

@@ -7,7 +7,9 @@ characters of an utterance.
 import contextlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain import Stage
@@ -29,41 +31,43 @@ from ..training.brain import RunBrain
 from ..training.keys import CTC
 from ..training.randomness import derived_generator
 
-BLANK = 0  # its place among the characters
+BLANK = 0  # its index among the characters
 
 
 class CTCBrain(RunBrain):
-    """Trains an encoder and a head to write what is said (Graves et al., ICML 2006).
+    """Trains an encoder and a head to write the spoken words (Graves et al., ICML 2006).
 
     The loss is the negative log-likelihood per character, in nats. A clip with more characters
-    than the encoder has frames for has no alignment: it is left out of the loss, and counted as
-    ``clips_too_short``. Validation decodes greedily; its word error rate chooses the checkpoint
-    that the test manifests are read with. The characters are those of the training transcripts.
+    than the encoder has frames has no alignment: the loss leaves it out, and the log counts it as
+    ``clips_too_short``. Validation decodes greedily. The checkpoint with the lowest word error
+    rate reads the test manifests. The characters are those of the training transcripts.
 
-    Modules: ``encoder`` (a ``SpeechEncoder``), ``head`` (which gives a score for the blank and for
-    each character).
+    Modules: ``encoder`` (a ``SpeechEncoder``), ``head`` (a score for the blank and for each
+    character).
     Hyperparameters: ``lr`` of the last layer, ``layer_decay`` (factor from a layer to the one
-    below), ``lr_head``; ``freeze_steps`` (during which only the head is trained); ``mask_ratio``
-    and ``mask_length`` (spans of the waveform that are silenced in training, in units of 10 ms).
+    below), ``lr_head``; ``freeze_steps`` (the first steps, which train only the head);
+    ``mask_ratio`` and ``mask_length`` (training silences spans of the waveform, in units of 10 ms).
     """
 
     hparams_read = RunBrain.hparams_read | CTC
-    columns = ("wrd",)  # that it reads of the manifests, besides the audio
+    columns = ("wrd",)  # of the manifests, besides the audio
 
-    def __init__(self, *args, **kwargs):
+    tally: ErrorTally
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.hparams.quick_layers:
             quicken(self.modules)
         self.check_hparams()
 
     @override
-    def make_tally(self):
+    def make_tally(self) -> ErrorTally:
         """Counts errors of words and characters."""
         return ErrorTally(sample_rate=self.hparams.sample_rate, device=self.device)
 
-    def check_hparams(self):
-        """Raises a ValueError that names the key of the YAML that cannot be."""
-        rate, expected = self.hparams.sample_rate, self.modules["encoder"].sample_rate
+    def check_hparams(self) -> None:
+        """Raises a ValueError that names the key of the YAML that is wrong."""
+        rate, expected = self.hparams.sample_rate, self.raw("encoder").sample_rate
         if rate != expected:
             raise ValueError(
                 f"sample_rate is {rate}, but the encoder was pretrained on {expected} Hz; set "
@@ -76,14 +80,15 @@ class CTCBrain(RunBrain):
             )
 
     @property
-    def min_samples(self):
-        """The shortest clip that makes a frame."""
+    def min_samples(self) -> int:
+        """Samples of the shortest clip that makes a frame."""
         return self.raw("encoder").min_samples
 
     # ---- characters ------------------------------------------------------------------------
 
+    @override
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
-        """Trains as ``speechbrain.Brain.fit`` does, on loaders with the column ``wrd``; see there.
+        """Trains as ``RunBrain.fit`` does, on loaders with the column ``wrd``.
 
         Writes the characters into ``characters.txt`` of the run's folder.
         """
@@ -97,8 +102,8 @@ class CTCBrain(RunBrain):
         on_main_process(self.write_characters)
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
-    def check_outputs(self):
-        """Raises a ValueError where the head has too few outputs for the characters."""
+    def check_outputs(self) -> None:
+        """Raises a ValueError if the head has too few outputs for the characters."""
         hidden_BTD = torch.zeros(1, 1, self.raw("encoder").dim, device=self.device)
         outputs, needed = self.modules["head"](hidden_BTD).shape[2], len(self.characters)
         if outputs < needed:
@@ -108,21 +113,22 @@ class CTCBrain(RunBrain):
                 f"{needed} of the head in your YAML, or write the transcripts with fewer"
             )
 
-    def write_characters(self):
+    def write_characters(self) -> None:
         """Writes the characters in SpeechBrain's form."""
         os.makedirs(self.run_log.folder, exist_ok=True)
         path = os.path.join(self.run_log.folder, "characters.txt")
         refuse_link(path)
         self.characters.save(path)
 
-    def encode_text(self, text):
-        """The numbers of its characters; what training never had cannot be written, and is not."""
+    def encode_text(self, text: str) -> list[int]:
+        """The numbers of its characters, without those that the training transcripts lack."""
         numbers = self.characters.lab2ind
         return [numbers[character] for character in text if character in numbers]
 
     # ---- forward and objective -------------------------------------------------------------
 
-    def compute_forward(self, batch, stage):
+    @override
+    def compute_forward(self, batch: Any, stage: Stage) -> Any:
         """Log-probabilities (batch, frames, characters) and the valid frames of each clip."""
         wavs_BL, lengths_B = self.waveforms(batch)
         if stage == Stage.TRAIN and self.hparams.mask_ratio:
@@ -133,8 +139,8 @@ class CTCBrain(RunBrain):
         log_probs_BTV = self.modules.head(encoded.hidden_BTD).float().log_softmax(-1)
         return log_probs_BTV, encoded.frames_B, to_device(lengths_B, wavs_BL.device)
 
-    def mask(self, wavs_BL, lengths_B):
-        """Silences spans of the waveforms, drawn anew for each batch of each epoch."""
+    def mask(self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        """Silences spans of the waveforms, other ones for each batch of each epoch."""
         unit = self.hparams.sample_rate // 100
         epoch = self.hparams.epoch_counter.current
         mask_BT = span_mask(
@@ -150,11 +156,12 @@ class CTCBrain(RunBrain):
         mask_BL = torch.nn.functional.pad(mask_BL, (0, wavs_BL.shape[1] - mask_BL.shape[1]))
         return wavs_BL.masked_fill(mask_BL, 0.0)
 
-    def compute_objectives(self, predictions, batch, stage):
+    @override
+    def compute_objectives(self, predictions: Any, batch: Any, stage: Stage) -> torch.Tensor:
         """Negative log-likelihood per character, in nats."""
         log_probs_BTV, frames_B, lengths_B = predictions
         targets = [self.encode_text(text) for text in batch.wrd]
-        # Each character takes a frame, and a blank stands between two that are the same.
+        # Each character needs a frame, and two equal ones need a blank between them.
         needed = [len(u) + sum(a == b for a, b in zip(u, u[1:])) for u in targets]
         sizes_B = torch.tensor([len(u) for u in targets], device=self.device)
         fits_B = torch.tensor(needed, device=self.device) <= frames_B
@@ -167,7 +174,7 @@ class CTCBrain(RunBrain):
             blank_index=BLANK,
             reduction="none",
         )
-        # Of a clip that has no alignment, the loss and its gradient are 0.
+        # The loss and the gradient of a clip without an alignment are 0.
         loss, characters = loss_B.sum(), (sizes_B * fits_B).sum()
         if not self.batch_is_empty:
             self.tally.observe(
@@ -182,19 +189,20 @@ class CTCBrain(RunBrain):
                 self.tally.count_errors(batch.id, texts, batch.wrd)
         return loss / characters.clamp(min=1)
 
-    def decode(self, log_probs_BTV, frames_B):
-        """What is written when each frame takes its likeliest character."""
+    def decode(self, log_probs_BTV: torch.Tensor, frames_B: torch.Tensor) -> list[str]:
+        """The texts of the likeliest character in each frame."""
         decoded = ctc_greedy_decode(log_probs_BTV, frames_B / log_probs_BTV.shape[1], BLANK)
-        # An output of the head that stands for no character writes nothing.
+        # The head may have more outputs than there are characters; those write nothing.
         names = self.characters.ind2lab
         return ["".join(names.get(number, "") for number in numbers) for numbers in decoded]
 
     # ---- steps -----------------------------------------------------------------------------
 
-    def parameter_groups(self):
+    @override
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """One group of parameters for each layer, from the lowest, and one for the head.
 
-        ``lr_scale`` is the share of a group in the learning rate that the schedule gives.
+        ``lr_scale`` of a group multiplies the learning rate of the schedule.
         """
         lr, decay, lr_head = self.hparams.lr, self.hparams.layer_decay, self.hparams.lr_head
         layers = self.raw("encoder").parameters_by_layer()
@@ -207,13 +215,13 @@ class CTCBrain(RunBrain):
 
     @property
     @override
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         """That of the last layer."""
         return self.optimizer.param_groups[-2]["lr"]
 
     # ---- tests -----------------------------------------------------------------------------
 
-    def test(self, name, loader):
+    def test(self, name: str, loader: Any) -> float:
         """Reads audio with the best checkpoint, and writes ``wer_<name>.txt``.
 
         Arguments
@@ -231,15 +239,15 @@ class CTCBrain(RunBrain):
         Raises
         ------
         RunError
-            If a clip cannot be read: the error rate would be that of the others.
+            If a clip cannot be read: the error rate would be that of the other clips.
         """
         self.tally.test_name = name
         self.evaluate(loader, min_key="WER")
-        return self.tally.wer.summarize("error_rate")
+        return self.tally.wer.summary["WER"]
 
     @override
     def evaluate_batch(self, batch, stage):
-        """As in SpeechBrain; a test has no clip left out."""
+        """As in SpeechBrain, but a test leaves no clip out."""
         if stage == Stage.TEST and batch.left_out:
             clip, reason = batch.left_out[0]
             raise RunError(
@@ -256,10 +264,12 @@ class CTCBrain(RunBrain):
             on_main_process(lambda: self.tally.write_errors(self.run_log.folder))
 
 
-def write_error_rates(brain, hparams, *, test_csv):
+def write_error_rates(
+    brain: CTCBrain, hparams: dict[str, Any], *, test_csv: str | Sequence[str]
+) -> dict[str, float]:
     """Reads test manifests with the best checkpoint: for ``evaluate`` in a YAML.
 
-    Every clip is read, however short or long, and every rank has to call it.
+    It reads every clip, however short or long. Every rank has to call it.
 
     Arguments
     ---------

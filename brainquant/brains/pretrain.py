@@ -1,6 +1,7 @@
 """The Brain that every pretraining shares: it fits and anneals quantisers and draws masks."""
 
 import copy
+from typing import Any
 
 import torch
 from speechbrain import Stage
@@ -49,13 +50,15 @@ class PretrainBrain(RunBrain):
 
     hparams_read = RunBrain.hparams_read | PRETRAIN
 
-    def __init__(self, *args, **kwargs):
+    tally: CodeTally
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.hparams.quick_layers:
             quicken(self.modules)
 
     @override
-    def make_tally(self):
+    def make_tally(self) -> CodeTally:
         """Counts the codes of the quantiser."""
         check_quantiser_class(self.quantiser)
         return CodeTally(
@@ -67,15 +70,15 @@ class PretrainBrain(RunBrain):
         )
 
     @property
-    def quantiser(self):
+    def quantiser(self) -> Any:
         """The quantiser, without what distributes it over ranks."""
         return self.raw("quantiser")
 
-    def observe(self, stage, codes_NG, **sums):
+    def observe(self, stage: Stage, codes_NG: torch.Tensor, **sums: float | torch.Tensor) -> None:
         """Adds a micro-batch to what is logged; see ``CodeTally.observe``."""
         self.tally.observe(stage, codes_NG, empty=self.batch_is_empty, **sums)
 
-    def describe(self, values, counts_GV):
+    def describe(self, values: dict[str, float], counts_GV: torch.Tensor) -> dict[str, float]:
         """Numbers of a log point that belong to the objective.
 
         Arguments
@@ -93,12 +96,12 @@ class PretrainBrain(RunBrain):
         return {"unigram_loss": unigram_loss(counts_GV, self.tally.run.counts)}
 
     @property
-    def min_samples(self):
-        """The shortest clip in which something can be masked."""
+    def min_samples(self) -> int:
+        """Samples of the shortest clip in which something can be masked."""
         raise NotImplementedError
 
-    def check_span(self):
-        """Raises a ValueError where no clip is long enough for a masked span with a target."""
+    def check_span(self) -> None:
+        """Raises a ValueError if no clip is long enough for a masked span with a target."""
         longest = self.hparams.max_seconds
         if (needed := self.min_samples / self.hparams.sample_rate) > longest:
             raise ValueError(
@@ -107,33 +110,40 @@ class PretrainBrain(RunBrain):
                 f"YAML, as in mask_length: 10, or max_seconds: higher"
             )
 
-    def generators(self, stage):
-        """What draws a batch's masks, on the host, and its noise or negatives, on the device.
+    def generators(self, stage: Stage) -> tuple[torch.Generator, torch.Generator]:
+        """Generators of a batch's masks, on the host, and of its noise or negatives, on the device.
 
         On CPU both are the same generator. They are derived from the seed and the number of the
         batch in the epoch, counted over ranks. So each rank draws its own masks, and a resumed
         run draws those of an uninterrupted one. Several ranks draw the masks of one rank that
         accumulates the same batches. Validation draws the same masks in every epoch.
         """
-        place = (0, self.step)
+        batch = (0, self.step)
         if stage == Stage.TRAIN:
-            place = (self.hparams.epoch_counter.current, self.batch_number)
-        of_masks = derived_generator("cpu", self.hparams.seed, stage.name, *place)
+            batch = (self.hparams.epoch_counter.current, self.batch_number)
+        of_masks = derived_generator("cpu", self.hparams.seed, stage.name, *batch)
         if torch.device(self.device).type == "cpu":
             return of_masks, of_masks
-        return of_masks, derived_generator(self.device, self.hparams.seed, stage.name, *place)
+        return of_masks, derived_generator(self.device, self.hparams.seed, stage.name, *batch)
 
-    def draw_mask(self, lengths_B, num_frames, generator, *, align=1):
-        """Spans of ``mask_length`` frames as ``brainquant.masking.span_mask`` draws them.
+    def draw_mask(
+        self,
+        lengths_B: torch.Tensor,
+        num_frames: int,
+        generator: torch.Generator,
+        *,
+        align: int = 1,
+    ) -> torch.Tensor:
+        """Spans of ``mask_length`` frames, as ``brainquant.masking.span_mask`` draws them.
 
-        On the host: how many frames are masked is known there without waiting for the device. A
-        batch without a clip is a placeholder for its rank, of which nothing is predicted.
+        The host draws them, so it knows the number of masked frames without waiting for the
+        device. In the placeholder of a rank without clips nothing is masked.
         """
         ratio, length = self.hparams.mask_ratio, self.hparams.mask_length
         mask_BT = span_mask(lengths_B, num_frames, ratio, length, align=align, generator=generator)
         return mask_BT & (not self.batch_is_empty)
 
-    # ---- what a quantiser needs to know of the corpus ---------------------------------------
+    # ---- fitting the quantiser -------------------------------------------------------------
 
     @override
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
@@ -149,7 +159,7 @@ class PretrainBrain(RunBrain):
 
     @override
     def on_fit_start(self):
-        """Loads the last checkpoint, or the weights to begin with; fits what is not fitted."""
+        """Loads the last checkpoint, or the weights of ``begin_from``; fits the quantiser."""
         super().on_fit_start()
         if self.setup.loaded is None and self.hparams.begin_from is not None:
             modules = {name: self.raw(name) for name in self.modules}

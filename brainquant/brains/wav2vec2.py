@@ -149,7 +149,7 @@ class Wav2Vec2Brain(PretrainBrain):
         )
 
     @override
-    def describe(self, values, counts_GV):
+    def describe(self, values: dict[str, float], counts_GV: torch.Tensor) -> dict[str, float]:
         """Chance (the positive is one of the negatives and itself), temperature, extra losses."""
         candidates = self.hparams.num_negatives + 1
         numbers = {"chance_loss": math.log(candidates), "chance_accuracy": 1 / candidates}

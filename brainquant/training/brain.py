@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import speechbrain as sb
 import torch
@@ -15,6 +17,8 @@ from typing_extensions import override
 
 from ..data.batches import check_sampler, is_empty
 from ..errors import RunError
+from ..monitoring.code_tally import CodeTally
+from ..monitoring.error_tally import ErrorTally
 from ..monitoring.progress import Progress
 from ..monitoring.run_log import RunLog
 from ..ranks import on_main_process, world_size
@@ -88,15 +92,33 @@ class RunBrain(sb.Brain):
     hparams_read = {
         **LOADERS, **RUN, "seed": RECIPE["seed"], "output_folder": RECIPE["output_folder"]
     }  # fmt: skip
-    unchanging: dict[str, str] = {}  # what else may not change when the run goes on
-    setup: RunSetup | None = None  # from the start of ``fit``
+    # Options of SpeechBrain, which its constructor sets.
+    checkpointer: Any
+    ckpt_interval_minutes: float
+    ckpt_interval_steps: int
+    grad_accumulation_factor: int
+    max_grad_norm: float
+    modules: Any  # a torch.nn.ModuleDict; the YAML decides on the classes
+    nonfinite_patience: int
+    noprogressbar: bool
+    opt_class: Any
+    optimizer_step_limit: int | None
+    remove_vector_weight_decay: bool
+
+    setup: RunSetup  # from the start of ``fit``
     steps: GradientStep  # from the start of ``fit``
+    unchanging: dict[str, str] = {}  # what else may not change when the run goes on
     batch_is_empty = False  # whether the batch is a placeholder
     went_on = False  # whether something was left to train or to validate
 
     def __init__(
-        self, modules=None, opt_class=None, hparams=None, run_opts=None, checkpointer=None
-    ):
+        self,
+        modules: dict[str, torch.nn.Module],
+        opt_class: Callable,
+        hparams: dict[str, Any],
+        run_opts: Any = None,
+        checkpointer: Checkpointer | None = None,
+    ) -> None:
         if checkpointer is not None and not isinstance(checkpointer, Checkpointer):
             raise ValueError(
                 f"checkpointer: {type(checkpointer).__module__}.{type(checkpointer).__name__} "
@@ -132,7 +154,7 @@ class RunBrain(sb.Brain):
         )
         self.left_out = LeftOut(self.run_log, self.hparams.max_bad_audio)
 
-    def make_tally(self):
+    def make_tally(self) -> CodeTally | ErrorTally:
         """What adds up the numbers of the log: a ``CodeTally`` or an ``ErrorTally``."""
         raise NotImplementedError
 
@@ -155,13 +177,13 @@ class RunBrain(sb.Brain):
         """The one that is logged."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def raw(self, name: str) -> torch.nn.Module:
+    def raw(self, name: str) -> Any:
         """A module without what distributes it over ranks, or compiles it."""
         module = self.modules[name]
         module = module.module if isinstance(module, DistributedDataParallel) else module
         return self.uncompiled.get(name, module)
 
-    def waveforms(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def waveforms(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Waveforms (batch, samples) on the device, and the samples of each on the host.
 
         What depends on lengths is known there without waiting for the device.
@@ -264,7 +286,7 @@ class RunBrain(sb.Brain):
             logger.info("find_unused_parameters is set, since the encoder drops layers")
         super()._wrap_distributed()
 
-    def parameter_groups(self):
+    def parameter_groups(self) -> Any:
         """Parameters, or groups of them, for the optimiser."""
         decayed = self.remove_vector_weight_decay
         return rm_vector_weight_decay(self.modules) if decayed else self.modules.parameters()
@@ -339,7 +361,7 @@ class RunBrain(sb.Brain):
         elif self.checkpointer is not None:
             self.save({"epoch": epoch})
 
-    def watch(self, loader, stage: str):
+    def watch(self, loader: Any, stage: str) -> Iterator[Any]:
         """Batches of a loader; the watchdog knows what is waited for.
 
         A validation may be stopped after each of its batches, a training after its steps.
@@ -370,7 +392,7 @@ class RunBrain(sb.Brain):
         record = self.tally.end(stage, self.optimizer_step)
         if record is not None:
             self.log(stage, record)
-        if stage == Stage.VALID and self.checkpointer is not None:
+        if record is not None and stage == Stage.VALID and self.checkpointer is not None:
             key, name = self.tally.best
             self.save({key: record[name], "epoch": epoch}, min_keys=[key])
 
@@ -409,7 +431,7 @@ class RunBrain(sb.Brain):
             self.on_optimizer_step()
         return loss.detach()
 
-    def on_optimizer_step(self):
+    def on_optimizer_step(self) -> None:
         """Is called whenever ``optimizer_step`` has changed: after each step and after a load."""
 
     @override
@@ -469,7 +491,9 @@ class RunBrain(sb.Brain):
     def _save_intra_epoch_ckpt(self):
         self.save({INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False)
 
-    def save(self, meta: dict, *, end_of_epoch: bool = True, min_keys=()):
+    def save(
+        self, meta: dict[str, Any], *, end_of_epoch: bool = True, min_keys: Sequence[str] = ()
+    ) -> Any:
         """Writes a checkpoint and drops the oldest; every rank has to call this.
 
         Returns
@@ -491,7 +515,7 @@ class RunBrain(sb.Brain):
             verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
         )
 
-    def stop(self):
+    def stop(self) -> NoReturn:
         """Saves and ends the program: all ranks come here together."""
         if self.checkpointer is None:
             self.meeting.end(self.optimizer_step, "there is no checkpointer, nothing is saved")

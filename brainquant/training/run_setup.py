@@ -1,6 +1,7 @@
 """What has to stay the same while a run goes on: its clips, batches and keys."""
 
 import hashlib
+from typing import Any
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -97,7 +98,8 @@ class RunSetup:
             digest = hashlib.sha256()
             for tensor in module.state_dict().values():
                 if isinstance(tensor, torch.Tensor):
-                    digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+                    values = tensor.detach().cpu().reshape(-1).view(torch.uint8)
+                    digest.update(values.numpy().tobytes())
             built[name] = digest.hexdigest()
         everywhere = gather_over_ranks(built)
         for number, other in enumerate(everywhere):
@@ -109,7 +111,7 @@ class RunSetup:
                     )
 
 
-def describe_batches(hparams: dict, dataset, batches_per_step: int) -> dict:
+def describe_batches(hparams: dict, dataset: Any, batches_per_step: int) -> dict:
     """What has to be the same for a resumed run to go on with the very next batch.
 
     Arguments

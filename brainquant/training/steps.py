@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from speechbrain.utils.logger import get_logger
@@ -114,7 +115,7 @@ class GradientStep:
         self.unread: list[tuple[int, list[list[str]], torch.Tensor]] = []
         self.buffers = BufferCopies(self.modules)
         # What gathers the batches of a step: see brainquant.quantisers.base.
-        self.gatherers = [m for m in self.modules.modules() if hasattr(m, "end_step")]
+        self.gatherers: list[Any] = [m for m in self.modules.modules() if hasattr(m, "end_step")]
 
     def begin_batch(self, ids: list[str]) -> None:
         """Comes before the forward pass of each batch.
@@ -161,9 +162,7 @@ class GradientStep:
         good = norm.isfinite()
         self.schedule.set_rates(number)
         if self.skips_on_device:
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~good).float()
-            self.optimizer.step()
-            del self.optimizer.grad_scale, self.optimizer.found_inf
+            step_on_device(self.optimizer, (~good).float())
         elif good:
             self.scaler.step(self.optimizer)
         for module in self.gatherers:
@@ -260,3 +259,18 @@ class GradientStep:
         self.nonfinite_in_a_row = state["nonfinite_in_a_row"]
         self.grad_norm = state["grad_norm"]
         self.lr_then = state["lr"]
+
+
+def step_on_device(optimizer: Any, skip: torch.Tensor) -> None:
+    """A step that the device skips where ``skip`` is 1, as torch's GradScaler does it.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        One with ``_step_supports_amp_scaling``.
+    skip : torch.Tensor
+        1.0 or 0.0; the host does not read it.
+    """
+    optimizer.grad_scale, optimizer.found_inf = None, skip
+    optimizer.step()
+    del optimizer.grad_scale, optimizer.found_inf
