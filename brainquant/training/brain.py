@@ -54,22 +54,22 @@ class RunBrain(sb.Brain):
 
     A run, with the hook of each line and the part that does the work::
 
-        on_fit_start            setup: the ranks agree; the checkpoint's parts are loaded
-        for epoch in epochs:
-            on_stage_start      place: where the epoch begins; tally: starts
-            for batch in train_set:
-                                left_out: notes the clips that cannot be read
-                on_fit_batch_start      seeds what draws; a pretraining anneals its quantisers
-                compute_forward         the subclass
-                compute_objectives      the subclass; tally: observes
-                                steps: the backward pass
-                if the step has all its batches:
-                                steps: the optimiser's step, unless it is not finite
-                on_fit_batch_end        tally: a log point every log_interval steps
-                meet            the ranks: stop? save? clips left out?
-                save            a checkpoint, every ckpt_interval_minutes
-            on_stage_end        tally: the log point of the epoch
-            the same without steps for valid_set, then save
+        on_fit_start                     setup: compares the ranks; parts: load the checkpoint
+        on_optimizer_step                a pretraining anneals its quantisers
+        for epoch in epoch_counter:
+            on_stage_start               tally: starts
+            for batch in train_set:      left_out: notes the clips that cannot be read
+                on_fit_batch_start       seeds the global generators
+                compute_forward          of the subclass
+                compute_objectives       of the subclass; tally: observes
+                                         steps: the backward pass
+                if the step is complete: steps: changes the parameters
+                    on_fit_batch_end     tally: a log point every log_interval steps
+                    on_optimizer_step    a pretraining anneals its quantisers
+                    meeting              stop? save? new clips left out?
+                    save                 every ckpt_interval_minutes
+            on_stage_end                 tally: the log point of the epoch
+            for batch in valid_set:      the same without steps, then save
 
     A checkpoint holds everything in ``modules:``, the optimiser, the epoch counter, and
     ``{name: part.state_dict()}``. A subclass makes its tally in ``make_tally``.
@@ -206,17 +206,7 @@ class RunBrain(sb.Brain):
         Stopped
             After a signal and a checkpoint.
         """
-        check_sampler(train_set)
-        self.train_sampler = train_set.batch_sampler
-        self.left_out.num_clips = sum(len(s.dataset) for s in (train_set, valid_set) if s)
-        in_step = world_size() * self.grad_accumulation_factor
-        batches = describe_batches(vars(self.hparams), train_set.dataset, in_step)
-        self.setup = RunSetup(
-            {**batches, **self.unchanging},
-            keys_in_force(self),
-            allowed=self.hparams.resume_with_changes,
-        )
-        self.went_on, self.meeting = False, Meeting(self.left_out, self.watchdog)
+        self.prepare_fit(train_set, valid_set)
         try:
             with (
                 contextlib.ExitStack() as self.until_fit_ends,
@@ -237,6 +227,21 @@ class RunBrain(sb.Brain):
                 f"there is nothing left to train; to train its weights on, begin in a new "
                 f"output_folder: with begin_from: this one"
             )
+
+    def prepare_fit(self, train_set: Any, valid_set: Any = None) -> None:
+        """Makes the parts that depend on the loaders: comes before ``on_fit_start``."""
+        check_sampler(train_set)
+        self.train_sampler = train_set.batch_sampler
+        self.left_out.num_clips = sum(len(s.dataset) for s in (train_set, valid_set) if s)
+        in_step = world_size() * self.grad_accumulation_factor
+        batches = describe_batches(vars(self.hparams), train_set.dataset, in_step)
+        self.setup = RunSetup(
+            {**batches, **self.unchanging},
+            keys_in_force(self),
+            allowed=self.hparams.resume_with_changes,
+        )
+        self.meeting = Meeting(self.left_out, self.watchdog)
+        self.went_on = False
 
     @override
     def on_fit_start(self):

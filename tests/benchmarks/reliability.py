@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 import torch
@@ -22,46 +23,72 @@ from measure import alternate, machine, print_table
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataio import read_audio
 from speechbrain.utils.checkpoints import Checkpointer
+from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from brainquant.brains import BestRQBrain
 from brainquant.data.audio import AudioReader
 from brainquant.data.batches import RankBatchSampler, make_batches, make_loaders
 from brainquant.data.manifests import load_dataset
 from brainquant.data.toy_speech import prepare_toy_speech
-from brainquant.processes.signals import StopSignals
 from brainquant.ranks import add_over_ranks, leave_group
+from brainquant.recipe import build_brain
+from brainquant.training.buffers import BufferCopies
 from brainquant.training.hparams import load_hparams, parse_arguments
 from brainquant.training.randomness import derived_generator, seed_global_generators
-from brainquant.training.steps import BufferCopies
 from brainquant.training.watchdog import Watchdog
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams/best_rq.yaml"
 
 
 class BareBrain(BestRQBrain):
-    """The same training with SpeechBrain's own step, which promises nothing."""
+    """The same training with SpeechBrain's own step, which promises nothing.
 
-    fit_batch = sb.Brain.fit_batch
-    _should_save_intra_epoch_ckpt = sb.Brain._should_save_intra_epoch_ckpt
+    ``@override`` lets the type checker find a method that has another name by now: its
+    replacement would change nothing, and the Brain would not be bare.
+    """
 
+    one_generator: torch.Generator
+
+    @override
+    def fit_batch(self, batch):
+        return sb.Brain.fit_batch(self, batch)
+
+    @override
+    def update_average(self, loss, avg_loss):
+        return sb.Brain.update_average(self, loss, avg_loss)
+
+    @override
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        return sb.Brain._should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt)
+
+    @override
     def on_fit_batch_start(self, batch, should_step):
-        self.anneal()
+        self.on_optimizer_step()
 
+    @override
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        pass
+
+    @override
     def optimizers_step(self):
         self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
         sb.Brain.optimizers_step(self)
 
+    @override
     def waveforms(self, batch):
         self.batch_is_empty = False
         wavs, relative = batch.to(self.device).sig
         return wavs, (relative * wavs.shape[1]).round().long()
 
-    def generator(self, stage):
-        return self.one_generator
+    @override
+    def generators(self, stage):
+        return self.one_generator, self.one_generator
 
+    @override
     def observe(self, stage, codes_NG, **sums):
-        self.window.add(codes_NG, batches=torch.ones(()), **sums)
+        self.tally.window.add(codes_NG, batches=torch.ones(()), **sums)
 
 
 def open_recipe(corpus, folder, brain_class=None):
@@ -70,10 +97,9 @@ def open_recipe(corpus, folder, brain_class=None):
     hparams_file, run_opts, overrides = parse_arguments(argv)
     # A log point costs the same for both, and would come in the middle of the turns.
     hparams = load_hparams(hparams_file, {**overrides, "train_loggers": [], "log_interval": 10**9})
-    brain = (brain_class or hparams["brain_class"])(
-        hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
-    )
-    return brain, hparams
+    if brain_class is not None:
+        hparams["brain_class"] = brain_class
+    return build_brain(hparams, run_opts), hparams
 
 
 def bare_loader(hparams):
@@ -94,17 +120,15 @@ def turns(brain, hparams):
     bare = isinstance(brain, BareBrain)
     loader = bare_loader(hparams) if bare else make_loaders(hparams)[0]
     brain.one_generator = torch.Generator().manual_seed(hparams["seed"])
-    brain.train_sampler = loader.batch_sampler
-    brain.signals, brain.num_clips = StopSignals(), len(loader.dataset)
-    brain.watchdog = Watchdog(hparams["hang_minutes"])
+    brain.prepare_fit(loader)
     with brain.watchdog:
         brain.on_fit_start()
         brain.modules.train()
         for epoch in hparams["epoch_counter"]:
-            brain.step, brain.turns = 0, len(loader)
-            brain.train_sampler.set_epoch(epoch)
-            brain.start_steps()
-            for batch in loader if bare else brain.watch_training(loader):
+            brain.step = 0
+            brain.place.start_epoch(loader.batch_sampler, epoch)
+            brain.steps.start_epoch()
+            for batch in loader if bare else brain.watch(loader, "training"):
                 brain.step += 1
                 loss = brain.fit_batch(batch)
                 brain.avg_train_loss = brain.update_average(loss, brain.avg_train_loss)
@@ -148,7 +172,7 @@ def time_steps(corpus, folder, number):
 
 def time_parts(brain, hparams):
     """Microseconds of each part in a step of one rank."""
-    dataset = make_loaders(hparams)[0].dataset
+    dataset: Any = make_loaders(hparams)[0].dataset
     clips = [(clip["wav"], clip["duration"]) for clip in dataset.data.values()][:8]
     reader = AudioReader(hparams["sample_rate"])
     buffers = BufferCopies(brain.modules)
@@ -164,7 +188,7 @@ def time_parts(brain, hparams):
         "sums, checked": (lambda: brain.observe(sb.Stage.TRAIN, codes, **sums), 1),
         "sums, bare": (lambda: bare_observe(sb.Stage.TRAIN, codes, **sums), 1),
         "BufferCopies.keep_if": (lambda: buffers.keep_if(torch.tensor(True)), 1),
-        "meet": (brain.meet, 1),
+        "meet": (lambda: brain.meeting.meet(1), 1),
         "reading a clip, checked": (lambda: [reader(*clip) for clip in clips], len(clips)),
         "reading a clip, bare": (lambda: [read_audio(path) for path, _ in clips], len(clips)),
     }
@@ -182,16 +206,15 @@ def time_parts(brain, hparams):
 
 def time_saves(brain, folder):
     """Milliseconds of a checkpoint of the same Brain, with each Checkpointer."""
-    stock = Checkpointer(folder / "stock", brain.checkpointer.recoverables)
-    brain.setup = {}
-    with StopSignals() as brain.signals:
-        seconds = alternate(
-            {
-                "speechbrain": lambda: stock.save_and_keep_only(num_to_keep=2),
-                "ours": lambda: brain.save({}),
-            },
-            repeats=15,
-        )
+    recoverables = {n: r for n, r in brain.checkpointer.recoverables.items() if n != "brain"}
+    stock = Checkpointer(folder / "stock", recoverables)
+    seconds = alternate(
+        {
+            "speechbrain": lambda: stock.save_and_keep_only(num_to_keep=2),
+            "ours": lambda: brain.save({}),
+        },
+        repeats=15,
+    )
     size = sum(path.stat().st_size for path in brain.save({}).path.iterdir())
     return [
         {"Checkpointer": name, "ms": 1000 * seconds[name], "MB": size / 1e6,
@@ -203,7 +226,7 @@ def time_saves(brain, folder):
 def time_meeting(ranks=2, number=2000):
     """Microseconds in which that many ranks add up their three numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_meet, (ranks, folder, number), nprocs=ranks)
+        spawn(_meet, (ranks, folder, number), nprocs=ranks)
         return [{"ranks": ranks, "us, median": torch.load(f"{folder}/result")}]
 
 
@@ -223,7 +246,7 @@ def _meet(number, ranks, folder, times):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--turns", type=int, default=200, help="steps of each Brain (%(default)s)")
     arguments = parser.parse_args()
     print(f"{machine()}; {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
