@@ -62,7 +62,7 @@ def find_alignments(folder: str | os.PathLike) -> dict[str, str]:
             path = os.path.join(parent, name)
             if ending == ".tsv" and (other := paths.setdefault(utterance, path)) != path:
                 raise ValueError(
-                    f"alignments: {other} and {path} are of one ID; give a folder that has only "
+                    f"alignments: {other} and {path} have the same ID; give a folder that has only "
                     f"one of them"
                 )
     if not paths:
@@ -73,7 +73,7 @@ def find_alignments(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def phones_at(times: np.ndarray, alignment: Sequence[Phone]) -> np.ndarray:
-    """The phone at each time: the first phone also before it starts, the last also after it ends.
+    """The phone at each time. Times outside the alignment get its first or last phone.
 
     Example
     -------

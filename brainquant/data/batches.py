@@ -46,8 +46,8 @@ class RankBatchSampler(Sampler):
     Attributes
     ----------
     start : int
-        The batches of the epoch, over all ranks, that are done already. A resumed epoch starts
-        after them, even with another number of ranks.
+        The number of batches of the epoch, over all ranks, that are done already. A resumed epoch
+        starts after them, even with another number of ranks.
 
     Example
     -------
@@ -185,7 +185,7 @@ def make_loaders(
     min_seconds, remedy = hparams["min_seconds"], "change min_seconds: and max_seconds:"
     if min_seconds < min_samples / sample_rate:
         min_seconds = min_samples / sample_rate
-        logger.info(f"min_seconds: {min_seconds:g} is taken, nothing shorter can be trained on")
+        logger.info(f"min_seconds: {min_seconds:g} is used; nothing shorter can be trained on")
         remedy = f"a masked span needs {min_seconds:g} seconds, so set mask_length: lower"
 
     def loader(manifest: str | os.PathLike, shuffle: bool) -> AudioLoader:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class FileNames:
-    """Finds files whose names the disk spells with separate accents, and the path does not.
+    """Finds files although the disk and the path may spell accents in different ways.
 
     macOS stores "é" as "e" and an accent (NFD); most manifests have one character (NFC). For Linux
     these are two names.
@@ -49,9 +49,7 @@ class FileNames:
 
 
 def missing_files(paths: Iterable[str]) -> set[tuple[str, str]]:
-    """The folder and name of each path that is no file. Each folder is listed once: this is
-    faster on network disks.
-    """
+    """The folder and name of each path that is not a file. Each folder is listed only once."""
     by_folder: dict[str, set[str]] = {}
     for path in paths:
         folder, name = os.path.split(path)

@@ -182,8 +182,8 @@ def _prepare_split(folder: str, manifest: str, num_workers: int | None) -> str:
             faults += bad
     if faults:
         raise ValueError(
-            f"{len(faults)} files of {split} are not whole: {first_few(faults)}; download {split} "
-            f"again and unpack it"
+            f"{len(faults)} files of {split} are not complete: {first_few(faults)}; download "
+            f"{split} again and unpack it"
         )
     if not rows:
         raise ValueError(
@@ -197,8 +197,8 @@ def _prepare_split(folder: str, manifest: str, num_workers: int | None) -> str:
         logger.info(f"{split}: {len(rows)} utterances, {hours:.2f} hours, {speakers} speakers")
         if len(rows) < UTTERANCES.get(split, 0):
             logger.warning(
-                f"{split} has {len(rows)} of its {complete} utterances in {folder}: unless that is "
-                f"wanted, download it again and unpack it"
+                f"{split} has {len(rows)} of its {complete} utterances in {folder}: unless you "
+                f"want this, download it again and unpack it"
             )
     if os.path.exists(manifest + ".part"):  # unless another run has removed it
         os.remove(manifest + ".part")
@@ -274,7 +274,7 @@ def _read_manifest(path: str) -> str:
         return ""
     if not re.match(f"{to_csv([COLUMNS])}.*,\\$data_root/", text):
         raise ValueError(
-            f"manifest_folder has a manifest of something else, {path}; choose another "
+            f"manifest_folder has a manifest of another corpus, {path}; choose another "
             f"manifest_folder:, or move it away"
         )
     return text

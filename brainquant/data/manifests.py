@@ -24,7 +24,10 @@ from .tables import read_table, refuse_faults, replace_root
 
 logger = get_logger(__name__)
 
-UNITS = {1: "seconds", 1000: "milliseconds"}  # units per second that start and stop may be in
+UNITS = {
+    1: "seconds",
+    1000: "milliseconds",
+}  # wrong units of start and stop
 
 
 def load_dataset(
@@ -182,7 +185,7 @@ def read_rows(manifest: str | os.PathLike) -> dict[str, dict[str, Any]]:
         rows[location] = {**cells, "duration": float(cells["duration"]), **numbers}
         clip = (cells["wav"], *numbers.values())
         if (first := locations.setdefault(clip, location)) != location:
-            faults.append(f"{location}: the clip is that of {first} too")
+            faults.append(f"{location}: {first} has the same clip")
     refuse_faults(manifest, faults, len(table))
     return rows
 

@@ -1,4 +1,4 @@
-"""Work that every preparation of a corpus does: in parallel, and into whole files."""
+"""Helpers for the preparation of every corpus: threads, CSV, and files that are written whole."""
 
 import csv
 import io

@@ -23,7 +23,7 @@ def check_sound(clips: ReadableClips, generator: torch.Generator) -> None:
     >>> silence = Clips([{"id": "a", "sig": torch.zeros(16000)}])
     >>> check_sound(silence, torch.Generator())  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    ValueError: all 1 clips that were looked at, of 1, are digital silence ... a.wav; ...
+    ValueError: all 1 clips that were read, of 1, are digital silence ... a.wav; ...
     """
     silent = []
     for index in torch.randperm(len(clips), generator=generator).tolist():
@@ -37,7 +37,7 @@ def check_sound(clips: ReadableClips, generator: torch.Generator) -> None:
             break
     if silent:
         raise ValueError(
-            f"all {len(silent)} clips that were looked at, of {len(clips)}, are digital silence "
+            f"all {len(silent)} clips that were read, of {len(clips)}, are digital silence "
             f"(every sample has the same value), for instance {', '.join(silent[:3])}; listen to "
             f"them, mend the recording or the conversion, and set train_csv: to audio with sound"
         )

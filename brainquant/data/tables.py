@@ -74,7 +74,7 @@ def read_table(path: str | os.PathLike) -> tuple[list[str], list[TableRow]]:
     Raises
     ------
     ValueError
-        If the file is no such table.
+        If the file is not such a table.
 
     Example
     -------
@@ -115,7 +115,7 @@ def _with_ids(rows: Iterable[TableRow]) -> list[TableRow]:
     for location, row, fault in rows:
         name = row.get("ID")
         if not fault and name and (first := locations.setdefault(name, location)) != location:
-            fault = f"the ID is that of {first} too"
+            fault = f"{first} has the same ID"
         if name is not None and not location.startswith("ID"):
             location += f", ID {name!r}"
         result.append((location, row, fault))
@@ -264,7 +264,9 @@ def opened(path: str | os.PathLike) -> Iterator[TextIO]:
             f"{path} is not UTF-8, it has a byte 0x{byte:02x}; save it as UTF-8"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is no whole gzip file ({error}); compress it again") from None
+        raise ValueError(
+            f"{path} is not a complete gzip file ({error}); compress it again"
+        ) from None
     except OSError as error:
         raise ValueError(
             f"the manifest {path} cannot be read ({error.strerror}); set train_csv: and valid_csv: "

@@ -148,7 +148,7 @@ MANIFESTS = {
     "no rows": (HEADER, "has no rows: add a line"),
     "no column duration": ("ID,wav\na,a.wav\n", "lacks the column 'duration'"),
     "a missing ID": (HEADER + ",3.0,$data_root/a.wav\n", "line 2, ID '': the column ID is empty"),
-    "a doubled ID": (HEADER + ROW + ROW, "line 3, ID 'a': the ID is that of line 2 too"),
+    "a doubled ID": (HEADER + ROW + ROW, "line 3, ID 'a': line 2 has the same ID"),
     "a file that does not exist": (HEADER + ROW.replace("a.wav", "b.wav"), "b.wav"),
     **{
         f"the duration {text!r}": (HEADER + ROW.replace("3.0", text), f"line 2, ID 'a': .*{text}")

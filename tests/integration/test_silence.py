@@ -38,7 +38,7 @@ def silence(tmp_path_factory):
 
 def check_message(error, silence):
     text = str(error.value)
-    assert "all 4 clips that were looked at, of 4, are digital silence" in text
+    assert "all 4 clips that were read, of 4, are digital silence" in text
     assert str(silence / "2.flac") in text or str(silence / "1.flac") in text
     assert "set train_csv:" in text and "cb_dim" not in text
 

@@ -305,7 +305,7 @@ UNCLEAR = {
     (
         "a.csv",
         "ID,wav\na,a.wav\nb,a.wav\n",
-    ): "line 3, ID 'b': the clip is that of line 2, ID 'a' to",
+    ): "line 3, ID 'b': line 2, ID 'a' has the same clip",
     ("a.csv", "wav,wav\na.wav,b.wav\n"): "has the column 'wav' twice",
     (
         "a.csv",
@@ -339,7 +339,7 @@ def test_what_is_not_clear_gets_one_line_with_what_is_wanted(name, content, tmp_
 
 def test_a_file_that_is_no_gzip_is_named(tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"wav\na.wav\n")[:-9])
-    with pytest.raises(ValueError, match="a.csv.gz is no whole gzip file"):
+    with pytest.raises(ValueError, match="a.csv.gz is not a complete gzip file"):
         find_clips(str(tmp_path / "a.csv.gz"))
 
 

@@ -166,9 +166,9 @@ def test_a_file_with_more_behind_its_announced_end_is_refused(name, content, tmp
     monkeypatch.setattr("brainquant.data.audio.headers.import_av", lambda: None)
     path = tmp_path / name
     path.write_bytes(content())
-    with pytest.raises(BadAudio, match="has more behind its announced end; convert it to FLAC"):
+    with pytest.raises(BadAudio, match="has more after its announced end; convert it to FLAC"):
         read_header(str(path))
-    with pytest.raises(BadAudio, match=f"{name}: has more behind"):
+    with pytest.raises(BadAudio, match=f"{name}: has more after"):
         AudioReader(RATE)(str(path), 1.0)
 
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_opened_is_named(tmp_path):
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "a.wav").write_bytes(wav(chirp(1)))
     for name, reason in {
-        "pipe.wav": "it is a pipe", "link.wav": "is a link to gone.wav, which is not there",
+        "pipe.wav": "it is a pipe", "link.wav": "is a link to gone.wav, which does not exist",
         "locked": "it is a folder", "gone.wav": "there is no such file",
         "a\0b": "embedded null byte", "x" * 300: "File name too long",
     }.items():  # fmt: skip

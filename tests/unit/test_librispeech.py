@@ -186,7 +186,9 @@ def test_a_broken_download_is_an_error_and_what_was_read_is_kept(copy, tmp_path,
     silent = files[-1].parent / f"{files[-1].parent.parent.name}-{files[-1].parent.name}.trans.txt"
     silent.rename(tmp_path / "transcript")
     number = 4 + len(list(silent.parent.glob("*.flac")))
-    message = rf"{number} files of train-clean-100 are not whole: (\S+\.flac [^;]+; ){{3}}\.\.\.;"
+    message = (
+        rf"{number} files of train-clean-100 are not complete: (\S+\.flac [^;]+; ){{3}}\.\.\.;"
+    )
     with pytest.raises(ValueError, match=f"{message} download train-clean-100 again"):
         prepare_librispeech(copy, tmp_path / "manifests", **SPLITS)
     for path, content in zip(broken, contents, strict=True):
@@ -225,6 +227,6 @@ def test_a_folder_that_cannot_be_listed_is_named(copy, tmp_path, monkeypatch, de
 def test_manifests_of_something_else_are_not_touched(librispeech, tmp_path, name, content):
     path = tmp_path / f"{name}.csv"
     path.write_text(content)
-    with pytest.raises(ValueError, match=f"a manifest of something else, {path}; choose another"):
+    with pytest.raises(ValueError, match=f"a manifest of another corpus, {path}; choose another"):
         prepare_librispeech(librispeech, tmp_path, **SPLITS)
     assert path.read_text() == content

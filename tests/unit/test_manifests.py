@@ -78,7 +78,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(write, tmp_path):
     "rows, fault",
     [
         (",1.0,a.wav,t\n", "line 3, ID '': the column ID is empty"),
-        ("a,1.0,a.wav,t\n", "line 3, ID 'a': the ID is that of line 2 too"),
+        ("a,1.0,a.wav,t\n", "line 3, ID 'a': line 2 has the same ID"),
         ("b,1.0,a.wav\n", "line 3, ID 'b': it has 3 fields where the header has 4"),
         ("b,1.0,a.wav,t,u\n", "line 3, ID 'b': it has 5 fields where the header has 4"),
         ("b,1.0,,t\n", "line 3, ID 'b': the column wav is empty"),
@@ -310,7 +310,7 @@ def test_the_same_audio_under_two_ids_is_a_fault(write, tmp_path):
     found = read_manifest(good, tmp_path / "audio")
     assert [row["channel"] for row in found.values()] == [None, 0, None]
     bad = write(header + "\n".join([*rows, "d,1,$data_root/a.wav,0,9,"]))
-    with pytest.raises(ValueError, match="line 5, ID 'd': the clip is that of line 4, ID 'c' too"):
+    with pytest.raises(ValueError, match="line 5, ID 'd': line 4, ID 'c' has the same clip"):
         read_manifest(bad, tmp_path / "audio")
 
 

@@ -37,7 +37,7 @@ def test_parts_kinds_and_versions_of_a_corpus_are_no_speakers(layout):
     expected = [file.split("/")[levels[0]] if file.count("/") > levels[0] else "" for file in files]
     assert speakers == expected
     example = "/".join(files[0].split("/")[: levels[0] + 1])
-    assert f"folders of level {levels[0] + 1}, such as {example}, are taken" in remark
+    assert f"folders of level {levels[0] + 1}, such as {example}, are used" in remark
     assert "speaker_level: names another level" in remark
 
 
@@ -45,7 +45,7 @@ def test_parts_kinds_and_versions_of_a_corpus_are_no_speakers(layout):
 def test_without_five_folders_that_may_be_speakers_there_are_none(files):
     speakers, remark = find_speakers(files, "corpus")
     assert speakers == [""] * len(files)
-    assert ("speaker_level: 1 would take the first" in remark) == ("/" in files[0])
+    assert ("speaker_level: 1 would use the first" in remark) == ("/" in files[0])
 
 
 def test_speaker_level_names_another_level(speech, prepare, caplog):
@@ -58,7 +58,7 @@ def test_speaker_level_names_another_level(speech, prepare, caplog):
 
     assert set(speakers()) == {""}
     assert sorted(speakers(speaker_level=2)) == ["", "anna", "bob", "bob"]
-    assert "2 folders of level 2, such as dev/bob, are taken for speakers" in caplog.text
+    assert "2 folders of level 2, such as dev/bob, are used as speakers" in caplog.text
     assert sorted(speakers(speaker_level=1)) == ["dev", "dev", "train", "train"]
     assert set(speakers(speaker_level=0)) == {""}
     with pytest.raises(ValueError, match="speaker_level is 4, but .* at most 3 folders deep"):
@@ -84,7 +84,7 @@ def test_audio_with_an_ending_that_cannot_be_read_is_a_warning_and_listed(speech
     assert (
         "10 of 13 audio files have an ending that cannot be read: 9 .ape, 1 .shn" in warning.message
     )
-    assert "not looked at: 1 .txt" in caplog.text
+    assert "ignored: 1 .txt" in caplog.text
     reasons = prepare.left_out()
     assert len(reasons) == 10
     assert reasons[str(speech.folder / "x.SHN")] == "has an ending that cannot be read, .shn"

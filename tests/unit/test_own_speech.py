@@ -115,11 +115,11 @@ def test_what_cannot_be_read_is_left_out_and_listed(speech, prepare, tmp_path, c
     caplog.set_level("INFO")
     train, valid = prepare()
     assert names_of(train + valid) == ["a.wav", "b.wav", "c.wav", "d.wav", "streamed.flac"]
-    assert "3 of 8 files" in caplog.text and "not looked at: 1 .txt" in caplog.text
+    assert "3 of 8 files" in caplog.text and "ignored: 1 .txt" in caplog.text
     assert prepare.left_out() == {
         str(speech.folder / "text.wav"): "cannot be read (it is text named .wav)",
         str(speech.folder / "none.wav"): "has no samples",
-        str(speech.folder / "gone.flac"): "is a link to nowhere, which is not there",
+        str(speech.folder / "gone.flac"): "is a link to nowhere, which does not exist",
     }
     for name in "ab":
         (speech.folder / f"{name}.wav").unlink()
@@ -140,7 +140,7 @@ def test_five_subfolders_are_speakers_fewer_are_not(speech, prepare, caplog, num
     if num_folders == 5:
         assert not speakers[0] & speakers[1]
         assert {row["spk_id"] for row in valid} == speakers[1]
-        assert "its 5 folders of level 1, such as speaker 0, are taken for speakers" in caplog.text
+        assert "its 5 folders of level 1, such as speaker 0, are used as speakers" in caplog.text
     else:
         assert speakers[0] & speakers[1]
         assert {row["spk_id"] for row in train + valid} == {""}
@@ -252,8 +252,8 @@ def test_a_manifest_keeps_ids_speakers_parts_and_further_columns(speech, prepare
         ("ID,file\na,a.wav\n", "lacks the column 'wav', it has ID, file; name the column .* wav,"),
         ("wav\n", "has no rows: add a line for each audio file"),
         ("wav,ID\na.wav,a\n,b\n", "1 of 2 rows are not right; line 3, ID 'b': the column wav is e"),
-        ("wav,ID\na.wav,a\nb.wav,a\n", "the ID is that of line 2 too"),
-        ("wav\na.wav\n./a.wav\n", "line 3: the clip is that of line 2 too"),
+        ("wav,ID\na.wav,a\nb.wav,a\n", "line 2 has the same ID"),
+        ("wav\na.wav\n./a.wav\n", "line 3: line 2 has the same clip"),
         ("wav,start,stop\na.wav,5,\n", "the columns start and stop must be both filled"),
         ("wav,start,stop\na.wav,5,5\n", "the column stop has '5', which is not after the start"),
         ("wav,start,stop\na.wav,0.5,2\n", "the column start has '0.5', .* go in start_time"),
@@ -344,7 +344,7 @@ def test_manifests_of_something_else_are_not_touched(speech, prepare, tmp_path):
     speech("b.wav")
     path = tmp_path / "speech" / "train.csv"
     path.write_text("wav\na.wav\nb.wav\n")
-    with pytest.raises(ValueError, match="has manifests of something else"):
+    with pytest.raises(ValueError, match="has manifests of another corpus"):
         prepare(path, folder=speech.folder)
     assert path.read_text() == "wav\na.wav\nb.wav\n"
 

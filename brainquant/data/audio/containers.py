@@ -1,4 +1,4 @@
-"""Audio after the end that a WAV, AIFF, CAF, AU or Ogg file announces, found without decoding."""
+"""WAV, AIFF, CAF, AU and Ogg files: data after the announced end, found without decoding."""
 
 import os
 import re
@@ -12,10 +12,10 @@ FILE_NAMES = (b"RIFF", b"RF64", b"FORM", b"caff")  # the beginning of another fi
 
 
 def bytes_after_samples(file: BinaryIO, kind: str) -> int:
-    """The number of bytes after the samples of a WAV, AIFF, CAF or AU file that are no chunks.
+    """The number of bytes after the samples of a WAV, AIFF, CAF or AU file that form no chunk.
 
-    0 for other kinds (see ``kind_of``), for zeros, which recorders reserve, and for a file that
-    does not give the size of its samples: such a file is read to its end.
+    0 for other kinds (see ``kind_of``), for bytes that are all zero (recorders reserve space with
+    them), and for a file that does not give the size of its samples: it is read to its end.
     """
     end = file.seek(0, os.SEEK_END)
     if kind == "AU":

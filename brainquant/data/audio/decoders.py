@@ -154,7 +154,7 @@ def _open_media(
 
 
 def read_media_header(path: str | os.PathLike, pieces: tuple[Piece, ...] | None = None) -> Header:
-    """What ffmpeg's libraries find in a file: they decode all of it.
+    """Decodes a whole file with ffmpeg's libraries to find out what it holds.
 
     The file is seekable if each of its frames says exactly which samples it has.
     """

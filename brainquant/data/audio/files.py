@@ -81,7 +81,7 @@ def open_file(path: str | os.PathLike, pieces: Sequence[Piece] | None = None) ->
         status = os.stat(path)
     except FileNotFoundError:
         if os.path.islink(path):
-            raise BadAudio(f"is a link to {os.readlink(path)}, which is not there") from None
+            raise BadAudio(f"is a link to {os.readlink(path)}, which does not exist") from None
         raise BadAudio("cannot be read: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
         raise BadAudio(f"cannot be read ({getattr(error, 'strerror', error)})") from None

@@ -36,7 +36,7 @@ def last_sample(file: BinaryIO, announced: int | None) -> int | None:
 
 
 def largest_size(file: BinaryIO, num_samples: int) -> int | None:
-    """The largest size in bytes of a FLAC file; None if its header does not give that of a frame.
+    """The largest possible size of a FLAC file in bytes; None if its header gives no frame size.
 
     A file that is larger is several files in one. If these have equal lengths, their last frames
     agree with the header, and only the size shows it.
@@ -63,7 +63,7 @@ def head_with_length(file: BinaryIO, num_samples: int) -> bytes:
 
 
 def _stream_info(file: BinaryIO) -> tuple[int, int, int]:
-    """Where the header is, the samples of a frame, and the bytes of the largest frame or 0."""
+    """The header's position, the samples per frame, and the bytes of the largest frame or 0."""
     file.seek(0)
     head = file.read(42)
     begin = id3_size(head) if head[:3] == b"ID3" else 0

@@ -18,7 +18,7 @@ from .lengths import MORE, TOLERANCE, check_length
 
 MIX_DOWNS = (False, "mean", "first", "each")  # how several channels become one
 RATES = range(1_000, 768_001)  # Hz: speech has no other rate
-SHORTEST = 0.01  # seconds: a shorter clip has start and stop in seconds, not in samples
+SHORTEST = 0.01  # seconds: if a clip seems shorter, its start and stop are not in samples
 KEPT = 2**15  # headers that a process keeps, for the next clip of a file or the next epoch
 
 

@@ -84,7 +84,7 @@ def describe(kind: str, path: str | os.PathLike = "") -> str:
     >>> describe("MPEG-4", "a.mp3"), describe("MPEG-4", "a.m4a")
     ('an MPEG-4 file named .mp3', 'an MPEG-4 file')
     """
-    words, endings, _ = KINDS.get(kind, Kind("of no kind that is known"))
+    words, endings, _ = KINDS.get(kind, Kind("of an unknown kind"))
     ending = os.path.splitext(path)[1].lower()
     return words if ending in ("", *endings.split()) else f"{words} named {ending}"
 

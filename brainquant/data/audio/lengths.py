@@ -10,7 +10,7 @@ from .files import BadAudio, Piece
 from .mpeg import find_frames, xing_frame
 
 LONGEST = 2**62  # samples: libsndfile reports more for a header without a length
-MORE = "has more behind its announced end"
+MORE = "has more after its announced end"
 TOLERANCE = 0.1  # seconds that may follow the announced end
 LEAST_MPEG = 4  # frames by which a count may differ: an encoder's delay and padding
 WIDTHS = {  # bytes of a sample
@@ -21,11 +21,11 @@ LARGEST_HEAD = 2**16  # bytes beside the samples, in a file whose parts are not 
 
 
 def check_length(header: Header, kind: str, file: BinaryIO) -> Header:
-    """Compares the length that libsndfile reports with the file, which has a ``kind_of``.
+    """Compares the length that libsndfile reports with the file.
 
-    Returns the same header or, if the file gives no length or a wrong one, a header whose
-    ``pieces`` have the right one. ``NeedsMedia`` means that libsndfile does not read to the end,
-    and ffmpeg may; ``BadAudio`` that a part of the file would be lost.
+    ``kind`` is the file's ``kind_of``. Returns the same header or, if the file gives no length or a
+    wrong one, a header whose ``pieces`` have the right one. ``NeedsMedia`` means that libsndfile
+    does not read to the end, and ffmpeg may; ``BadAudio`` that a part of the file would be lost.
     """
     if header.num_samples == 0 and kind == "WAV" and (head := wav_head_with_length(file)):
         return _with_head(head, header, file)
@@ -57,7 +57,7 @@ def _check_mpeg(header: Header, file: BinaryIO) -> Header:
         if abs(num_samples - whole.num_samples) <= LEAST_MPEG * samples:
             return whole
     if num_samples < header.num_samples:
-        raise BadAudio("has less than it announces; convert it to FLAC")
+        raise BadAudio("has less than its header announces; convert it to FLAC")
     raise BadAudio(f"{MORE}; convert it to FLAC")
 
 

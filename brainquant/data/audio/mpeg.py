@@ -95,7 +95,7 @@ def xing_frame(first: int, count: int) -> bytes:
 
 @functools.lru_cache(4096)
 def _frame(head: int, free: int) -> Frame | None:
-    """The frame with this header; None if it is no header. ``free``: bytes without a bit rate."""
+    """The frame with this header, or None. A frame without a bit rate has ``free`` bytes."""
     version, layer = head >> 19 & 3, 4 - (head >> 17 & 3)
     index, rate = head >> 12 & 15, head >> 10 & 3
     if head >> 21 != 0x7FF or version == 1 or layer == 4 or index == 15 or rate == 3:

@@ -21,7 +21,7 @@ AUDIO = {
     ".gsm", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".mpc", ".mpeg",
     ".mpg", ".ra", ".raw", ".shn", ".spx", ".tta", ".vox", ".webm", ".weba", ".wma", ".wmv", ".wv",
 }  # fmt: skip
-MIN_SPEAKERS = 5  # a level with fewer folders is not taken for speakers
+MIN_SPEAKERS = 5  # a level with fewer folders is not used as speakers
 # Names of folders for parts of a corpus, kinds of files, versions and dates, not for speakers. A
 # year alone is not among them: LibriSpeech's speakers are numbers, too.
 NO_SPEAKER = re.compile(
@@ -115,10 +115,10 @@ def _counts(endings: collections.Counter[str]) -> str:
 
 
 def find_speakers(files: list[str], folder: str, level: int | None = None) -> tuple[list[str], str]:
-    """The speaker of each file or "", and a remark about the level of folders that were taken.
+    """The speaker of each file or "", and a remark about the folders that are speakers.
 
-    ``files`` are paths relative to the folder. Speakers are the folders so many levels below it; 0:
-    there are none. None: the folders of the first level whose names do not mean something else
+    ``files`` are paths relative to the folder. Speakers are the folders ``level`` levels below it;
+    0: there are none. None: the folders of the first level whose names do not mean something else
     (``train-clean-100``, ``dev``, ``wav``, ``v1.0``), if it has at least 5 folders. A ValueError is
     raised if there are no folders at this level.
 
@@ -141,13 +141,13 @@ def find_speakers(files: list[str], folder: str, level: int | None = None) -> tu
         return [""] * len(files), ""
     if not level:
         return [""] * len(files), (
-            "no level of its folders is taken for speakers; speaker_level: 1 would take the first, "
+            "no level of its folders is used as speakers; speaker_level: 1 would use the first, "
             f"such as {next(part[0] for part in parts if part)}"
         )
     speakers = [part[level - 1] if len(part) >= level else "" for part in parts]
     example = os.sep.join(next(part for part in parts if len(part) >= level)[:level])
     return speakers, (
-        f"its {len({*speakers} - {''})} folders of level {level}, such as {example}, are taken for "
+        f"its {len({*speakers} - {''})} folders of level {level}, such as {example}, are used as "
         f"speakers; speaker_level: names another level, 0 none"
     )
 

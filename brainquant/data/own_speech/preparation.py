@@ -18,7 +18,7 @@ from .usable import check_units, find_samples, read_headers
 
 logger = get_logger(__name__)
 
-VERSION = 2  # of the manifests' content: a higher number makes existing manifests again
+VERSION = 2  # of the manifests' content; raise it to have existing manifests made again
 SETTINGS = "own_speech.json"
 SPLITS = ("valid", "train")
 
@@ -151,7 +151,7 @@ def prepare_own_speech(
         usable["train"] = without_overlap(usable["train"], usable["valid"])
         logger.info(
             f"{num_clips - len(usable['train'])} of {num_clips} clips of source share audio with "
-            f"valid_source and are not trained on"
+            f"valid_source and are not used for training"
         )
     clips = {
         part: _cut_all(path, usable[part], headers, min_seconds, max_seconds)
@@ -209,7 +209,7 @@ def _is_ready(folder: str, settings: Mapping[str, Any]) -> bool:
     except FileNotFoundError:
         if any(there):
             raise ValueError(
-                f"manifest_folder has manifests of something else, got manifest_folder={folder!r}; "
+                f"manifest_folder has manifests of another corpus, got manifest_folder={folder!r}; "
                 f"choose another manifest_folder:, or move them away"
             ) from None
     except json.JSONDecodeError:

@@ -39,7 +39,7 @@ def find_clips(path: str, speaker_level: int | None = None) -> Source:
     ...     folder.joinpath(name).touch()
     >>> source = find_clips(str(folder))
     >>> [(clip.id, clip.name) for clip in source.clips], source.remark
-    ([('a_b', 'a.b.wav')], 'not looked at: 1 .txt')
+    ([('a_b', 'a.b.wav')], 'ignored: 1 .txt')
     """
     if os.path.isdir(path):
         scp = os.path.join(path, "wav.scp")
@@ -56,7 +56,7 @@ def _read_manifest(path: str) -> Found:
         what = "is none of these" if os.path.exists(path) else "does not exist"
         raise ValueError(
             f"source must be a folder, or a manifest that ends with {', '.join(ENDINGS)} (each "
-            f"also with .gz behind it) or .scp; {path} {what}; set source: in your YAML. The "
+            f"also with .gz after it) or .scp; {path} {what}; set source: in your YAML. The "
             f"simplest manifest is a .csv file with {table.EXAMPLES['.csv']}"
         )
     if ending == ".scp":
@@ -78,7 +78,7 @@ def _read_folder(folder: str, speaker_level: int | None) -> Source:
             f"folder, or convert the files to FLAC"
         )
     speakers, remark = find_speakers(listing.files, folder, speaker_level)
-    others = f"not looked at: {listing.others}" if listing.others else ""
+    others = f"ignored: {listing.others}" if listing.others else ""
     clips, state = [], hashlib.blake2b(digest_size=16)
     for name, speaker in zip(listing.files, speakers):
         path = os.path.join(folder, name)
@@ -111,9 +111,9 @@ def _complete(path: str, found: Found) -> Source:
         if clip.name == clip.wav:
             clip.name = os.path.relpath(clip.wav, found.folder)
         if clip.id and (first := ids.setdefault(clip.id, clip.location)) != clip.location:
-            faults.append(f"{clip.location}: the ID is that of {first} too")
+            faults.append(f"{clip.location}: {first} has the same ID")
         elif (first := parts.setdefault(clip.part, clip.location)) != clip.location:
-            faults.append(f"{clip.location}: the clip is that of {first} too")
+            faults.append(f"{clip.location}: {first} has the same clip")
         clip.id = clip.id or make_id(clip.name)
     refuse_faults(path, faults, len(found.clips))
     state = hashlib.blake2b(digest_size=16)

@@ -18,7 +18,7 @@ def divide(
 
     Speakers, or files, are sorted by a hash of their names and the seed. Validation takes the first
     of them until it has its share of the seconds. So adding more files later moves only a few of
-    the others. A speaker or file that would make validation far too large is passed over.
+    the others. A speaker or file that would make validation far too large is skipped.
 
     ``valid_share`` is the share of the seconds for validation, at most a half; ``source`` is for
     messages. A ValueError is raised if there is only one file.

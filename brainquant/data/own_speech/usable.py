@@ -18,7 +18,7 @@ END_SECONDS = 0.1  # by which a rounded time may exceed its file
 def read_headers(
     wavs: Sequence[str], num_workers: int | None
 ) -> tuple[dict[str, Header], dict[str, str]]:
-    """Headers by path, and the reasons why other files cannot be read, also by path."""
+    """The headers of files by path, and the reasons why the other files cannot be read."""
     results = dict(zip(wavs, in_threads(_read_one, wavs, num_workers=num_workers, unit="file")))
     headers = {wav: found for wav, found in results.items() if isinstance(found, Header)}
     return headers, {wav: str(results[wav]) for wav in wavs if wav not in headers}
@@ -124,7 +124,7 @@ def check_units(
         for other, factor in others.items():
             if all(stop / factor <= seconds + END_SECONDS for stop, seconds in ends):
                 raise ValueError(
-                    f"{path}: {len(odd)} of {num_parts} clips would be too short or behind the "
+                    f"{path}: {len(odd)} of {num_parts} clips would be too short or after the "
                     f"end of their file if {columns} were {unit}, the first is {odd[0]}; they "
                     f"look like {other}: samples go in the columns start and stop, seconds in "
                     f"start_time and end_time"

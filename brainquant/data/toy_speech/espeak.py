@@ -176,7 +176,7 @@ class Espeak:
         self._library.espeak_Synchronize()
         samples = np.concatenate(blocks)
         if status != 0 or not samples.size:
-            raise ValueError(f"text must be something that can be said, got text={text!r}")
+            raise ValueError(f"text must have something to speak, got text={text!r}")
         phones = [
             (start / self.sample_rate, end / self.sample_rate, name)
             for start, end, name in _phones(samples, events)
@@ -250,7 +250,7 @@ def synthesise_apart(
     )
     if answer.returncode != 0:
         raise RuntimeError(
-            f"espeak-ng could not say the {len(request['texts'])} texts with {request['speaker']}; "
+            f"espeak-ng could not speak {len(request['texts'])} texts with {request['speaker']}; "
             f"its process ended with {answer.returncode}:\n{answer.stderr.decode(errors='replace')}"
         )
     with np.load(io.BytesIO(answer.stdout)) as arrays:

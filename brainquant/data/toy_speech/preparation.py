@@ -26,7 +26,7 @@ from .script import SPLITS, Speaker, toy_sentences, toy_speakers
 logger = get_logger(__name__)
 
 SAMPLE_RATE = 16000
-VERSION = 1  # of the files' content: a higher number makes existing folders again
+VERSION = 1  # of the files' content; raise it to have existing folders made again
 COLUMNS = ("ID", "duration", "wav", "spk_id", "text")
 
 Plan = list[tuple[Speaker, list[tuple[str, str]]]]  # for each speaker: IDs and texts
@@ -182,7 +182,7 @@ def _make_utterance(
 
 
 def _resample(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Resamples to 16 kHz: flat up to 7 kHz; what is above 8 kHz does not return below it."""
+    """Resamples to 16 kHz: flat up to 7 kHz, without aliasing."""
     divisor = np.gcd(SAMPLE_RATE, rate)
     up, down = SAMPLE_RATE // divisor, rate // divisor
     return resample_poly(samples, up, down, window=_lowpass(max(up, down)))
@@ -202,7 +202,7 @@ def _paths(folder: str, split: str, speaker: str, name: str) -> tuple[str, str]:
 
 
 def _duration(wav_path: str, phones_path: str) -> float | None:
-    """The seconds of an utterance; None unless it is whole: its phones end with its samples."""
+    """The seconds of an utterance, or None if its samples do not end where its phones end."""
     try:
         seconds = read_alignment(phones_path)[-1][1]
         size = os.path.getsize(wav_path)

@@ -108,7 +108,7 @@ def _bounds(path: str, columns: list[str], table: list[TableRow], wav: str) -> t
     raise ValueError(
         f"{path} has the column{'s' * (len(named) > 1)} {', '.join(named)}: which part of its file "
         f"is a clip? Name two columns start_time and end_time, in seconds, or start and stop, in "
-        f"samples at the file's own rate, and take out what else means that"
+        f"samples at the file's own rate, and remove other columns for this"
     )
 
 
