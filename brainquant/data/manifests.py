@@ -44,10 +44,8 @@ def load_dataset(
 
     Arguments
     ---------
-    manifest : str or os.PathLike
-        CSV or JSON file, see ``read_manifest``.
-    data_folder : str or os.PathLike
-        Replaces ``$data_root`` in the manifest.
+    manifest, data_folder : str or os.PathLike
+        See ``read_manifest``.
     min_seconds, max_seconds : float
         Shorter and longer clips are left out.
     reader : callable
@@ -66,8 +64,7 @@ def load_dataset(
     Raises
     ------
     ValueError
-        If the manifest is not right, see ``read_manifest``, lacks one of the columns, or no clip is
-        left.
+        If the manifest is not right, lacks one of the columns, or no clip is left.
     """
     rows = read_manifest(manifest, data_folder)
     found = next(iter(rows.values()))

@@ -229,9 +229,7 @@ def synthesise_apart(
     pitch: int = 50,
     pitch_range: int = 50,
 ) -> list[Utterance]:
-    """`Espeak.synthesise` for several texts, in a new process.
-
-    So the samples depend only on the arguments.
+    """`Espeak.synthesise` for several texts, in a new process: samples depend on nothing else.
 
     Example
     -------
