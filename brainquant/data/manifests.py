@@ -24,10 +24,7 @@ from .tables import read_table, refuse_faults, replace_root
 
 logger = get_logger(__name__)
 
-UNITS = {
-    1: "seconds",
-    1000: "milliseconds",
-}  # wrong units of start and stop
+UNITS = {1: "seconds", 1000: "milliseconds"}  # wrong units of start and stop
 
 
 def load_dataset(

@@ -4,14 +4,7 @@ import functools
 import os
 
 from .containers import bytes_after_samples, ogg_lengths
-from .decoders import (
-    EXTRA,
-    Header,
-    NeedsMedia,
-    import_av,
-    read_media_header,
-    read_sound_header,
-)
+from .decoders import EXTRA, Header, NeedsMedia, import_av, read_media_header, read_sound_header
 from .files import BadAudio, Piece, open_file, pieces_of
 from .kinds import KINDS, describe, kind_of
 from .lengths import MORE, TOLERANCE, check_length
