@@ -144,7 +144,7 @@ def test_a_resumed_run_keeps_the_count(corpus, tmp_path, fault, interrupt):
 ROW = "a,3.0,$data_root/a.wav\n"
 HEADER = "ID,duration,wav\n"
 MANIFESTS = {
-    "no file": (None, "there is no manifest"),
+    "no file": (None, "the manifest .* cannot be read"),
     "no rows": (HEADER, "has no rows: add a line"),
     "no column duration": ("ID,wav\na,a.wav\n", "lacks the column 'duration'"),
     "a missing ID": (HEADER + ",3.0,$data_root/a.wav\n", "line 2, ID '': the column ID is empty"),
