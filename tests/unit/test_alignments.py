@@ -28,7 +28,7 @@ def test_alignments_are_found_at_any_depth(tmp_path):
     assert paths == {name: str(tmp_path / path) for name, path in
                      {"a": "a.tsv", "b.c": "x/b.c.tsv", "d": "x/y/d.tsv"}.items()}  # fmt: skip
     (tmp_path / "x/a.tsv").touch()
-    with pytest.raises(ValueError, match="of one ID"):
+    with pytest.raises(ValueError, match="have the same ID"):
         find_alignments(tmp_path)
     with pytest.raises(ValueError, match="no file <ID>.tsv in .*nowhere"):
         find_alignments(tmp_path / "nowhere")

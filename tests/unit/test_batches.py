@@ -154,7 +154,7 @@ def test_clips_that_are_too_short_for_the_brain_are_left_out_of_both_loaders(cor
         loaders = make_loaders(hparams, min_samples=500)
     for loader in loaders:
         assert sorted(i for batch in loader for i in batch.id) == ["2", "3"]
-    assert "min_seconds: 0.5 is taken" in caplog.text
+    assert "min_seconds: 0.5 is used" in caplog.text
     assert caplog.text.count("2 of 4 clips left out, 2 below min_seconds: 0.5") == 2
 
     hparams["min_seconds"] = 0.6  # the YAML's value counts if it is larger
