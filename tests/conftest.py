@@ -26,8 +26,9 @@ TINY = {
 }
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries and processes that start later
 
 
 def pytest_runtest_setup(item):
@@ -62,7 +63,7 @@ def pytest_terminal_summary(terminalreporter):
 def quick_report(request):
     """Writes empty reports in integration tests: drawing takes longer than a tiny run."""
 
-    def write(metrics_file, code_counts, image_file, title=""):
+    def write(metrics_file, code_counts, image_file, *more):
         Path(image_file).touch()
 
     with pytest.MonkeyPatch.context() as patch:

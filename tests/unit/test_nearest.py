@@ -268,7 +268,7 @@ def test_products_are_made_without_tf32_and_autocast(monkeypatch, tf32_allowed):
 
 MEMORY = """
 import torch
-from brainquant.functional import nearest
+from brainquant.search import nearest
 nearest.has = lambda name: name == "{library}"
 x, projection = torch.randn(100_000, 320), torch.randn(1, 320, 16)
 codebook = torch.nn.functional.normalize(torch.randn(1, 8192, 16), dim=-1)
