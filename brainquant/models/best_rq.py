@@ -97,8 +97,8 @@ class BestRQEncoder(SpeechEncoder):
         self.train()
 
     def _measure(self) -> None:
-        """Tries the modules on half a second of silence, and sets the sizes that follow."""
-        stack, num_samples = self.stack, self.sample_rate // 2
+        """Tries the modules on two seconds of silence, and sets the sizes that follow."""
+        stack, num_samples = self.stack, 2 * self.sample_rate
         wavs_BL = torch.zeros(1, num_samples)
         feats_BTF = try_modules("compute_features", self.compute_features, wavs_BL)
         if feats_BTF.shape[1] != (expected := num_samples // self.hop + 1):

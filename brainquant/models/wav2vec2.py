@@ -68,7 +68,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
         self.sample_rate = sample_rate
         self.normalise_targets = normalise_targets
         self.input_dim = extractor.out_dim
-        samples = max(sample_rate // 2, self.min_samples)
+        samples = max(2 * sample_rate, self.min_samples)
         wavs_BL, lengths_B = torch.zeros(1, samples), torch.tensor([samples])
         self.eval()
         encoded = try_modules("extractor and transformer", self, wavs_BL, lengths_B)

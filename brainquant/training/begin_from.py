@@ -7,6 +7,7 @@ from speechbrain.utils.checkpoints import CKPT_PREFIX, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
+from ..models.speech_encoder import state_without_parameters
 from ..ranks import on_main_process
 from .changed_keys import changed_keys, describe
 from .checkpoint_contents import Damaged, read_state
@@ -53,7 +54,7 @@ def load_weights(place, modules, keys):
             saved = read(checkpoint, name)
             misfit = first_misfit(saved, tensors)
             if misfit is None:
-                module.load_state_dict(saved)
+                module.load_state_dict(saved | state_without_parameters(module))
                 taken.append(name)
             elif name == "encoder":
                 raise RunError(

@@ -52,8 +52,18 @@ def test_weights_are_taken_and_all_else_is_new(before, corpus, tmp_path, name, c
     taken, new = line.split(" New: ")
     assert "encoder" in taken and "optimiser, schedule, epochs and counts" in new
     if name == "best_rq":
-        assert "normalize (of this YAML and corpus)" in new and "quantiser" in new
+        assert "quantiser (of this YAML and corpus)" in new
         assert brain.quantiser.frames_to_fit == 0
+
+
+def test_the_statistics_of_a_normalisation_are_those_of_the_new_run(corpus, tmp_path):
+    options = {"normalize": {"norm_type": "global"}, "optimizer_step_limit": 1}
+    trained, _ = run("best_rq", corpus, tmp_path / "before", **options)
+    brain = begin(
+        "best_rq", corpus, tmp_path / "new", begin_from=str(tmp_path / "before"), **options
+    )
+    assert trained.modules.encoder.normalize.count and not brain.modules.encoder.normalize.count
+    assert equal(trained.modules.encoder.transformer, brain.modules.encoder.transformer)
 
 
 def test_what_does_not_fit_is_new_and_named(before, corpus, tmp_path, caplog):
