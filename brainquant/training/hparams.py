@@ -176,7 +176,8 @@ def load_hparams(
     except ValueError as error:
         raise ValueError(f"{hparams_file}: {error}") from error
     evaluation = getattr(checked["evaluate"], "keywords", {})
-    if checked.get("valid_csv", "") is None and evaluation.get("valid", "") is None:
+    probes = "test" in evaluation and evaluation.get("valid") is None
+    if probes and checked.get("valid_csv", "") is None:
         raise ValueError(
             f"{hparams_file}: evaluate: chooses a layer on valid_csv, which is null; set "
             f"evaluate: null too"

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "brainquant"
 # Rooms from left to right; nothing imports from a room to the right of its own.
 ROOMS = [
-    {"errors", "processes", "copying"},
+    {"errors", "processes", "copying", "old_addresses"},
     {"own_files", "functional"},
     {"ranks"},
     {"search", "losses", "masking", "data", "models"},
@@ -46,6 +46,8 @@ def test_nothing_imports_rightwards(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             package = parts[: len(parts) - node.level] if len(parts) >= node.level else ()
             target = [*package, *(node.module or "").split(".")][0]
+            if not target:  # a name of brainquant/__init__.py, such as __version__
+                continue
             assert room_of(target) <= room_of(parts[0]), f"{path.name} imports {target}"
 
 

@@ -31,7 +31,6 @@ def test_a_yaml_without_any_optional_key_trains_and_resumes(corpus, tmp_path, mo
             del document[name]
     assert len(document) < 24
     document |= {**SMALL, "data_folder": str(corpus), "output_folder": "run"}
-    document["evaluate"] = {"file": "evaluated.txt"}
     document["evaluate"] = ruamel.yaml.YAML().load(
         "x: !name:test_defaults.evaluate {file: evaluated.txt}"
     )["x"]

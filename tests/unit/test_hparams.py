@@ -172,14 +172,7 @@ def write_yaml(tmp_path, options="optimizer_step_limit: 500", brain="BestRQBrain
     return yaml
 
 
-@pytest.fixture
-def without_features(monkeypatch):
-    monkeypatch.setattr(BestRQBrain, "hparams_read", {
-        name: key for name, key in BestRQBrain.hparams_read.items() if name != "compute_features"
-    })  # fmt: skip
-
-
-def test_a_yaml_without_any_optional_key_has_all_defaults(tmp_path, without_features):
+def test_a_yaml_without_any_optional_key_has_all_defaults(tmp_path):
     hparams = load_hparams(write_yaml(tmp_path))
     for name, key in (BestRQBrain.hparams_read | RECIPE).items():
         if not isinstance(key.default, InYaml) and key.default is not REQUIRED:
@@ -193,7 +186,7 @@ def test_a_yaml_without_any_optional_key_has_all_defaults(tmp_path, without_feat
     assert hparams["optimizer"].keywords["lr"] == hparams["lr"]
 
 
-def test_the_run_is_seeded_before_its_modules_are_built(tmp_path, without_features):
+def test_the_run_is_seeded_before_its_modules_are_built(tmp_path):
     hparams = load_hparams(write_yaml(tmp_path), {"seed": 7})
     torch.manual_seed(7)
     expected = torch.nn.Linear(2, 3).weight
@@ -210,18 +203,18 @@ def test_the_run_is_seeded_before_its_modules_are_built(tmp_path, without_featur
         ("optimizer_step_limit: 9\ncheckpointer: null", "checkpointer", None),
     ],
 )
-def test_a_default_goes_with_what_the_yaml_states(tmp_path, without_features, options, key, value):
+def test_a_default_goes_with_what_the_yaml_states(tmp_path, options, key, value):
     hparams = load_hparams(write_yaml(tmp_path, options), refuse_unused=False)
     assert hparams[key] == value
     assert ("ckpt_interval_minutes" in hparams) != ("ckpt_interval_steps" in hparams)
 
 
-def test_a_key_that_a_default_refers_to_is_named(tmp_path, without_features):
+def test_a_key_that_a_default_refers_to_is_named(tmp_path):
     with pytest.raises(ValueError, match="the YAML lacks the key .optimizer_step_limit."):
         load_hparams(write_yaml(tmp_path, ""))
 
 
-def test_a_checkpointer_of_an_old_yaml_keeps_its_recoverables(tmp_path, without_features):
+def test_a_checkpointer_of_an_old_yaml_keeps_its_recoverables(tmp_path):
     old = """
 optimizer_step_limit: 5
 head: !new:torch.nn.Identity
@@ -232,7 +225,7 @@ checkpointer: !new:brainquant.training.checkpoints.Checkpointer
     assert hparams["checkpointer"].recoverables == {"head": hparams["head"]}
 
 
-def test_the_folder_of_a_run_has_every_value_in_force(tmp_path, without_features):
+def test_the_folder_of_a_run_has_every_value_in_force(tmp_path):
     yaml = write_yaml(tmp_path)
     write_hparams(tmp_path / "run", yaml, {"seed": 5})
     written = (tmp_path / "run" / "hyperparams.yaml").read_text("utf-8")
@@ -242,9 +235,7 @@ def test_the_folder_of_a_run_has_every_value_in_force(tmp_path, without_features
     assert again["values_by_key"] == values and values["keep_checkpoints"] == "2"
 
 
-def test_a_default_that_changes_in_a_later_version_is_named(
-    tmp_path, without_features, monkeypatch
-):
+def test_a_default_that_changes_in_a_later_version_is_named(tmp_path, monkeypatch):
     yaml = write_yaml(tmp_path)
     then = load_hparams(yaml)["values_by_key"]
     later = dataclasses.replace(BestRQBrain.hparams_read["hang_minutes"], default=30)
@@ -254,7 +245,7 @@ def test_a_default_that_changes_in_a_later_version_is_named(
     assert changed == {"hang_minutes": "10 then, 30 now"}
 
 
-def test_the_values_in_force_fit_a_terminal_of_80_columns(tmp_path, without_features, caplog):
+def test_the_values_in_force_fit_a_terminal_of_80_columns(tmp_path, caplog):
     hparams = load_hparams(write_yaml(tmp_path))
     options = dict.fromkeys(OPTIONS_SHOWN, 1)
     brain = SimpleNamespace(hparams=SimpleNamespace(**hparams), **options)
