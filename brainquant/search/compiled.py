@@ -1,33 +1,37 @@
 """Search for the nearest code on a CPU, compiled with numba.
 
-All of it, from the frames to the codes, is one parallel region on torch's own OpenMP threads, in
-which pieces of the frames are dealt out as the threads get free: where another process holds a
-core, the other threads take over, and nothing waits but for the last piece.
+From frames to codes it is one parallel region on torch's own OpenMP threads. A thread that is free
+takes the next piece of the frames. So if another process holds a core, the other threads do its
+work, and nothing waits except for the last piece.
 
-Suffixes: W codes side by side, R rows of W codes in a cell, P frames searched together.
+Suffixes: N frames, I input dim, D code dim, K = D or D + 1 (see ``table``), G codebooks, V codes,
+W codes side by side, R rows of W codes in a cell, P frames searched together.
 """
+
+# numba.njit and numba.extending.intrinsic change what a function takes; pyright cannot know it.
+# pyright: reportCallIssue=false
 
 import ctypes
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
 from .table import Table
 from .tile import P, W, highest_of
 
 R = 16
-# Multiplications that a thread takes at a time: about a tenth of a millisecond.
+# Multiplications in a piece: about a tenth of a millisecond.
 PIECE = 2**22
-# Frames that are copied at once where they are not float32 or float64 in one piece.
+# Frames that are copied at once if they are not contiguous, or neither float32 nor float64.
 COPIED = 4096
-# Rounds as it is written, apart from the fused multiply-add, which is one rounding less.
+# The compiler may fuse a multiplication and an addition, and change no other rounding.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 highest_of_cell = highest_of(R)
@@ -36,7 +40,7 @@ product_of_row = highest_of(1)
 
 @njit(**OPTIONS)
 def exact_score(x, codebook, offset, v):
-    """The float64 score of a code; an empty ``offset`` is none."""
+    """The float64 score of a code; an empty ``offset`` means no offset."""
     score = 0.0
     for d in range(len(x)):
         score += x[d] * np.float64(codebook[v, d])
@@ -45,7 +49,7 @@ def exact_score(x, codebook, offset, v):
 
 @njit(**OPTIONS)
 def project(frames, projection, shift, products, unused, x):
-    """Unit vectors in the directions of P projected frames; zeros stay zeros."""
+    """Projects P frames and scales them to unit norm; zeros stay zeros."""
     for row in range(len(projection)):
         product_of_row(frames, projection, row, products, unused)
         for p in range(P):
@@ -59,7 +63,7 @@ def project(frames, projection, shift, products, unused, x):
 
 @njit(**OPTIONS)
 def scale(x, table_scale, table_norm, has_offset, scaled):
-    """What ``table.Table.frames`` gives for one frame: scaled values, slack and tie."""
+    """Scaled values, slack and tie of one frame, as in ``table.Table.frames``."""
     largest = np.abs(x).max()
     by = max(largest, table_scale) if has_offset else (largest if largest != 0.0 else 1.0)
     square = 0.0
@@ -121,7 +125,7 @@ def search_piece(values, projection, shift, table, codebook, offset, numbers, co
 
 @intrinsic
 def at(typing_context, address):
-    """The pointer to an address."""
+    """The address as a pointer."""
 
     def codegen(context, builder, signature, args):
         return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
@@ -131,7 +135,7 @@ def at(typing_context, address):
 
 @intrinsic
 def take_number(typing_context, counter):
-    """Adds one to the first element of an array of int64; gives what it was to one thread only."""
+    """Adds one to the first element of an int64 array, atomically; gives the value of before."""
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -142,8 +146,8 @@ def take_number(typing_context, counter):
 
 
 @functools.cache
-def worker(value_type):
-    """What each thread does, for frames of a type: pieces of the search, until none are left."""
+def worker(value_type: type):
+    """The function that each thread runs: it searches piece after piece until none is left."""
 
     def work(job):
         sizes = carray(job, 18, np.int64)
@@ -167,7 +171,7 @@ def worker(value_type):
     signature = types.void(types.voidptr)
     try:
         return cfunc(signature, cache=True, **OPTIONS)(work)
-    except RuntimeError:  # numba finds no folder that it may keep the result in
+    except RuntimeError:  # numba has no writable folder for its cache
         return cfunc(signature, **OPTIONS)(work)
 
 
@@ -183,8 +187,8 @@ def openmp():
     return None if sys.platform == "win32" else ctypes.CDLL(None)
 
 
-def pack(rows_VK, width):
-    """Codes as (rows of W codes, K, W), in whole groups of ``width``, with copies of the last."""
+def pack(rows_VK: torch.Tensor, width: int) -> torch.Tensor:
+    """Codes as (rows of W codes, K, W), padded with the last code to a multiple of ``width``."""
     copies = rows_VK[-1:].expand(-len(rows_VK) % width, -1)
     return torch.cat([rows_VK, copies]).view(-1, W, rows_VK.shape[1]).mT.contiguous()
 
@@ -209,7 +213,12 @@ def one_torch_thread() -> Iterator[int]:
         set_threads(ctypes.c_int(threads))
 
 
-def search(x_NI, codebooks, projection_GID, shift_GD):
+def search(
+    x_NI: torch.Tensor,
+    codebooks: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+    projection_GID: torch.Tensor | None,
+    shift_GD: torch.Tensor | None,
+) -> torch.Tensor:
     """Codes of frames in each codebook; see ``nearest.search``."""
     with one_torch_thread() as threads:
         tables = [Table(*codebook) for codebook in codebooks]
@@ -231,8 +240,15 @@ def search(x_NI, codebooks, projection_GID, shift_GD):
         return codes_GN.T.contiguous()
 
 
-def search_part(x_NI, table, projection_DI, shift_D, codes_N, threads):
-    """Writes the codes of frames in one table."""
+def search_part(
+    x_NI: torch.Tensor,
+    table: Table,
+    projection_DI: torch.Tensor | None,
+    shift_D: torch.Tensor | None,
+    codes_N: torch.Tensor,
+    threads: int,
+) -> None:
+    """Writes the codes of frames in one table into ``codes_N``."""
     (V, D), K = table.codebook_VD.shape, table.scaled_VK.shape[1]
     empty = torch.empty(0, dtype=torch.double)
     projection = empty if projection_DI is None else pack(projection_DI, W)

@@ -1,11 +1,17 @@
 """Search for the nearest code on a GPU, as one kernel that never writes scores to memory.
 
-A tile of BF frames looks at BV codes at a time, BK of their values at a time.
+A tile of BF frames reads BV codes at a time, and BK of their values at a time.
 """
+
+# The kernels are in Triton's language, whose types pyright does not know.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import torch
 import triton
 import triton.language as tl
+
+from .table import Frames, Table
 
 BF, BV = 64, 64
 
@@ -19,7 +25,7 @@ def search_kernel(
     """Codes of BF frames; see ``table.Frames`` and ``table.Table``."""
     frame = tl.program_id(0).to(tl.int64) * BF + tl.arange(0, BF)
     here, lane = frame < N, tl.arange(0, BV)
-    # In each lane, codes at a distance of BV: the best, where it is, and the second.
+    # Lane l reads codes l, l + BV, l + 2 BV ...: its best, the index of that, and its second best.
     best = tl.full((BF, BV), float("-inf"), tl.float32)
     second = tl.full((BF, BV), float("-inf"), tl.float32)
     where = tl.zeros((BF, BV), tl.int32)
@@ -50,7 +56,7 @@ def search_kernel(
     least = (highest - slack)[:, None]
     rivals = tl.sum((best >= least).to(tl.int32) + (second >= least).to(tl.int32), 1)
     unsure = rivals > 1
-    if tl.max(unsure.to(tl.int32), 0) > 0:  # seldom: the whole tile once more, in float64
+    if tl.max(unsure.to(tl.int32), 0) > 0:  # rare: the whole tile again, in float64
         tie = tl.load(tie_ptr + frame, mask=here, other=0.0)
         top = tl.full((BF,), float("-inf"), tl.float64)
         for start in range(0, V, BV):
@@ -82,7 +88,7 @@ def exact_scores(
     D: tl.constexpr,
     HAS_OFFSET: tl.constexpr,
 ):
-    """float64 scores of a tile, one dimension after the other; -inf beyond the codebook."""
+    """float64 scores of a tile, summed dimension by dimension; -inf beyond the codebook."""
     score = tl.zeros((frame.shape[0], code.shape[0]), tl.float64)
     for d in range(D):
         x = tl.load(x_ptr + frame * D + d, mask=here, other=0.0)
@@ -93,8 +99,8 @@ def exact_scores(
     return tl.where((code < V)[None, :], score, float("-inf"))
 
 
-def search(frames, table):
-    """Codes of ``Frames`` in a ``Table`` (table.py); nothing waits for the device."""
+def search(frames: Frames, table: Table) -> torch.Tensor:
+    """Codes of the frames in the table; nothing waits for the device."""
     N, K = frames.scaled_NK.shape
     V, D = table.codebook_VD.shape
     codes_N = torch.empty(N, dtype=torch.long, device=frames.x_ND.device)

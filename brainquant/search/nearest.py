@@ -1,21 +1,22 @@
-"""Search for the nearest code: in little memory, and exact.
+"""Search for the nearest code: exact, and in little memory.
 
-float32 only narrows the search. Codes that its rounding cannot tell apart are compared in float64,
-so that a frame has the same code in any batch, on any device, and by each of the three searches:
-plain torch, numba on a CPU and Triton on a GPU, chosen by itself where it is installed.
+float32 finds the candidates; float64 decides between codes whose float32 scores are too close. So
+a frame gets the same code in any batch, on any device, and from each of the three searches: numba
+on a CPU, Triton on a GPU, and plain torch if that library is not installed.
 
 Shape suffixes: N frames, I input dim, D code dim, G codebooks, V codes.
 """
 
 import functools
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 
 from . import plain
 
 
-def nearest_code(x_ND, codebook_VD):
+def nearest_code(x_ND: torch.Tensor, codebook_VD: torch.Tensor) -> torch.Tensor:
     """Index of the code that is nearest in Euclidean distance, for each frame.
 
     Arguments
@@ -28,8 +29,8 @@ def nearest_code(x_ND, codebook_VD):
     Returns
     -------
     codes_N : torch.Tensor
-        LongTensor of shape (frames,). A tie goes to the lowest index; a frame that holds NaN or
-        Inf gets -1, which no codebook has.
+        LongTensor of shape (frames,). A tie goes to the lowest index. A frame with NaN or Inf
+        gets -1.
 
     Example
     -------
@@ -47,8 +48,8 @@ def highest_code(
 ) -> torch.Tensor:
     """Index of the code with the highest inner product plus offset, in each codebook.
 
-    An operator of its own, as the next one: ``torch.compile`` and ``torch.export`` take it as one
-    piece.
+    It is a custom operator, as is ``projected_codes``: ``torch.compile`` and ``torch.export`` do
+    not look inside.
 
     Arguments
     ---------
@@ -62,7 +63,8 @@ def highest_code(
     Returns
     -------
     codes_NG : torch.Tensor
-        LongTensor of shape (frames, codebooks), with ties and what is not finite as above.
+        LongTensor of shape (frames, codebooks); ties and frames that are not finite as in
+        ``nearest_code``.
 
     Example
     -------
@@ -95,8 +97,8 @@ def projected_codes(
     Returns
     -------
     codes_NG : torch.Tensor
-        LongTensor of shape (frames, codebooks). A tie goes to the lowest index, so a frame that
-        is projected to zeros gets code 0; a frame that holds NaN or Inf gets -1.
+        LongTensor of shape (frames, codebooks). A tie goes to the lowest index, so a frame whose
+        projection is zero gets code 0. A frame with NaN or Inf gets -1.
 
     Example
     -------
@@ -119,8 +121,13 @@ def _(x_NI, projection_GID, shift_GD, codebook_GVD):
     return x_NI.new_empty(x_NI.shape[0], codebook_GVD.shape[0], dtype=torch.long)
 
 
-def search(x_NI, codebooks, projection_GID=None, shift_GD=None):
-    """Codes of frames, projected to unit vectors or as they are, in each codebook.
+def search(
+    x_NI: torch.Tensor,
+    codebooks: Sequence[tuple[torch.Tensor, torch.Tensor | None]],
+    projection_GID: torch.Tensor | None = None,
+    shift_GD: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Codes in each codebook of frames as they are, or of frames projected to unit vectors.
 
     Arguments
     ---------
@@ -138,17 +145,19 @@ def search(x_NI, codebooks, projection_GID=None, shift_GD=None):
     codes_NG : torch.Tensor
         -1 for a frame that is not finite.
     """
-    device, search_in_table = x_NI.device.type, None
+    device = x_NI.device.type
     if device == "cpu" and has("numba"):
         from . import compiled
 
         return compiled.search(x_NI, codebooks, projection_GID, shift_GD)
     if device == "cuda" and has("triton"):
-        from .gpu import search as search_in_table
-    return plain.search(x_NI, codebooks, projection_GID, shift_GD, search_in_table)
+        from . import gpu
+
+        return plain.search(x_NI, codebooks, projection_GID, shift_GD, gpu.search)
+    return plain.search(x_NI, codebooks, projection_GID, shift_GD)
 
 
 @functools.cache
-def has(library):
+def has(library: str) -> bool:
     """Whether a library is installed."""
     return importlib.util.find_spec(library) is not None

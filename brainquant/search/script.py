@@ -1,4 +1,4 @@
-"""Search for the nearest code in TorchScript, whose programs run without Python and our operators.
+"""Search for the nearest code in TorchScript: its programs run without Python and our operators.
 
 Shape suffixes: B batch, T time, N = B * T frames, C frames of a chunk, I input dim, D code dim, G
 codebooks, V codes.
@@ -12,7 +12,7 @@ from torch import Tensor
 def projected_codes_in_script(
     x_BTI: Tensor, P: Tensor, CB: Tensor, shift_D: Tensor | None
 ) -> Tensor:
-    """What ``nearest.projected_codes`` gives, more slowly, in functions that TorchScript knows.
+    """The codes of ``nearest.projected_codes``, more slowly, in functions that TorchScript knows.
 
     Arguments
     ---------

@@ -1,6 +1,6 @@
-"""Inner products of a few frames with 16 codes at a time, which stay in registers.
+"""Inner products of 4 frames with 16 codes at a time, held in registers.
 
-In LLVM's own language, since its vectoriser does not find the registers that this needs.
+Written in LLVM's own language: from Python code LLVM does not put the sums into registers.
 
 Suffixes: W codes side by side, R rows of W codes in a cell, P frames, K values of each.
 """
@@ -14,13 +14,13 @@ from numba.extending import intrinsic
 W, P = 16, 4
 
 
-def highest_of(R):
-    """A function that finds the highest of R products in each lane, for numba code.
+def highest_of(R: int):
+    """Makes a function for numba code that finds the highest of R products in each lane.
 
-    It takes ``frames`` (P, K), ``table`` (rows of W codes, K, W), the number of a cell of R rows,
-    ``lanes`` (P, W) and ``highest`` (P,), all float32 or all float64, and writes to the latter two
-    the highest inner product of each lane of the cell, and that of all its lanes. With one row the
-    lanes are a matrix product.
+    Its arguments are ``frames`` (P, K), ``table`` (rows of W codes, K, W), the number of a cell of
+    R rows, ``lanes`` (P, W) and ``highest`` (P,), all float32 or all float64. It writes the highest
+    inner product of each lane of the cell into ``lanes``, and the highest of all lanes into
+    ``highest``. With R = 1 the lanes are a matrix product.
     """
 
     @intrinsic
@@ -40,7 +40,7 @@ def highest_of(R):
         def index(value):
             return ir.Constant(i64, value)
 
-        def place(array, offset):
+        def address(array, offset):
             return builder.gep(array, [offset])
 
         def larger(one, other):
@@ -55,15 +55,15 @@ def highest_of(R):
             builder.store(ir.Constant(vector, [-np.inf] * W), pointer)
         with cgutils.for_range(builder, index(R)) as row:
             number = builder.add(builder.mul(args[2], index(R)), row.index)
-            codes = place(table.data, builder.mul(number, builder.mul(K, index(W))))
+            codes = address(table.data, builder.mul(number, builder.mul(K, index(W))))
             for pointer in score:
                 builder.store(ir.Constant(vector, [0.0] * W), pointer)
             with cgutils.for_range(builder, K) as dim:
-                code = as_vector(place(codes, builder.mul(dim.index, index(W))))
+                code = as_vector(address(codes, builder.mul(dim.index, index(W))))
                 code = builder.load(code, align=4)
                 for p, pointer in enumerate(score):
                     at = builder.add(builder.mul(K, index(p)), dim.index)
-                    value = builder.load(place(frames.data, at))
+                    value = builder.load(address(frames.data, at))
                     value = builder.insert_element(undefined, value, ir.Constant(i32, 0))
                     value = builder.shuffle_vector(value, undefined, to_all_lanes)
                     product = builder.fmul(value, code, flags=["contract"])
@@ -73,7 +73,7 @@ def highest_of(R):
                 builder.store(larger(builder.load(new), builder.load(pointer)), pointer)
         for p, pointer in enumerate(best):
             value, width = builder.load(pointer), W
-            builder.store(value, as_vector(place(lanes.data, index(p * W))), align=4)
+            builder.store(value, as_vector(address(lanes.data, index(p * W))), align=4)
             while width > 1:  # one half with the other
                 width //= 2
                 halves = [
@@ -86,7 +86,7 @@ def highest_of(R):
                 ]
                 value = larger(*halves)
             value = builder.extract_element(value, ir.Constant(i32, 0))
-            builder.store(value, place(highest.data, index(p)))
+            builder.store(value, address(highest.data, index(p)))
         return context.get_dummy_value()
 
     return highest_of_cell

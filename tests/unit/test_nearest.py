@@ -272,7 +272,7 @@ from brainquant.search import nearest
 nearest.has = lambda name: name == "{library}"
 x, projection = torch.randn(100_000, 320), torch.randn(1, 320, 16)
 codebook = torch.nn.functional.normalize(torch.randn(1, 8192, 16), dim=-1)
-nearest.projected_codes(x[:10], projection, None, codebook)  # what libraries take once
+nearest.projected_codes(x[:10], projection, None, codebook)  # libraries take some memory once
 """
 
 
