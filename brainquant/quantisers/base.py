@@ -1,46 +1,48 @@
 """The contract of a quantiser."""
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 
 class Quantiser(torch.nn.Module):
-    """What every quantiser is and does; a Brain never asks which one it holds.
+    """What every quantiser has and does; a Brain never asks which one it holds.
 
-    ``brainquant.testing.check_quantiser`` holds a quantiser to all of it.
+    ``brainquant.testing.check_quantiser`` checks that a quantiser keeps this contract.
 
     Attributes
     ----------
     input_dim : int
-        Size of a frame that goes in.
+        Size of an input frame.
     num_codebooks : int
-        Codes that one frame gets.
+        Codebooks; a frame gets one code of each.
     codebook_size : int
         Codes in each codebook.
     vq_dim : int or None
-        Size of the vector that ``forward`` gives for a frame; None where it gives codes only.
+        Size of the vector that ``forward`` gives for a frame; None if it gives codes only.
     curr_temp : float or None
-        What ``update_temp`` sets; None where nothing anneals.
+        The temperature that ``update_temp`` sets; None if nothing anneals.
     frames_to_fit : int
-        Frames of the corpus that ``fit`` asks for before the first step; 0 where there is nothing
-        to be fitted, or it is fitted already.
+        Frames of the corpus that ``fit`` needs before the first step; 0 if there is nothing to
+        fit, or if it is fitted already.
     """
 
     input_dim: int
     num_codebooks: int
     codebook_size: int
-    vq_dim = None
-    curr_temp = None
-    frames_to_fit = 0
+    vq_dim: int | None = None
+    curr_temp: float | None = None
+    frames_to_fit: int = 0
 
     @property
-    def num_scores(self):
-        """Scores that predict the codes of a frame: those of all codebooks."""
+    def num_scores(self) -> int:
+        """Outputs of a head that predicts the codes of a frame: one for each code."""
         return self.num_codebooks * self.codebook_size
 
-    def encode(self, x):
-        """Codes of frames, in float32 whatever the autocast, without gradient.
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes of frames, without gradient; in float32, also under autocast.
 
         Arguments
         ---------
@@ -51,74 +53,76 @@ class Quantiser(torch.nn.Module):
         -------
         codes : torch.Tensor
             LongTensor, shape (batch, time, num_codebooks), from 0 to codebook_size - 1; -1 for
-            a frame that has no code because it is not finite. A tie goes to the lowest index.
+            a frame that is not finite. A tie goes to the lowest index.
         """
         raise NotImplementedError
 
-    def forward(self, x, *, generator=None, return_codes=False):
-        """Quantised vectors, where ``vq_dim`` is not None; codes only, where it is.
+    def forward(
+        self, x: torch.Tensor, *, generator: torch.Generator | None = None, return_codes=False
+    ) -> Any:
+        """Quantised vectors; codes only if ``vq_dim`` is None.
 
         Arguments
         ---------
         x : torch.Tensor
             Shape (batch, time, input_dim).
         generator : torch.Generator or None
-            What anything random is drawn from in training; None is the global generator.
+            For all random draws in training; None is the global generator.
         return_codes : bool
             Adds to the result what training needs: ``codes``, those of ``encode``;
-            ``chosen_codes``, those that the vectors are made of (the two differ where noise
-            chooses); ``aux_loss``, what the quantiser itself asks to be minimised (diversity,
-            commitment), differentiable, finite where the frames are.
+            ``chosen_codes``, those of the vectors (they differ from ``codes`` if noise takes part
+            in the choice); ``aux_loss``, the quantiser's own loss (diversity, commitment),
+            differentiable, and finite if the frames are.
 
         Returns
         -------
         result : dict
-            ``x``: vectors, shape (batch, time, vq_dim), NaN for a frame that is not finite, with
-            a gradient that reaches the input; ``prob_perplex``: perplexity of the mean
-            probabilities, where there are any.
+            ``x``: vectors, shape (batch, time, vq_dim), NaN for a frame that is not finite; their
+            gradient reaches the input. ``prob_perplex``: perplexity of the mean probabilities, if
+            the quantiser has probabilities.
         """
         raise NotImplementedError
 
-    def fit(self, x):
-        """Fits what is frozen in training to the corpus; ``frames_to_fit`` is 0 after it.
+    def fit(self, x: torch.Tensor) -> None:
+        """Fits to the corpus what training does not change; ``frames_to_fit`` is 0 afterwards.
 
         Arguments
         ---------
         x : torch.Tensor
-            Frames of the corpus, as many as ``frames_to_fit`` asks for or fewer where there are
-            no more, shape (frames, input_dim).
+            ``frames_to_fit`` frames of the corpus, or all if it has fewer, shape (frames,
+            input_dim).
         """
         raise NotImplementedError
 
-    def update_temp(self, steps):
-        """Sets what anneals from the number of optimiser steps taken; nothing by default."""
+    def update_temp(self, steps: int) -> None:
+        """Sets the temperature for this number of optimiser steps; nothing by default."""
 
-    def begin_step(self):
+    def begin_step(self) -> None:
         """Begins an optimiser step: all forwards up to ``end_step`` belong to it.
 
-        The Brains of this package call it. A training loop of your own that accumulates gradients
-        calls it before the first batch of a step; a second call in the same step changes nothing.
+        The Brains of this package call it. If your own training loop accumulates gradients, call
+        it before the first batch of a step; a second call in the same step changes nothing.
         Without a call, each forward in training is a step of its own. By default it does nothing:
-        it matters where codebooks follow the frames, see ``brainquant.quantisers.moving``.
+        it is for codebooks that follow the frames, see ``brainquant.quantisers.moving``.
         """
 
-    def end_step(self):
-        """Ends a step, after that of the optimiser; every rank calls it, after the same steps.
+    def end_step(self) -> None:
+        """Ends a step, after the step of the optimiser; every rank calls it in the same steps.
 
-        Codebooks that follow the frames move here and not before, by the frames of all batches of
-        the step on all ranks. So each batch sees the codebooks that the step began with, and a
-        ``state_dict`` is whole between steps. A step that is not wanted (its loss is not finite)
+        Codebooks that follow the frames move here and nowhere else, by the frames of all batches
+        of the step on all ranks. So all batches of a step see the same codebooks, and a
+        ``state_dict`` between steps is complete. A step that is left out (its loss is not finite)
         ends as well; the caller then restores the buffers.
         """
 
 
-def check_positive(**sizes):
-    """The sizes as ints, NumPy's among them.
+def check_positive(**sizes: Any) -> list[int]:
+    """The sizes as ints; integers of NumPy and torch are allowed.
 
     Raises
     ------
     ValueError
-        Where one is not a positive integer; names it.
+        If a size is not a positive integer; the error names it.
 
     Example
     -------
@@ -142,8 +146,8 @@ def check_positive(**sizes):
     return numbers
 
 
-def check_divides(vq_dim, groups):
-    """Raises a ValueError where the groups' vectors cannot share vq_dim evenly."""
+def check_divides(vq_dim: int, groups: int) -> None:
+    """Raises a ValueError if vq_dim is not a multiple of groups."""
     if vq_dim % groups:
         raise ValueError(
             f"vq_dim must be a multiple of groups, got vq_dim={vq_dim}, groups={groups}; "
@@ -151,15 +155,15 @@ def check_divides(vq_dim, groups):
         )
 
 
-def make_quantiser(make, **sizes):
+def make_quantiser(make: Callable[..., Any], **sizes: int) -> Quantiser:
     """Builds a quantiser from the fragment that a recipe includes and the sizes of its model.
 
     Arguments
     ---------
     make : callable
-        What a ``!name:`` node gives: a quantiser's class with some arguments bound.
+        A quantiser's class with some arguments bound, from a ``!name:`` node.
     **sizes : int
-        The arguments that the model decides: ``input_dim``.
+        The arguments that depend on the model: ``input_dim``.
 
     Returns
     -------
@@ -168,8 +172,8 @@ def make_quantiser(make, **sizes):
     Raises
     ------
     ValueError
-        Where the fragment lacks an argument, has one that the class does not know, or names a
-        class that is no ``Quantiser``.
+        If the fragment lacks an argument, has an unknown one, or names a class that is no
+        ``Quantiser``.
 
     Example
     -------
@@ -191,8 +195,8 @@ def make_quantiser(make, **sizes):
     return quantiser
 
 
-def check_quantiser_class(quantiser):
-    """Raises a ValueError where something is no ``Quantiser``."""
+def check_quantiser_class(quantiser: object) -> None:
+    """Raises a ValueError if an object is no ``Quantiser``."""
     if not isinstance(quantiser, Quantiser):
         raise ValueError(
             f"the quantiser of the YAML must be a brainquant Quantiser, got "
@@ -201,8 +205,8 @@ def check_quantiser_class(quantiser):
         )
 
 
-def check_frames(x, input_dim):
-    """Raises a ValueError where frames have another size, which a matmul would name less well."""
+def check_frames(x: torch.Tensor, input_dim: int) -> None:
+    """Raises a ValueError if frames have another size; torch's own error does not say why."""
     if x.dim() != 3 or x.shape[-1] != input_dim:
         raise ValueError(
             f"the quantiser takes (batch, time, {input_dim}), got {tuple(x.shape)}; set "
@@ -210,7 +214,7 @@ def check_frames(x, input_dim):
         )
 
 
-def as_float(x, input_dim):
-    """The frames in float32, after a check of their size."""
+def as_float(x: torch.Tensor, input_dim: int) -> torch.Tensor:
+    """Checks the size of frames and converts them to float32."""
     check_frames(x, input_dim)
     return x.float()

@@ -1,4 +1,4 @@
-"""Frames drawn alike on every rank, without waiting for the device.
+"""Draws the same frames on every rank, without waiting for the device.
 
 Shape suffixes: N frames, K drawn frames, R ranks, X dims of a frame.
 """
@@ -11,24 +11,30 @@ from ..functional.collectives import rank_and_size, sum_over_ranks
 HIGHEST_KEY = 2**63 - 1
 
 
-def frame_keys(frames_NX, valid_N, seed, step, generator=None):
-    """A random number for each frame, which says in what order frames are drawn.
+def frame_keys(
+    frames_NX: torch.Tensor,
+    valid_N: torch.Tensor,
+    seed: int,
+    step: torch.Tensor,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """A random key for each frame; the frames with the highest keys are drawn.
 
-    It does not depend on the rank that has the frame, or on how many frames a batch has.
+    A key depends neither on the rank that has the frame nor on the size of its batch.
 
     Arguments
     ---------
     frames_NX : torch.Tensor
         Frames of this rank, float32, shape (frames, ...).
     valid_N : torch.Tensor
-        Which of them may be drawn.
+        True for the frames that may be drawn.
     seed : int
-        Of the hash.
+        Seeds the hash.
     step : torch.Tensor
-        Another one gives other keys.
+        Each step gives other keys.
     generator : torch.Generator or None
-        Draws the keys, where it belongs to the batch. Else they are hashes of frame, seed and
-        step, in which the last bit of a frame counts as much as the first.
+        Draws the keys. Without one they are hashes of frame, seed and step, in which every bit of
+        a frame counts.
 
     Returns
     -------
@@ -46,22 +52,24 @@ def frame_keys(frames_NX, valid_N, seed, step, generator=None):
     return keys_N.masked_fill(~valid_N, -1)
 
 
-def with_highest_keys(keys_N, frames_NX, most):
+def with_highest_keys(
+    keys_N: torch.Tensor, frames_NX: torch.Tensor, most: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The frames with the highest keys.
 
     Arguments
     ---------
     keys_N : torch.Tensor
-        See ``frame_keys``.
+        From ``frame_keys``.
     frames_NX : torch.Tensor
         Shape (frames, ...).
     most : int
-        How many are drawn.
+        Frames to draw.
 
     Returns
     -------
     keys_K, frames_KX : torch.Tensor
-        As many as ``most``, the highest first; keys of -1 where there are fewer frames.
+        ``most`` of each, the highest key first; keys of -1 if there are fewer frames.
 
     Example
     -------
@@ -74,20 +82,22 @@ def with_highest_keys(keys_N, frames_NX, most):
     return keys_K, padded_NX[which_K]
 
 
-def draw_over_ranks(keys_K, frames_KX):
-    """Of the frames that each rank has drawn, those that all ranks have drawn together.
+def draw_over_ranks(
+    keys_K: torch.Tensor, frames_KX: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frames with the highest keys of all ranks.
 
     Arguments
     ---------
     keys_K, frames_KX : torch.Tensor
-        From ``with_highest_keys``, of the same size on every rank.
+        From ``with_highest_keys``; the same number on every rank.
 
     Returns
     -------
     frames_KX : torch.Tensor
         The same on every rank.
     drawn_K : torch.Tensor
-        Which of them are frames; False for the rest, where there are fewer.
+        True for frames; False for the rest, if there are fewer frames.
 
     Example
     -------
@@ -99,17 +109,17 @@ def draw_over_ranks(keys_K, frames_KX):
     rank, ranks = rank_and_size()
     keys_RK = keys_K.new_zeros(ranks, most)
     keys_RK[rank] = keys_K
-    keys_K, place_K = sum_over_ranks(keys_RK).flatten().topk(most)
-    others_KX = (place_K // most != rank).view(-1, *[1] * (frames_KX.dim() - 1))
-    return sum_over_ranks(frames_KX[place_K % most].masked_fill(others_KX, 0)), keys_K >= 0
+    keys_K, index_K = sum_over_ranks(keys_RK).flatten().topk(most)
+    others_KX = (index_K // most != rank).view(-1, *[1] * (frames_KX.dim() - 1))
+    return sum_over_ranks(frames_KX[index_K % most].masked_fill(others_KX, 0)), keys_K >= 0
 
 
-def scramble(x):
-    """A hash of int64 whose bits are all good, and which keeps different numbers different.
+def scramble(x: torch.Tensor) -> torch.Tensor:
+    """A hash of int64: all bits are well mixed, and different numbers get different hashes.
 
-    The last steps of SplitMix64, see Steele et al., https://doi.org/10.1145/2660193.2660195.
+    It is the last steps of SplitMix64, see Steele et al., https://doi.org/10.1145/2660193.2660195.
     """
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
-        shifted = (x >> shift) & (2 ** (64 - shift) - 1)  # with zeros, not with the sign
+        shifted = (x >> shift) & (2 ** (64 - shift) - 1)  # fills in zeros, not the sign
         x = (x ^ shifted) * factor
     return x

@@ -3,19 +3,102 @@
 Shape suffixes: I input dim, V clusters.
 """
 
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from speechbrain.utils.logger import get_logger
+from typing_extensions import override
 
 from ..search.nearest import nearest_code
 from .base import Quantiser, check_frames, check_positive
-from .fitted import keep_fitted, load_fitted
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+
+logger = get_logger(__name__)
+
+
+def load_centroids(path: Path | str, command: str) -> torch.Tensor:
+    """The centroids of a .safetensors file.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    command : str
+        The command that makes such a file, for the error.
+
+    Returns
+    -------
+    centroids_VI : torch.Tensor
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or unreadable, or has no tensor ``centroids``.
+
+    Example
+    -------
+    >>> load_centroids("none.safetensors", "brainquant kmeans")
+    Traceback (most recent call last):
+    ValueError: centroids: the file none.safetensors does not exist; make it with: brainquant kmeans
+    """
+    try:
+        return load_file(path)["centroids"]
+    except KeyError as error:
+        fault = f"has no tensor {error}"
+    except (OSError, SafetensorError) as error:
+        fault = f"cannot be read ({error})" if os.path.exists(path) else "does not exist"
+    raise ValueError(f"centroids: the file {path} {fault}; make it with: {command}")
+
+
+def keep_fitted(argument: str, path: str, folder: str) -> dict[str, str] | None:
+    """Copies a fitted file into the folder of a run, for ``files_needed`` of a quantiser.
+
+    Arguments
+    ---------
+    argument : str
+        The quantiser's argument that names the file.
+    path : str
+        The file.
+    folder : str
+        Gets the copy, unless it has one.
+
+    Returns
+    -------
+    arguments : dict or None
+        The path of the copy, by the argument; None if there is neither file nor copy.
+    """
+    copy = os.path.join(folder, f"{argument}.safetensors")
+    if os.path.isfile(copy):
+        if os.path.isfile(path) and not filecmp.cmp(path, copy, shallow=False):
+            logger.warning(
+                f"{argument}: {path} has changed since the run began; the run continues with its "
+                f"copy, {copy}. To train with the new file, begin in a new output_folder:"
+            )
+    elif os.path.isfile(path):
+        os.makedirs(folder, exist_ok=True)
+        shutil.copyfile(path, copy + ".part")
+        os.replace(copy + ".part", copy)
+    else:
+        return None
+    return {argument: copy}
 
 
 class KMeansQuantizer(Quantiser):
     """Index of the centroid that is nearest to the frame.
 
-    The centroids are fitted beforehand and stay as they are, as for the targets of HuBERT (Hsu et
-    al., https://arxiv.org/abs/2106.07447). The ``state_dict`` holds them as ``centroids``. A run
-    keeps a copy of the file in its folder.
+    The centroids are fitted before the training and never change, as for the targets of HuBERT
+    (Hsu et al., https://arxiv.org/abs/2106.07447). The ``state_dict`` holds them as ``centroids``.
+    A run keeps a copy of the file in its folder.
 
     Arguments
     ---------
@@ -28,8 +111,7 @@ class KMeansQuantizer(Quantiser):
     Raises
     ------
     ValueError
-        Where the file is missing or another one, or the centroids are of another size than
-        input_dim.
+        If the file is missing or holds no centroids, or if their size is not input_dim.
 
     Example
     -------
@@ -39,28 +121,29 @@ class KMeansQuantizer(Quantiser):
     """
 
     num_codebooks = 1
-    files_needed = {"centroids": keep_fitted}  # a run keeps them, see training/needed_files.py
+    files_needed = {"centroids": keep_fitted}  # a run keeps it, see training/needed_files.py
+    centroids: torch.Tensor
 
-    def __init__(self, input_dim, centroids):
+    def __init__(self, input_dim: int, centroids: Path | str | torch.Tensor):
         super().__init__()
         check_positive(input_dim=input_dim)
         self.input_dim = input_dim
-        centroids_VI, command = centroids, "brainquant kmeans <recipe's YAML>"
-        if not isinstance(centroids, torch.Tensor):
+        command = "brainquant kmeans <recipe's YAML>"
+        if isinstance(centroids, torch.Tensor):
+            centroids_VI = centroids
+        else:
             command += f" --output {centroids}"
-            [centroids_VI] = load_fitted(
-                centroids, ["centroids"], argument="centroids", command=command
-            )
+            centroids_VI = load_centroids(centroids, command)
         if centroids_VI.dim() != 2 or centroids_VI.shape[1] != input_dim:
             raise ValueError(
                 f"centroids must be of shape (clusters, {input_dim}) for input_dim={input_dim}, "
-                f"got {tuple(centroids_VI.shape)}; fit them to what this quantiser sees, with: "
+                f"got {tuple(centroids_VI.shape)}; fit them to the inputs of this quantiser, with: "
                 f"{command}"
             )
         self.register_buffer("centroids", centroids_VI.float().contiguous())
 
     @classmethod
-    def from_estimator(cls, estimator):
+    def from_estimator(cls, estimator: KMeans | MiniBatchKMeans) -> KMeansQuantizer:
         """The quantiser whose codes are the labels of a fitted scikit-learn estimator.
 
         Arguments
@@ -81,16 +164,17 @@ class KMeansQuantizer(Quantiser):
         >>> quantiser(frames[None])[0].tolist() == estimator.predict(frames.numpy()).tolist()
         True
         """
-        # A copy: partial_fit goes on in the same memory.
+        # A copy: partial_fit changes cluster_centers_ in place.
         centroids_VI = torch.tensor(estimator.cluster_centers_, dtype=torch.float32)
         return cls(centroids_VI.shape[1], centroids_VI)
 
     @property
-    def codebook_size(self):
+    @override
+    def codebook_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Number of clusters."""
         return len(self.centroids)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Codes of frames.
 
         Arguments
@@ -101,12 +185,13 @@ class KMeansQuantizer(Quantiser):
         Returns
         -------
         codes : torch.Tensor
-            LongTensor, shape (batch, time), as RandomProjectionQuantizer gives them. A frame that
-            is not finite gets -1: the ``ignore_index`` of your own cross-entropy.
+            LongTensor, shape (batch, time), as from RandomProjectionQuantizer. A frame that is
+            not finite gets -1; pass ``ignore_index=-1`` to your own cross-entropy.
         """
         check_frames(x, self.input_dim)
         return nearest_code(x.flatten(0, 1), self.centroids).view(x.shape[:2])
 
-    def encode(self, x):
+    @override
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes of frames, shape (batch, time, 1); see ``Quantiser.encode``."""
         return self(x).unsqueeze(-1)
