@@ -13,6 +13,7 @@ from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
 from speechbrain.utils.logger import get_logger
 from torch.func import functional_call
+from typing_extensions import override
 
 from .convolution import convolution, reflect_after
 from .dropout import dropout
@@ -123,6 +124,7 @@ class QuickRelPosMHAXL(RelPosMHAXL):
             return result[0].to(dtype), *result[1:]
         return result.to(dtype)
 
+    @override
     def rel_shift(self, x):
         """Scores of positions, (batch, heads, frames, 2 * frames - 1), by frame and frame."""
         *_, frames, positions = x.shape

@@ -6,6 +6,7 @@ import time
 import speechbrain.utils.train_logger
 from speechbrain.utils.distributed import main_process_only
 from speechbrain.utils.logger import get_logger
+from typing_extensions import override
 
 logger = get_logger(__name__)
 
@@ -31,6 +32,7 @@ class TensorboardLogger(speechbrain.utils.train_logger.TensorboardLogger):
         self.last_steps = {}  # by tag
 
     @main_process_only
+    @override
     def log_stats(
         self, stats_meta, train_stats=None, valid_stats=None, test_stats=None, verbose=False
     ):
