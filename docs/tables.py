@@ -72,16 +72,16 @@ def help_block(parser):
 def modules(room):
     """The docstrings of a package's modules, or of one module."""
     package = importlib.import_module(room)
-    names = [room]
-    if hasattr(package, "__path__"):
-        found = (module.name for module in pkgutil.iter_modules(package.__path__))
-        names += [f"{room}.{name}" for name in sorted(found)]
     parts = []
-    for name in names:
-        if whole_room := name == room and len(names) > 1:
-            heading = ""  # the page's title; its members are described under their modules
-        else:
-            heading = f"## {name}\n\n"
-        members = ":no-members:" if whole_room else ""
-        parts.append(f"{heading}```{{eval-rst}}\n.. automodule:: {name}\n   {members}\n```")
+    if not hasattr(package, "__path__"):
+        parts.append(module_part(room))
+    else:  # the page's title is its name
+        parts.append(f"```{{eval-rst}}\n.. automodule:: {room}\n   :no-members:\n```")
+        for found in pkgutil.walk_packages(package.__path__, f"{room}."):
+            parts.append(module_part(found.name, ":no-members:" if found.ispkg else ""))
     return "\n\n".join(parts)
+
+
+def module_part(name, members=""):
+    """A heading and the docstrings of a module; a package's members are under its modules."""
+    return f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   {members}\n```"

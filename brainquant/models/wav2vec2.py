@@ -36,8 +36,8 @@ class Wav2Vec2Encoder(SpeechEncoder):
         Whether the quantiser's inputs are latents whose channels have mean zero and variance one
         over each utterance, as the features of BEST-RQ do. The negatives of a frame are of its own
         utterance, so what all frames of an utterance share does not help. Without it, one hour
-        of training hardly makes codes that tell frames apart (docs/learning.md). The paper does
-        not normalise them.
+        of training hardly makes codes that tell frames apart (docs/explanation/learning.md). The
+        paper does not normalise them.
 
     Example
     -------
