@@ -14,6 +14,8 @@ from brainquant import cli
 from brainquant.training import keys
 from brainquant.training.ranges import REQUIRED
 
+LONGEST_DEFAULT = 45  # characters that fit into a table
+
 
 def fill_in(app, docname, source):
     """Replaces the comments of a page by what they ask for."""
@@ -31,18 +33,24 @@ def type_variable(app, env, node, contnode):
 
 def keys_table(group):
     """A table of the keys of one group of ``brainquant/training/keys.py``."""
-    lines = ["| key | meaning | value | default |", "|---|---|---|---|"]
+    lines, long_defaults = ["| key | meaning | value | default |", "|---|---|---|---|"], []
     # Only other lines of a YAML need these.
     optional = group in ("REFERENCED", "OPTIONS")
     for name, key in getattr(keys, group).items():
-        allowed = key.allowed + (", or null" if key.null else "")
+        allowed = key.allowed.replace(" (in quotes if YAML would read it as something else)", "")
+        allowed += ", or null" if key.null else ""
         if key.example is not None:
             allowed += f", as in `{in_yaml(key.example)}`"
         default = f"`{in_yaml(key.default)}`"
         if key.default is REQUIRED:
             default = "" if optional else "required"
+        elif len(default) > LONGEST_DEFAULT:
+            long_defaults.append(f"{name}: {key.default}")
+            default = "below"
         cells = [f"`{name}`", key.meaning, allowed, default]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if long_defaults:
+        lines += ["", "Long defaults, as a YAML has them:", "", "```text", *long_defaults, "```"]
     return "\n".join(lines)
 
 
