@@ -161,10 +161,11 @@ def load_run(
         If the folder is not that of a run, or has no checkpoint.
     """
     brain, hparams = open_run(folder, device=device, overrides=overrides)
-    if brain.checkpointer.recover_if_possible() is None:
+    checkpointer = hparams["checkpointer"]
+    if checkpointer.recover_if_possible() is None:
         raise ValueError(
-            f"there is no checkpoint in {brain.checkpointer.checkpoints_dir}: the run has not "
-            f"saved one yet; train it first"
+            f"there is no checkpoint in {checkpointer.checkpoints_dir}: the run has not saved one "
+            f"yet; train it first"
         )
     brain.modules.eval()
     return brain, hparams

@@ -89,7 +89,9 @@ class BestRQBrain(PretrainBrain):
         shape = (*masked_BT.shape, encoder.num_features)
         noise_BTF = torch.randn(shape, generator=of_noise, device=device)
         noise_BTF = noise_BTF * self.hparams.noise_std + self.hparams.noise_mean
-        encoded = self.modules.encoder(wavs_BL, lengths_B, to_device(masked_BT, device), noise_BTF)
+        encoded = self.modules["encoder"](
+            wavs_BL, lengths_B, to_device(masked_BT, device), noise_BTF
+        )
         codes_BSG = self.quantiser.encode(encoded.inputs_BTI)
 
         stacks = [stack_mask(masked_BT, stack)]
@@ -101,7 +103,9 @@ class BestRQBrain(PretrainBrain):
             torch.cat([true_indices(stacks_BS) for stacks_BS in stacks]), device
         )
         hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, predicted_N)
-        logits_NGV = self.modules.head(hidden_ND).unflatten(1, (self.quantiser.num_codebooks, -1))
+        logits_NGV = self.modules["head"](hidden_ND).unflatten(
+            1, (self.quantiser.num_codebooks, -1)
+        )
         codes_NG = codes_BSG.flatten(0, 1).index_select(0, predicted_N)
         seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
         seen = {name: int(counted.sum()) for name, counted in seen.items()}

@@ -135,8 +135,8 @@ class CTCBrain(RunBrain):
             wavs_BL = self.mask(wavs_BL, lengths_B)
         frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps
         with torch.no_grad() if frozen else contextlib.nullcontext():
-            encoded = self.modules.encoder(wavs_BL, lengths_B)
-        log_probs_BTV = self.modules.head(encoded.hidden_BTD).float().log_softmax(-1)
+            encoded = self.modules["encoder"](wavs_BL, lengths_B)
+        log_probs_BTV = self.modules["head"](encoded.hidden_BTD).float().log_softmax(-1)
         return log_probs_BTV, encoded.frames_B, to_device(lengths_B, wavs_BL.device)
 
     def mask(self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:

@@ -96,17 +96,17 @@ class Wav2Vec2Brain(PretrainBrain):
             packed_RX = rows_NX.new_zeros(packed_BM.numel(), rows_NX.shape[1])
             return packed_RX.index_copy(0, packed_N, rows_NX).unflatten(0, packed_BM.shape)
 
-        encoded = self.modules.encoder(wavs_BL, lengths_B, masked_BT)
+        encoded = self.modules["encoder"](wavs_BL, lengths_B, masked_BT)
         hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, masked_N)
-        context_ND = self.modules.context_proj(hidden_ND)
-        quantised = self.modules.quantiser(
+        context_ND = self.modules["context_proj"](hidden_ND)
+        quantised = self.modules["quantiser"](
             encoded.inputs_BTI.flatten(0, 1).index_select(0, masked_N)[None],
             generator=of_negatives,
             return_codes=True,
         )
         return {
             "context_BMD": pack(context_ND),
-            "targets_BMD": pack(self.modules.target_proj(quantised["x"][0])),
+            "targets_BMD": pack(self.modules["target_proj"](quantised["x"][0])),
             "chosen_BMG": pack(quantised["chosen_codes"][0]),
             "codes_NG": quantised["codes"][0],
             "counts_B": counts_B,

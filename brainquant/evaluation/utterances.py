@@ -32,7 +32,7 @@ class Utterance:
 
 def load_utterances(
     manifest: str,
-    data_folder: str | None,
+    data_folder: str,
     encoder: SpeechEncoder,
     *,
     label: str | None = None,

@@ -165,7 +165,7 @@ class BestRQEncoder(SpeechEncoder):
         """
         feats_BTF, frames_B = self.features(wavs_BL, lengths_B)
         inputs_BSI = stack_frames(feats_BTF, self.stack)
-        if mask_BT is not None:
+        if mask_BT is not None and noise_BTF is not None:
             feats_BTF = torch.where(mask_BT[..., None], noise_BTF, feats_BTF)
         hidden_BSD = self.encode_features(feats_BTF, frames_B)
         steps_B = to_device(self.count_frames(lengths_B), wavs_BL.device)

@@ -5,6 +5,7 @@ Shape suffixes: B batch, L samples, T frames, C channels.
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
@@ -36,7 +37,7 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
     The paper multiplies the extractor's gradients by 0.1 and penalises the squared activations
     of its last convolution (https://arxiv.org/abs/2006.11477; the weight of 10 is fairseq's).
     SpeechBrain 1.1.2 does neither, and returns them only after a layer norm, which hides their
-    size. Inputs, layers and ``state_dict`` are those of ``W2VLatentExtractor``.
+    size. Arguments, layers and ``state_dict`` are those of ``W2VLatentExtractor``.
 
     Arguments
     ---------
@@ -53,7 +54,7 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
     (torch.Size([2, 14, 8]), True)
     """
 
-    def __init__(self, gradient_scale=0.1, **kwargs):
+    def __init__(self, gradient_scale: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(gradient_scale, (int, float)) or not 0 <= gradient_scale < math.inf:
             raise ValueError(
@@ -62,14 +63,16 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
             )
         self.gradient_scale = gradient_scale
 
-    def field_and_stride(self):
-        """Samples that a frame sees, and from one frame to the next."""
+    def field_and_stride(self) -> tuple[int, int]:
+        """Samples that a frame sees, and samples from one frame to the next."""
         field, stride = 1, 1
         for kernel, step in zip(self.kernel_sizes, self.strides):
             field, stride = field + (kernel - 1) * stride, stride * step
         return field, stride
 
-    def forward(self, wavs_BL, lengths_B):
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]: other arguments on purpose
+        self, wavs_BL: torch.Tensor, lengths_B: torch.LongTensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents and their penalty.
 
         Arguments
@@ -89,13 +92,13 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
         Raises
         ------
         ValueError
-            Where no clip is long enough for a frame.
+            If no clip is long enough for a frame.
         """
         field, _ = self.field_and_stride()
         if wavs_BL.shape[1] < field:
             raise ValueError(
                 f"a frame of the extractor sees {field} samples, but the longest clip has "
-                f"{wavs_BL.shape[1]}; leave out clips that are shorter than {field} samples"
+                f"{wavs_BL.shape[1]}; leave out clips with fewer than {field} samples"
             )
         wavs_BL = normalise_utterances(wavs_BL, lengths_B)
         latents_BTC = self.convolve(wavs_BL[..., None])
@@ -107,11 +110,12 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
         penalty = (squares_BT * valid_BT).sum() / valid_BT.sum().clamp(min=1)
         return self.norm(latents_BTC), penalty
 
-    def convolve(self, x_BTC):
-        """What ``self.extractor`` gives, without transposing around each convolution."""
+    def convolve(self, x_BTC: torch.Tensor) -> torch.Tensor:
+        """The outputs of ``self.extractor``, without transposing around each convolution."""
         if self.training and any(isinstance(m, Dropout) and m.p for m in self.extractor.modules()):
             return self.extractor(x_BTC)
-        blocks = [list(block.convs.children())[:3] for block in self.extractor.children()]
+        layers: list[Any] = list(self.extractor.children())
+        blocks = [list(layer.convs.children())[:3] for layer in layers]
         first, *_ = blocks[0]
         x_BTC = convolution(x_BTC, first.conv.weight, first.stride)
         for (_, norm, _), (conv, *_) in pairwise(blocks):

@@ -13,11 +13,11 @@ from ..masking import lengths_to_mask
 STACKS_PROBED = 64  # a step of a front end reads fewer ahead
 
 
-def pad_to_stacks(feats_BTF, lengths_B, stack):
-    """Zeros for whatever is not speech, and zeros on the right up to whole stacks.
+def pad_to_stacks(feats_BTF: torch.Tensor, lengths_B: torch.Tensor, stack: int) -> torch.Tensor:
+    """Zeros after the end of each utterance, and on the right up to whole stacks.
 
-    (SpeechBrain 1.1.2 pads on the left in BEST-RQ: the stacks of a clip, and all of its codes,
-    then depend on the longest clip beside it.)
+    (SpeechBrain 1.1.2 pads on the left in BEST-RQ, so the stacks of a clip and all of its codes
+    depend on the longest clip beside it.)
 
     Arguments
     ---------
@@ -43,7 +43,7 @@ def pad_to_stacks(feats_BTF, lengths_B, stack):
     return torch.nn.functional.pad(feats_BTF, (0, 0, 0, -feats_BTF.shape[1] % stack))
 
 
-def relative_lengths(lengths_B, num_frames):
+def relative_lengths(lengths_B: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Lengths as shares of a batch, for SpeechBrain's masks of the padding.
 
     The mask of ``InputNormalization`` (SpeechBrain 1.1.2) multiplies the shares by the number of
@@ -59,22 +59,22 @@ def relative_lengths(lengths_B, num_frames):
     return (lengths_B - 0.5) / num_frames
 
 
-def stack_frames(feats_BTF, stack):
+def stack_frames(feats_BTF: torch.Tensor, stack: int) -> torch.Tensor:
     """Neighbouring frames side by side, shape (batch, frames / stack, features * stack)."""
     return feats_BTF.unflatten(1, (-1, stack)).flatten(2)
 
 
-def stacks_ahead(front_end, num_features, stack):
-    """How far ahead of its own stack a step of a front end reads, in stacks.
+def stacks_ahead(front_end: torch.nn.Module, num_features: int, stack: int) -> int:
+    """The number of stacks after its own that a step of a front end reads.
 
-    With so many stacks of zeros after the longest clip, the last step of each clip reads the same
+    With as many stacks of zeros after the longest clip, the last step of each clip reads the same
     in any batch. (Without them, the convolutions of SpeechBrain 1.1.2 mirror the last frames of the
-    longest clip, and read what the first layers make of zeros after the others.)
+    longest clip; after the other clips they read the outputs of the first layers for zeros.)
 
     Arguments
     ---------
     front_end : torch.nn.Module
-        Takes one step per stack, such as SpeechBrain's ``ConvolutionFrontEnd``. In evaluation mode.
+        Makes one step per stack, such as SpeechBrain's ``ConvolutionFrontEnd``. In evaluation mode.
     num_features : int
         Features of a frame.
     stack : int
@@ -87,7 +87,7 @@ def stacks_ahead(front_end, num_features, stack):
     Raises
     ------
     ValueError
-        Where the steps read all frames.
+        If the steps read all frames.
 
     Example
     -------
@@ -105,18 +105,20 @@ def stacks_ahead(front_end, num_features, stack):
         steps_S = front_end(feats_BTF).flatten(2).isfinite().all(-1)[0]
     if not steps_S.any():
         raise ValueError(
-            f"front_end: its steps read {STACKS_PROBED} stacks ahead or more, so that what it "
-            f"gives for a clip depends on the clips beside it; set front_end: to one whose steps "
+            f"front_end: its steps read {STACKS_PROBED} stacks ahead or more, so its "
+            f"outputs for a clip depend on the clips beside it; set front_end: to one whose steps "
             f"read a few frames, such as SpeechBrain's ConvolutionFrontEnd"
         )
     return STACKS_PROBED - int(steps_S.sum())
 
 
-def normalise_utterances(x_BLX, lengths_B, eps=1e-5):
+def normalise_utterances(
+    x_BLX: torch.Tensor, lengths_B: torch.Tensor, eps: float = 1e-5
+) -> torch.Tensor:
     """Zero mean and unit variance of each utterance over its own length; zeros after it.
 
-    Samples of waveforms, (batch, samples), or each channel of frames, (batch, frames, channels).
-    What varies by less than ``eps`` is not blown up to variance one.
+    Normalises the samples of waveforms, (batch, samples), or each channel of frames, (batch,
+    frames, channels). A channel that varies by less than ``eps`` is not scaled up to variance one.
 
     Example
     -------

@@ -1,13 +1,18 @@
-"""Parts of encoders that SpeechBrain lacks, or has in a form that is slow to train.
+"""Parts of encoders that SpeechBrain lacks, or that are slow to train there.
 
 Shape suffixes: B batch, T frames, F features, C channels, O output channels, D dim.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from speechbrain import Stage
 from speechbrain.lobes.models import wav2vec
-from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper
+from speechbrain.lobes.models.transformer.TransformerASR import EncoderWrapper, TransformerASR
 from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 
 from ..masking import lengths_to_mask
@@ -17,9 +22,9 @@ from .convolution import WindowsTimesKernel
 class ChannelsLastConv2d(Conv2d):
     """SpeechBrain's convolution over frames and features, without its transposing.
 
-    SpeechBrain 1.1.2 swaps frames and channels before each convolution and again after it, and
-    padding, layer norm and activation work on memory in that order. Here the frames stay as they
-    are, (batch, frames, features, channels), as a channels-last image. For ``conv_module`` of
+    SpeechBrain 1.1.2 swaps frames and channels before each convolution and after it, so padding,
+    layer norm and activation work on transposed memory. Here the frames stay (batch, frames,
+    features, channels), a channels-last image. For ``conv_module`` of
     ``ConvolutionFrontEnd``; arguments, outputs and ``state_dict`` are those of ``Conv2d``.
 
     Arguments
@@ -38,7 +43,7 @@ class ChannelsLastConv2d(Conv2d):
     True
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolves.
 
         Arguments
@@ -59,7 +64,9 @@ class ChannelsLastConv2d(Conv2d):
             return super().forward(x).contiguous()
         x_BTFC = x[..., None] if self.unsqueeze else x
         # Kernels, strides and dilations are SpeechBrain's: of features first, then of frames.
-        weight_OCTF, stride, dilation = self.conv.weight.mT, self.stride[::-1], self.dilation[::-1]
+        conv: Any = self.conv
+        weight_OCTF: Any = conv.weight.mT
+        stride, dilation = self.stride[::-1], self.dilation[::-1]
         x_BCTF = x_BTFC.permute(0, 3, 1, 2)
         if self.padding == "same":
             padding = [
@@ -71,11 +78,9 @@ class ChannelsLastConv2d(Conv2d):
             # A matrix product of all windows: convolutions of one channel are slow on CPUs.
             windows_BTF = x_BCTF[:, 0].unfold(1, weight_OCTF.shape[2], stride[0])
             windows_BTFTF = windows_BTF.unfold(2, weight_OCTF.shape[3], stride[1])
-            return WindowsTimesKernel.apply(windows_BTFTF, weight_OCTF[:, 0], self.conv.bias)
+            return WindowsTimesKernel.apply(windows_BTFTF, weight_OCTF[:, 0], conv.bias)
         kernel_OCTF = weight_OCTF.contiguous(memory_format=torch.channels_last)
-        y_BOTF = F.conv2d(
-            x_BCTF, kernel_OCTF, self.conv.bias, stride, 0, dilation, self.conv.groups
-        )
+        y_BOTF = F.conv2d(x_BCTF, kernel_OCTF, conv.bias, stride, 0, dilation, conv.groups)
         return y_BOTF.permute(0, 2, 3, 1)
 
 
@@ -103,7 +108,13 @@ class MaskingEncoder(wav2vec.EncoderWrapper):
     True
     """
 
-    def forward(self, latents, wav_lens=None, padding_mask=None, mask=None):
+    def forward(
+        self,
+        latents: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Encodes.
 
         Arguments
@@ -111,7 +122,7 @@ class MaskingEncoder(wav2vec.EncoderWrapper):
         latents : torch.Tensor
             Latents, shape (batch, frames, channels).
         wav_lens : torch.Tensor or None
-            Lengths as shares of the frames, shape (batch,); in the place of
+            Lengths as shares of the frames, shape (batch,). Either these or
         padding_mask : torch.Tensor or None
             BoolTensor of shape (batch, frames), True after the end of an utterance.
         mask : torch.Tensor or None
@@ -171,11 +182,13 @@ class DynamicChunkEncoder(EncoderWrapper):
     True
     """
 
-    def __init__(self, transformer, sampler):
+    def __init__(self, transformer: TransformerASR, sampler: Callable[[Stage], Any]) -> None:
         super().__init__(transformer)
         self.sampler = sampler
 
-    def forward(self, x, wav_lens=None, pad_idx=0):
+    def forward(
+        self, x: torch.Tensor, wav_lens: torch.Tensor | None = None, pad_idx: int = 0
+    ) -> torch.Tensor:
         """Outputs for inputs of shape (batch, frames, input size), in chunks as the stage has them.
 
         Arguments

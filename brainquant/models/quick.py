@@ -4,6 +4,7 @@ Shape suffixes: B batch, T frames, C channels, N chunks, W frames of a chunk and
 """
 
 from collections import Counter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,7 @@ class QuickConvolutionModule(ConvolutionModule):
                 "causal must be False where there are chunks, got causal=True: in its chunk a "
                 "frame sees both sides; set causal: False of the encoder in your YAML"
             )
-        pointwise = self.bottleneck[0]
+        pointwise: Any = self.bottleneck[0]
         x_BTC = F.linear(self.layer_norm(x), pointwise.weight[..., 0], pointwise.bias)
         x_BTC = F.glu(x_BTC)
         if mask is not None:
@@ -191,7 +192,8 @@ class QuickPositionalEncoding(PositionalEncoding):
         """The encoding of frames, shape (1, frames, dim)."""
         if x.shape[1] <= self.max_len:
             return super().forward(x)
-        return PositionalEncoding(x.shape[2], x.shape[1]).pe.to(self.pe)
+        longer = PositionalEncoding(x.shape[2], x.shape[1])
+        return longer.get_buffer("pe").to(self.get_buffer("pe"))
 
 
 QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {

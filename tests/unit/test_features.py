@@ -126,5 +126,5 @@ def test_a_front_end_that_sees_the_whole_batch_is_refused():
         def forward(self, x_BTF):
             return (x_BTF - x_BTF.mean(1, keepdim=True)).unflatten(1, (-1, 4))
 
-    with pytest.raises(ValueError, match="front_end: .* depends on the clips beside it"):
+    with pytest.raises(ValueError, match="front_end: .* depend on the clips beside it"):
         stacks_ahead(Mean(), 20, 4)
