@@ -1,7 +1,7 @@
-"""Old addresses of modules and functions work for one version, with a DeprecationWarning.
+"""Old YAMLs: old addresses work for one version, with a DeprecationWarning.
 
-They stand in YAMLs, as ``!new:brainquant.features.Wav2Vec2Extractor``. ``brainquant/__init__.py``
-installs the finder below, which Python asks for modules that do not exist.
+An address stands in a YAML as in ``!new:brainquant.features.Wav2Vec2Extractor``.
+``brainquant/__init__.py`` installs the finder below; Python asks it for modules that do not exist.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import importlib.machinery
 import sys
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 UNTIL = "the old address works up to version 0.1"
 
-# The new modules of an old one; of several, the first that has a name.
+# The new modules of an old one.
 MODULES: dict[str, tuple[str, ...]] = {
-    "features": ("models.features",),
+    "features": ("models.features", "models.extractor"),
     "encoders": ("models.layers",),
     "quick_layers": ("models.quick",),
     "monitors": ("monitoring.counts",),
@@ -47,6 +47,45 @@ MODULES: dict[str, tuple[str, ...]] = {
     "training.streams": ("processes.streams",),
     "training.tensorboard": ("monitoring.tensorboard",),
 }
+# A function that has left a package which is still there.
+FUNCTIONS = {"brains.load_encoder": "recipe.load_encoder"}
+
+# A module that is a part of the encoder now, and what to write, by the Brain.
+PARTS = {
+    "brainquant.brains.BestRQBrain": (
+        "front_end",
+        "encoder: !new:brainquant.models.BestRQEncoder with compute_features:, normalize:, "
+        "front_end:, transformer: and stack:, then modules: {quantiser, encoder, head}, as in "
+        "recipes/TEMPLATE/hparams/best_rq.yaml",
+    ),
+    "brainquant.brains.Wav2Vec2Brain": (
+        "extractor",
+        "encoder: !new:brainquant.models.Wav2Vec2Encoder with extractor:, transformer: (the old "
+        "encoder), sample_rate: and normalise_targets:, then modules: {encoder, quantiser, "
+        "target_proj, context_proj}, as in recipes/ToySpeech/hparams/wav2vec2.yaml",
+    ),
+}
+
+OLD = {*MODULES, *FUNCTIONS}
+
+
+def refuse_old_modules(brain: str, modules: Collection[str]) -> None:
+    """Raises a ValueError if ``modules:`` of a YAML has the parts of an encoder one by one.
+
+    Arguments
+    ---------
+    brain : str
+        The tag of ``brain_class:``.
+    modules : collection of str
+        Names of the modules.
+
+    Example
+    -------
+    >>> refuse_old_modules("!name:brainquant.brains.BestRQBrain", ["quantiser", "encoder", "head"])
+    """
+    part, remedy = PARTS.get(brain.removeprefix("!name:"), ("", ""))
+    if part in modules:
+        raise ValueError(f"modules: {part} is a part of the encoder now; write {remedy}")
 
 
 def new_address(address: str) -> str | None:
@@ -61,6 +100,8 @@ def new_address(address: str) -> str | None:
     package, _, name = address.partition(".")
     if package != "brainquant":
         return None
+    if name in FUNCTIONS:
+        return f"brainquant.{FUNCTIONS[name]}"
     module, attribute = name, ""
     while module and module not in MODULES:
         module, _, last = module.rpartition(".")
@@ -71,7 +112,8 @@ def new_address(address: str) -> str | None:
 def _home(module: str, name: str) -> str:
     first, *others = MODULES[module]
     for other in others:
-        if hasattr(importlib.import_module(f"brainquant.{other}"), name):
+        found = getattr(importlib.import_module(f"brainquant.{other}"), name, None)
+        if getattr(found, "__module__", None) == f"brainquant.{other}":
             return other
     return first
 
@@ -87,13 +129,13 @@ class OldModule(types.ModuleType):
 
 
 class OldAddresses(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of ``MODULES`` at their old addresses."""
+    """Finds modules and functions at their old addresses."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The spec of an old module; None for all others."""
-        if fullname.removeprefix("brainquant.") not in MODULES or "." not in fullname:
+        if new_address(fullname) is None or fullname[len("brainquant.") :] not in OLD:
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
 
@@ -102,7 +144,12 @@ class OldAddresses(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return OldModule(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Warns that the address is an old one."""
+        """Warns that the address is an old one; puts a function in the place of the module."""
+        function = FUNCTIONS.get(module.__name__.removeprefix("brainquant."))
+        if function is not None:
+            home, _, name = function.rpartition(".")
+            found = getattr(importlib.import_module(f"brainquant.{home}"), name)
+            sys.modules[module.__name__] = found
         warnings.warn(
             f"{module.__name__} is {new_address(module.__name__)} now; {UNTIL}",
             DeprecationWarning,

@@ -1,9 +1,14 @@
-"""A run that begins with the weights of another one, and with all else anew."""
+"""``begin_from:`` a run begins with the weights of another one; all else is new."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from speechbrain.utils.checkpoints import CKPT_PREFIX, ckpt_recency
+import torch
+from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
@@ -17,29 +22,31 @@ from .checkpoints import Checkpointer
 logger = get_logger(__name__)
 
 
-def load_weights(place, modules, keys):
-    """Gives modules the parameters of another run, as far as they are of the same sizes.
+def load_weights(
+    begin_from: str, modules: Mapping[str, torch.nn.Module], keys: Mapping[str, str]
+) -> None:
+    """Loads the parameters of another run into modules, if they have the same sizes.
 
-    What has no parameters (the statistics of a normalisation, the tables of a quantiser that is
-    not trained) is that of the run that begins: its corpus, its YAML. Nothing else is read of the
-    checkpoint: optimiser, schedule, epochs and counts are new.
+    A module without parameters (such as a quantiser that is not trained) stays as the new run has
+    made it from its own corpus and YAML. Nothing else of the checkpoint is read: optimiser,
+    schedule, epochs and counts are new.
 
     Arguments
     ---------
-    place : str
-        ``begin_from`` of the YAML: the ``output_folder`` of a run, whose last whole checkpoint is
-        taken, or the folder of one of its checkpoints. It is not changed.
+    begin_from : str
+        The ``output_folder`` of a run, whose last whole checkpoint is taken, or the folder of one
+        of its checkpoints. It is not changed.
     modules : dict of str to torch.nn.Module
-        By the names that they have in ``modules:``.
+        Modules by their names in ``modules:``.
     keys : dict of str to str
-        Values of this run by key, to be compared with those of the other.
+        Values of this run by key; the log names those that the other run did not have.
 
     Raises
     ------
     RunError
-        Where there is no whole checkpoint, or its encoder does not fit.
+        If there is no whole checkpoint, or its encoder does not fit.
     """
-    checkpoint = on_main_process(lambda: find_checkpoint(place))
+    checkpoint = on_main_process(lambda: find_checkpoint(begin_from))
     run = read(checkpoint, "brain") if "brain" in checkpoint.paramfiles else {}
     then = run.get("setup", {}).get("keys")
     other_keys = describe(changed_keys(then, keys)) if then else ""
@@ -77,8 +84,8 @@ def load_weights(place, modules, keys):
         logger.info(f"That run had other keys: {other_keys}")
 
 
-def read(checkpoint, name):
-    """The state of a file of the checkpoint, or a RunError where that holds something else."""
+def read(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """The state in a file of the checkpoint; a RunError if the file is damaged."""
     try:
         return read_state(checkpoint, name)
     except Damaged as damage:
@@ -88,7 +95,7 @@ def read(checkpoint, name):
         ) from damage
 
 
-def find_checkpoint(place):
+def find_checkpoint(begin_from: str) -> Checkpoint:
     """The checkpoint that ``begin_from`` names.
 
     Example
@@ -97,11 +104,11 @@ def find_checkpoint(place):
     Traceback (most recent call last):
     brainquant.errors.RunError: begin_from: there is no folder results/none; ...
     """
-    folder = Path(place)
+    folder = Path(begin_from)
     if not folder.is_dir():
         raise RunError(
-            f"begin_from: there is no folder {place}; name the output_folder: of a run, or set "
-            f"begin_from: null"
+            f"begin_from: there is no folder {begin_from}; name the output_folder: of a run, or "
+            f"set begin_from: null"
         )
     one = folder.name.startswith(CKPT_PREFIX)
     parent = folder.parent if one else folder / "save"
@@ -112,17 +119,18 @@ def find_checkpoint(place):
         if not what_is_wrong(checkpoint.path):
             return checkpoint
     raise RunError(
-        f"begin_from: {place} has no whole checkpoint; name the output_folder: of a run that has "
-        f"saved one, or set begin_from: null"
+        f"begin_from: {begin_from} has no whole checkpoint; name the output_folder: of a run that "
+        f"has saved one, or set begin_from: null"
     )
 
 
-def first_misfit(saved, tensors):
-    """What a module's tensors do not have in common with those of a checkpoint; None if nothing.
+def first_misfit(
+    saved: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> str | None:
+    """The first tensor of a module that does not fit that of a checkpoint; None if all fit.
 
     Example
     -------
-    >>> import torch
     >>> first_misfit({"w": torch.zeros(2)}, {"w": torch.zeros(3)})
     'w: 2 there, 3 here'
     """

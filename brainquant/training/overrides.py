@@ -1,22 +1,27 @@
 """What the command line changes in a YAML: paths and texts arrive as typed, the rest is YAML."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import ruamel.yaml
 from ruamel.yaml.error import YAMLError
 
+from .defaults import tag_of
 from .keys import ALL
 
-# hyperpyyaml's tags: what begins with one is YAML, even for a path.
+# hyperpyyaml's tags: a value that begins with one is YAML, even for a path.
 TAG = re.compile(r"!(ref|copy|new:|name:|apply:|applyref:|include:|module:)")
 
 
-def read_overrides(arguments, document):
-    """Values by key of what SpeechBrain's own options leave of a command line.
+def read_overrides(arguments: Iterable[str], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by key, from the part of a command line that is no option of SpeechBrain.
 
     Arguments
     ---------
-    arguments : list of str
+    arguments : iterable of str
         ``--key value`` or ``--key=value``, as the shell gives them.
     document : dict
         The YAML, with its tags.
@@ -24,14 +29,13 @@ def read_overrides(arguments, document):
     Returns
     -------
     overrides : dict
-        Of a key whose value is a path or another text, the text as it was typed; ``null`` is no
-        text, and neither is what begins with a tag of hyperpyyaml, as ``!ref <data_folder>/a.csv``.
-        Of the other keys, what YAML makes of the text.
+        A path or another text is as it was typed, unless it is ``null`` or begins with a tag of
+        hyperpyyaml, as ``!ref <data_folder>/a.csv`` does. All other values are read as YAML.
 
     Raises
     ------
     ValueError
-        Where a value is missing, is doubled, or cannot be read.
+        If a value is missing, is there twice, or cannot be read.
 
     Example
     -------
@@ -49,7 +53,7 @@ def read_overrides(arguments, document):
     return overrides
 
 
-def _by_key(arguments):
+def _by_key(arguments: Iterable[str]) -> list[tuple[str, list[str]]]:
     pairs = []
     for argument in arguments:
         if argument.startswith("--"):
@@ -62,7 +66,7 @@ def _by_key(arguments):
     return pairs
 
 
-def _read(key, values, document):
+def _read(key: str, values: list[str], document: Mapping[str, Any]) -> Any:
     value = " ".join(values)
     try:
         value.encode()
@@ -83,19 +87,19 @@ def _read(key, values, document):
             f"--{key} {value!r} is no YAML ({reason}): write it as it would stand in the YAML, a "
             f"text in quotes"
         ) from error
-    unknown = getattr(getattr(document.get(key), "tag", None), "value", "") == "!PLACEHOLDER"
+    unknown = tag_of(document.get(key)) == "!PLACEHOLDER"
     return value if unknown and isinstance(read, str) and value[0] not in "'\"" else read
 
 
-def _as_typed(key, value, document):
+def _as_typed(key: str, value: str, document: Mapping[str, Any]) -> bool:
     if value == "null" or TAG.match(value):
         return False
     is_list = re.fullmatch(r"\[.*\]", value) and key in ALL and ALL[key].kind == "texts"
     return is_text(key, document) and not is_list
 
 
-def is_text(key, document):
-    """Whether the value of a key is a text: by the table of keys, or by its value in the YAML.
+def is_text(key: str, document: Mapping[str, Any]) -> bool:
+    """Whether the value of a key is a text, by the table of keys or else by its value in the YAML.
 
     Example
     -------
@@ -106,10 +110,10 @@ def is_text(key, document):
     if key in ALL:
         return ALL[key].kind in ("text", "texts")
     value = document.get(key)
-    tag = getattr(getattr(value, "tag", None), "value", None)
-    if tag not in ("!ref", "!copy"):
-        return isinstance(value, str) and tag is None
-    if re.search(r"[^\W\d]", re.sub(r"<[^>]*>", "", value.value)):
-        return True  # more than references and arithmetic
+    if tag_of(value) not in ("!ref", "!copy"):
+        return isinstance(value, str) and not tag_of(value)
+    expression = str(getattr(value, "value", ""))
+    if re.search(r"[^\W\d]", re.sub(r"<[^>]*>", "", expression)):
+        return True  # it has more than references and arithmetic
     others = {name: document[name] for name in document if name != key}
-    return any(is_text(name, others) for name in re.findall(r"<(\w+)>", value.value))
+    return any(is_text(name, others) for name in re.findall(r"<(\w+)>", expression))

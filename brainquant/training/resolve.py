@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.error import YAMLError
 from typing_extensions import override
 
+from ..old_addresses import refuse_old_modules
 from ..ranks import on_main_process
 from .defaults import add_defaults, keys_read, tag_of
 from .keys import OPTIONS, REFERENCED, check_single_values
@@ -174,6 +175,7 @@ def _check_ranges(tree: CommentedMap, hparams_file: str | os.PathLike[str]) -> N
     """Checks plain values, before any object is built."""
     plain = {k: v for k, v in tree.items() if not isinstance(v, (TaggedScalar, CommentedMap))}
     try:
+        refuse_old_modules(tag_of(tree.get("brain_class")), tree.get("modules") or ())
         check_single_values(plain, {**REFERENCED, **OPTIONS, **keys_read(tree)})
     except ValueError as error:
         raise ValueError(f"{hparams_file}: {error}") from error

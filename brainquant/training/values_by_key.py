@@ -1,23 +1,25 @@
 """The values of a YAML by the keys that lead to them."""
 
+from __future__ import annotations
+
 import yaml
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def values_by_key(text):
-    """All values of a YAML text, with the keys that lead to them.
+def values_by_key(text: str) -> dict[str, str]:
+    """All values of a YAML text, by the keys that lead to them.
 
     Arguments
     ---------
     text : str
-        A YAML whose references are resolved. An alias is left out: its value has the key of the
-        anchor.
+        A YAML whose references are resolved. The result has the value of an anchor once, by the key
+        of the anchor.
 
     Returns
     -------
     values : dict of str to str
-        As they are written; a class or function is its tag.
+        Values as they are written; a class or function is its tag.
 
     Example
     -------
@@ -26,7 +28,7 @@ def values_by_key(text):
     """
     values, seen = {}, set()
 
-    def walk(node, key):
+    def walk(node: yaml.Node, key: str) -> None:
         if id(node) in seen:
             return
         seen.add(id(node))

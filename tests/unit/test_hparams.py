@@ -225,6 +225,27 @@ checkpointer: !new:brainquant.training.checkpoints.Checkpointer
     assert hparams["checkpointer"].recoverables == {"head": hparams["head"]}
 
 
+@pytest.mark.parametrize(
+    "brain, part, encoder",
+    [
+        ("BestRQBrain", "front_end", "BestRQEncoder"),
+        ("Wav2Vec2Brain", "extractor", "Wav2Vec2Encoder"),
+    ],
+)
+def test_a_yaml_of_the_old_modules_is_told_what_to_write(tmp_path, brain, part, encoder):
+    yaml = write_yaml(tmp_path, "optimizer_step_limit: 5", brain)
+    text = yaml.read_text("utf-8")
+    yaml.write_text(text.replace("size: 3", f"    {part}: !new:torch.nn.Identity\nsize: 3"))
+    with pytest.raises(ValueError, match=f"modules: {part} is .* !new:brainquant.models.{encoder}"):
+        load_hparams(yaml)
+
+
+def test_an_old_address_in_a_yaml_is_named_with_the_new_one(tmp_path, caplog):
+    line = "optimizer_step_limit: 5\nprepare: !name:brainquant.monitors.CodeMonitor"
+    load_hparams(write_yaml(tmp_path, line))
+    assert "monitors.CodeMonitor is brainquant.monitoring.counts.CodeMonitor now" in caplog.text
+
+
 def test_the_folder_of_a_run_has_every_value_in_force(tmp_path):
     yaml = write_yaml(tmp_path)
     write_hparams(tmp_path / "run", yaml, {"seed": 5})

@@ -67,7 +67,7 @@ def test_text_that_looks_like_another_value_is_explained():
 
 
 def test_defaults_are_filled_in_and_steps_become_whole():
-    read = {"stack": BEST_RQ["stack"], "evaluate": RECIPE["evaluate"]}
+    read = {"stack": BEST_RQ["mask_length"], "evaluate": RECIPE["evaluate"]}
     read["train_csv"] = LOADERS["train_csv"]
     checked = check_values({"stack": 4.0, "mine": 1, "train_csv": "a"}, read)
     assert checked == {"stack": 4, "mine": 1, "evaluate": None, "train_csv": "a"}

@@ -8,7 +8,7 @@ import sys
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
-from brainquant.old_addresses import MODULES, new_address
+from brainquant.old_addresses import FUNCTIONS, MODULES, new_address
 
 
 @pytest.fixture
@@ -41,6 +41,15 @@ def test_an_old_address_is_the_same_object_as_the_new(old, anew):
                 assert new_address(f"brainquant.{old}.{name}") == f"brainquant.{new}.{name}"
                 count += 1
     assert count
+
+
+@pytest.mark.parametrize("old", FUNCTIONS)
+def test_an_old_address_of_a_function_is_the_new_function(old, anew):
+    anew(old)
+    with pytest.warns(DeprecationWarning, match=f"{old} is brainquant.{FUNCTIONS[old]} now"):
+        found = pydoc.locate(f"brainquant.{old}")
+    assert callable(found) and found is pydoc.locate(f"brainquant.{FUNCTIONS[old]}")
+    assert importlib.import_module("brainquant.brains").load_encoder is found
 
 
 @pytest.mark.parametrize("name", ["features", "monitors"])
