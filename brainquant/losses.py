@@ -8,24 +8,26 @@ import torch
 import torch.nn.functional as F
 
 
-def code_cross_entropy(logits_NGV, codes_NG):
-    """Cross-entropy of predicting the codes of masked frames, summed.
+def code_cross_entropy(
+    logits_NGV: torch.Tensor, codes_NG: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cross-entropy of predicted codes, summed over masked frames.
 
     Arguments
     ---------
     logits_NGV : torch.Tensor
         Scores, shape (frames, codebooks, codes).
     codes_NG : torch.Tensor
-        LongTensor, shape (frames, codebooks); -1 is left out.
+        LongTensor, shape (frames, codebooks); -1 is ignored.
 
     Returns
     -------
     loss_sum : torch.Tensor
         Sum over frames and codebooks, in nats, float32.
     num_correct : torch.Tensor
-        Codes whose score is the highest.
+        Number of codes whose score is the highest.
     num_targets : torch.Tensor
-        Codes that counted.
+        Number of codes that are not -1.
 
     Example
     -------
@@ -39,11 +41,17 @@ def code_cross_entropy(logits_NGV, codes_NG):
     return loss_sum, num_correct, (codes >= 0).sum()
 
 
-def sample_negatives(counts_B, num_masked, num_negatives, *, generator=None):
-    """For each masked frame, other masked frames of the same utterance, drawn with replacement.
+def sample_negatives(
+    counts_B: torch.Tensor,
+    num_masked: int,
+    num_negatives: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Draws other masked frames of the same utterance for each masked frame, with replacement.
 
-    (SpeechBrain 1.1.2 offsets utterances by T - 1 instead of T: negatives come from another
-    utterance, and the positive is among them.)
+    (SpeechBrain 1.1.2 offsets utterances by T - 1 instead of T. So its negatives may come from
+    another utterance, or be the positive itself.)
 
     Arguments
     ---------
@@ -59,8 +67,8 @@ def sample_negatives(counts_B, num_masked, num_negatives, *, generator=None):
     Returns
     -------
     negatives_BMK : torch.Tensor
-        LongTensor of positions among the utterance's masked frames, never the frame's own.
-        Meaningless where the utterance has fewer than two masked frames.
+        LongTensor of indices among the utterance's masked frames, never the frame's own index.
+        Meaningless if the utterance has fewer than two masked frames.
 
     Example
     -------
@@ -77,15 +85,23 @@ def sample_negatives(counts_B, num_masked, num_negatives, *, generator=None):
     return (draws_BMK + (draws_BMK >= own_M1)).clamp(max=M - 1)
 
 
-def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BMK, temperature):
+def contrastive_loss(
+    context_BMD: torch.Tensor,
+    targets_BMD: torch.Tensor,
+    codes_BMG: torch.Tensor,
+    counts_B: torch.Tensor,
+    negatives_BMK: torch.Tensor,
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Contrastive loss of wav2vec 2.0 (https://arxiv.org/abs/2006.11477, equation 3), summed.
 
-    All similarities of an utterance are one matrix product, from which the logits are gathered:
-    no tensor of (negatives, batch, time, dim) exists. A negative that happens to have the codes
-    of the positive stays in the loss, as in the paper: with all codes equal the loss is chance,
-    ln(negatives + 1). (fairseq and SpeechBrain 1.1.2 leave such negatives out: there the loss
-    falls as the codes become fewer, to 0 where all are equal, which rewards collapse.) For the
-    accuracy, such a negative is as right as the positive and is left out.
+    One matrix product gives all similarities of an utterance, and the logits are gathered from it:
+    there is no tensor of (negatives, batch, time, dim).
+
+    A negative with the same codes as the positive stays in the loss, as in the paper: if all codes
+    are equal, the loss is chance, ln(negatives + 1). (fairseq and SpeechBrain 1.1.2 drop such
+    negatives. This rewards collapse: fewer codes give a lower loss, 0 if all codes are equal.) The
+    accuracy ignores such a negative, since it is as right as the positive.
 
     Arguments
     ---------
@@ -95,11 +111,11 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
     targets_BMD : torch.Tensor
         Projected quantised vectors of the same frames.
     codes_BMG : torch.Tensor
-        The codes that those vectors were made of.
+        The codes of these vectors.
     counts_B : torch.Tensor
         Masked frames of each utterance.
     negatives_BMK : torch.Tensor
-        Positions from ``sample_negatives``.
+        Indices from ``sample_negatives``.
     temperature : float
         Divides the cosine similarities.
 
@@ -109,9 +125,10 @@ def contrastive_loss(context_BMD, targets_BMD, codes_BMG, counts_B, negatives_BM
         Sum over masked frames, in nats, float32. An utterance with fewer than two masked frames
         has no negatives and adds nothing.
     num_correct : torch.Tensor
-        Frames whose positive is more similar than each negative of other codes, one at least.
+        Number of frames whose positive is more similar than all negatives with other codes;
+        there must be such a negative.
     num_targets : torch.Tensor
-        Frames that counted.
+        Number of frames in the sum.
 
     Example
     -------

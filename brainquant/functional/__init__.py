@@ -1,1 +1,1 @@
-"""Tensors in, tensors out, no state: the searches and gathers that quantisers are made of."""
+"""Functions of tensors without state."""

@@ -1,36 +1,38 @@
-"""What ranks add up and hand to each other, where there are several.
+"""Sums and gathers over the ranks of a run; with one process they change nothing.
 
 Shape suffixes: B batches of a rank, R ranks, F frames of a batch, N frames of all, D dim.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import distributed
 
 
-def rank_and_size():
-    """The number of this process, and how many there are."""
+def rank_and_size() -> tuple[int, int]:
+    """The rank of this process, and the number of processes."""
     if distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
-def sum_over_ranks(tensor):
-    """The tensor after it has been summed, in place, over all ranks."""
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sums the tensor over all ranks, in place, and gives it back."""
     if distributed.is_initialized():
         distributed.all_reduce(tensor)
     return tensor
 
 
-def gather_batches(batches):
-    """The frames of the batches of all ranks, in the order of one rank that has them all.
+def gather_batches(batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The frames of the batches of all ranks, in the order of a run on one rank.
 
-    Batch k of a run goes to rank k modulo the number of ranks, so the first batch of each rank
-    comes first.
+    Batch k of a run goes to rank k modulo the number of ranks. So the first batches of all ranks
+    come first.
 
     Arguments
     ---------
     batches : list of torch.Tensor
-        Those of this rank, each of shape (frames, dim); as many as other ranks have.
+        The batches of this rank, each of shape (frames, dim); the same number on every rank.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def gather_batches(batches):
     """
     rank, ranks = rank_and_size()
     if ranks == 1:
-        return torch.cat(batches)
+        return torch.cat(list(batches))
     sizes_BR = torch.zeros(len(batches), ranks, dtype=torch.long, device=batches[0].device)
     sizes_BR[:, rank] = torch.tensor([len(batch) for batch in batches])
     sizes_BR = sum_over_ranks(sizes_BR).tolist()

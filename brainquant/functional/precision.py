@@ -1,17 +1,18 @@
-"""Products in full float32."""
+"""Matrix products in full float32."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 
 @contextmanager
-def full_precision(device):
-    """Matrix products in float32: no autocast, and none of the TensorFloat-32 of CUDA.
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Matrix products in float32: without autocast and without CUDA's TensorFloat-32.
 
-    ``import speechbrain.core`` allows TF32 for every product of the process, so that labels
-    would depend on the device and on what was imported. A graph that torch.compile makes cannot
-    change that setting: there it stays as it is, and only autocast is off.
+    ``import speechbrain.core`` allows TF32 for every product of the process. Codes would then
+    depend on the device and on the imports. torch.compile cannot change that setting inside a
+    graph: there only autocast is off.
     """
     if torch.compiler.is_compiling():
         with torch.autocast(device.type, enabled=False):

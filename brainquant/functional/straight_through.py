@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .precision import full_precision
 
-# Frames whose intermediate values are held at once: 256 x 640 codes x 4 bytes are 0.7 MB.
+# Frames that are computed at once: 256 x 640 codes x 4 bytes are 0.7 MB.
 CHUNK = 256
 
 
@@ -23,39 +23,39 @@ def gumbel_rows(
     noise_NE: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Rows of codebooks, chosen hard in the forward and softly in the backward.
+    """Rows of codebooks: a hard choice in the forward, a softmax in the backward.
 
-    What the straight-through Gumbel softmax is (Jang et al., https://arxiv.org/abs/1611.01144)
-    with one-hot vectors of (frames, codes) and their product with the codebook, of (frames,
-    codes, dim): here the forward gathers one row per frame and group, and the backward goes
-    through the softmax for a few frames at a time, down to the input.
+    It is the straight-through Gumbel softmax (Jang et al., https://arxiv.org/abs/1611.01144) in
+    less memory: without one-hot vectors of (frames, codes) and their product with the codebook, of
+    (frames, codes, dim). The forward gathers one row per frame and group. The backward computes
+    the softmax of a few frames at a time, down to the gradient of the input.
 
     Arguments
     ---------
     x_NI : torch.Tensor
         Frames, shape (frames, input dim).
     weight_EI : torch.Tensor
-        Of the linear layer that scores the codes, shape (groups * codes, input dim).
+        Weight of the linear layer that scores the codes, shape (groups * codes, input dim).
     bias_E : torch.Tensor
-        Its bias.
+        Bias of that layer.
     codebook_GVD : torch.Tensor
         Codebooks, shape (groups, codes, dim), of the same dtype.
     noise_NE : torch.Tensor or None
-        Exponential noise, shape (frames, groups * codes). None chooses without noise, and then
-        only the codebook gets a gradient of the rows.
+        Exponential noise, shape (frames, groups * codes). None chooses without noise; then only
+        the codebook gets a gradient from the rows.
     temperature : float
-        Of the softmax in the backward.
+        Temperature of the softmax in the backward.
 
     Returns
     -------
     rows_NGD : torch.Tensor
         The chosen rows; NaN for a frame whose scores are not finite.
     chosen_NG : torch.Tensor
-        Their indices; -1 for such a frame.
+        The indices of these rows; -1 for such a frame.
     codes_NG : torch.Tensor
-        What is chosen without noise; -1 for such a frame.
+        The indices chosen without noise; -1 for such a frame.
     probs_GV : torch.Tensor
-        Mean of the softmax without noise, differentiable; zeros where there are no frames.
+        Mean of the softmax without noise, differentiable; zeros without frames.
     scores_NE : torch.Tensor
         Kept for the backward.
     """
@@ -71,7 +71,7 @@ def gumbel_rows(
         scores_CGV = scores_NGV[part]
         torch.argmax(scores_CGV, -1, out=codes_NG[part])
         probs_GV += torch.softmax(scores_CGV, -1).sum(0)
-        # A sum is finite where all of its terms are, or the scores are too large to be of use.
+        # A finite sum means finite terms; finite terms with an infinite sum are useless too.
         finite_N11[part] = torch.isfinite(scores_CGV.sum((1, 2), keepdim=True))
         if noise_NE is not None:
             noisy_CGV = scores_CGV - noise_NE[part].log().view_as(scores_CGV)
@@ -107,7 +107,7 @@ def gumbel_rows_backward(
     scores_NE: Tensor,
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of frames, weight, bias and codebooks; no (frames, codes) is held but the saved."""
+    """Gradients of frames, weight, bias and codebooks, in chunks of frames."""
     G, V, D = codebook_GVD.shape
     N = len(x_NI)
     scores_NGV = scores_NE.view(-1, G, V)
@@ -156,18 +156,18 @@ def _backward(ctx, grad_rows_NGD, _chosen, _codes, grad_probs_GV, _scores):
 gumbel_rows.register_autograd(_backward, setup_context=_setup_context)
 
 
-def through_softmax(probs_CGV, grad_CGV):
-    """The gradient of logits from that of their softmax."""
+def through_softmax(probs_CGV: Tensor, grad_CGV: Tensor) -> Tensor:
+    """The gradient of the logits from the gradient of their softmax."""
     product_CGV = probs_CGV * grad_CGV
     return product_CGV.addcmul_(probs_CGV, product_CGV.sum(-1, keepdim=True), value=-1)
 
 
-def chunks(num_frames):
-    """Slices of frames."""
+def chunks(num_frames: int) -> list[slice]:
+    """Slices of at most ``CHUNK`` frames."""
     return [slice(start, start + CHUNK) for start in range(0, num_frames, CHUNK)]
 
 
-def gather_rows(codebook_GVD, codes_NG):
+def gather_rows(codebook_GVD: Tensor, codes_NG: Tensor) -> Tensor:
     """One row of each group's codebook per frame.
 
     Arguments

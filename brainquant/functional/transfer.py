@@ -1,15 +1,17 @@
-"""From the host to the device without waiting."""
+"""Copies from the host to the device without waiting."""
+
+import torch
 
 
-def to_device(tensor, device):
-    """A tensor on the device, where the program need not wait for it to arrive.
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor to the device; the program does not wait for the copy.
 
     Arguments
     ---------
     tensor : torch.Tensor
-        On the host, or there already.
+        On the host, or on the device already.
     device : torch.device
-        Where to.
+        The target.
 
     Returns
     -------
@@ -17,10 +19,9 @@ def to_device(tensor, device):
 
     Example
     -------
-    >>> import torch
     >>> to_device(torch.tensor([3]), torch.device("cpu"))
     tensor([3])
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # else the copy begins when all that was asked for is done
+        tensor = tensor.pin_memory()  # otherwise the copy waits for all earlier work
     return tensor.to(device, non_blocking=True)
