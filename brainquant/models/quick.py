@@ -1,10 +1,9 @@
-"""Layers of SpeechBrain's encoders, and torch's dropout, that are quicker to train or mended.
+"""Layers of SpeechBrain's encoders, and torch's dropout: faster to train, or with a fault removed.
 
 Shape suffixes: B batch, T frames, C channels, N chunks, W frames of a chunk and of its context.
 """
 
 from collections import Counter
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncode
 from speechbrain.lobes.models.transformer.Conformer import ConvolutionModule
 from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 from speechbrain.nnet.attention import MultiheadAttention, RelPosMHAXL
+from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from speechbrain.utils.logger import get_logger
 from torch.func import functional_call
 from typing_extensions import override
@@ -23,29 +23,34 @@ logger = get_logger(__name__)
 
 
 class QuickDropout(torch.nn.Dropout):
-    """Dropout whose masks a CPU draws quickly, see ``brainquant.models.dropout``."""
+    """Dropout that draws its masks faster on a CPU, see ``brainquant.models.dropout``."""
 
-    def forward(self, x):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Drops out in training."""
-        if self.training and 0 < self.p < 1 and x.device.type == "cpu" and not self.inplace:
-            return dropout(x, self.p)
-        return super().forward(x)
+        if self.training and 0 < self.p < 1 and input.device.type == "cpu" and not self.inplace:
+            return dropout(input, self.p)
+        return super().forward(input)
 
 
 class QuickConvolutionModule(ConvolutionModule):
-    """SpeechBrain's convolutions of a conformer layer, without padding in them or transposing.
+    """SpeechBrain's convolutions of a conformer layer; they never read padding.
 
-    SpeechBrain 1.1.2 masks the output only. The depthwise convolution reads what the layers below
-    have made of the padding, so that the last frames of a clip depend on the clips beside it. Here
-    it reads zeros after the end of each clip, as it does where a clip is alone.
+    SpeechBrain 1.1.2 masks the output only. Its depthwise convolution reads the hidden states of
+    the padding, so the last frames of a clip depend on the other clips of the batch. Here it reads
+    zeros after the end of each clip, as if the clip were alone.
 
-    SpeechBrain also runs it on (batch, channels, frames): there torch 2.11 takes some 20 times
-    as long for a depthwise convolution on a CPU as for a channels-last image, which frames are as
-    they come. For a clip that is alone the outputs are SpeechBrain's but for rounding; the
-    ``state_dict`` is the same.
+    SpeechBrain also transposes to (batch, channels, frames). A depthwise convolution of that layout
+    takes torch 2.11 about 20 times as long on a CPU as one of (batch, frames, channels), the
+    layout that the frames already have. For a single clip the outputs equal SpeechBrain's, except
+    for rounding; the ``state_dict`` is the same.
     """
 
-    def forward(self, x, mask=None, dynchunktrain_config=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        dynchunktrain_config: DynChunkTrainConfig | None = None,
+    ) -> torch.Tensor:
         """Convolves frames.
 
         Arguments
@@ -55,24 +60,25 @@ class QuickConvolutionModule(ConvolutionModule):
         mask : torch.Tensor or None
             BoolTensor of shape (batch, frames, 1), True in the padding.
         dynchunktrain_config : DynChunkTrainConfig or None
-            Chunks: no frame sees what comes after the end of its own.
+            Chunks: a frame sees nothing after the end of its own chunk.
 
         Returns
         -------
         y : torch.Tensor
-            As ``x``, zeros in the padding.
+            As ``x``, with zeros in the padding.
 
         Raises
         ------
         ValueError
-            Where a causal convolution gets chunks.
+            If a causal convolution gets chunks.
         """
         if self.causal and dynchunktrain_config is not None:
             raise ValueError(
                 "causal must be False where there are chunks, got causal=True: in its chunk a "
                 "frame sees both sides; set causal: False of the encoder in your YAML"
             )
-        pointwise: Any = self.bottleneck[0]
+        pointwise = self.bottleneck[0]
+        assert isinstance(pointwise, torch.nn.Conv1d)
         x_BTC = F.linear(self.layer_norm(x), pointwise.weight[..., 0], pointwise.bias)
         x_BTC = F.glu(x_BTC)
         if mask is not None:
@@ -84,19 +90,19 @@ class QuickConvolutionModule(ConvolutionModule):
         y_BTC = self.after_conv(x_BTC)
         return y_BTC if mask is None else y_BTC.masked_fill_(mask, 0.0)
 
-    def convolve(self, x_BTC, padding):
+    def convolve(self, x_BTC: torch.Tensor, padding: int) -> torch.Tensor:
         """The depthwise convolution, with zeros on both sides."""
         conv = self.conv
         if x_BTC.device.type == "cpu" and x_BTC.dtype == torch.float32:
-            # (In bfloat16, 16 channels or fewer never come to an end: torch 2.11 with AVX-512.)
+            # Not in bfloat16: with 16 channels or fewer torch 2.11 hangs on AVX-512.
             return convolution(
                 x_BTC, conv.weight, 1, conv.bias, padding, conv.dilation[0], conv.groups
             )
         y_BCT = F.conv1d(x_BTC.mT, conv.weight, conv.bias, 1, padding, conv.dilation, conv.groups)
         return y_BCT.mT
 
-    def convolve_chunks(self, x_BTC, chunk_size):
-        """The same for each chunk and the frames on its left, with zeros on its right."""
+    def convolve_chunks(self, x_BTC: torch.Tensor, chunk_size: int) -> torch.Tensor:
+        """The same for each chunk with the frames on its left, and zeros on its right."""
         batch, frames, _ = x_BTC.shape
         x_BTC = F.pad(x_BTC, (0, 0, self.padding, -frames % chunk_size))
         x_BNCW = x_BTC.unfold(1, chunk_size + self.padding, chunk_size)
@@ -105,16 +111,15 @@ class QuickConvolutionModule(ConvolutionModule):
 
 
 class QuickRelPosMHAXL(RelPosMHAXL):
-    """SpeechBrain's attention to relative positions, whose shift is a view.
+    """SpeechBrain's attention to relative positions, with a view as its shift.
 
-    SpeechBrain 1.1.2 pads the scores of all positions and cuts them out again, which is two copies
-    forward and as many, and three times zeros, backward. Outputs and ``state_dict`` are the same.
-    It makes positions and weights in float32, which a module of another dtype cannot multiply
-    with: such a module attends in float32 here.
+    SpeechBrain 1.1.2 pads and cuts the scores of all positions: two copies forward, and two copies
+    and three tensors of zeros backward. Outputs and ``state_dict`` are the same. SpeechBrain makes
+    positions in float32, and a module of another dtype fails on them; here it attends in float32.
     """
 
     def forward(self, query, key, value, pos_embs, *args, **kwargs):
-        """Outputs in the dtype of the module, and the weights where they are asked for."""
+        """Outputs in the dtype of the module, and the weights if they are asked for."""
         dtype = self.linear_pos.weight.dtype
         if dtype == torch.float32:
             return super().forward(query, key, value, pos_embs, *args, **kwargs)
@@ -126,8 +131,8 @@ class QuickRelPosMHAXL(RelPosMHAXL):
         return result.to(dtype)
 
     @override
-    def rel_shift(self, x):
-        """Scores of positions, (batch, heads, frames, 2 * frames - 1), by frame and frame."""
+    def rel_shift(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of pairs of frames, from those of positions (batch, heads, frames, positions)."""
         *_, frames, positions = x.shape
         if self.mask_pos_future or positions != 2 * frames - 1:
             return super().rel_shift(x)
@@ -137,13 +142,13 @@ class QuickRelPosMHAXL(RelPosMHAXL):
 
 
 class QuickMultiheadAttention(MultiheadAttention):
-    """SpeechBrain's attention, which in training gives None for the weights.
+    """SpeechBrain's attention; in training it gives None for the weights.
 
-    torch has to compute them in a slower way than ``scaled_dot_product_attention``, which holds no
-    (frames, frames); SpeechBrain 1.1.2 asks for them in every layer, and drops them.
+    Without weights torch uses ``scaled_dot_product_attention``, which is faster and holds no
+    (frames, frames). SpeechBrain 1.1.2 asks for the weights in every layer, and drops them.
 
-    With both masks they are None in evaluation, too: a chunk after the end of a clip is all
-    padding, and torch makes NaN of the weights of a frame that attends to none.
+    With both masks the weights are None in evaluation, too: a chunk after the end of a clip is all
+    padding, and torch gives NaN weights to a frame that attends to no frame.
     """
 
     def forward(
@@ -158,11 +163,11 @@ class QuickMultiheadAttention(MultiheadAttention):
 
 
 class QuickBranchformerEncoderLayer(BranchformerEncoderLayer):
-    """SpeechBrain's layer of a branchformer, without padding in its convolution.
+    """SpeechBrain's layer of a branchformer; its convolution never reads padding.
 
-    SpeechBrain 1.1.2 does not mask the convolution. It reads what the layers below have made of
-    the padding or, where a clip is alone, the mirror image of its last frames. Here it always
-    reads the mirror image.
+    SpeechBrain 1.1.2 does not mask the convolution. After the end of a clip it reads the hidden
+    states of the padding, or the mirror image of the last frames if the clip is the longest. Here
+    it always reads the mirror image.
     """
 
     def forward(self, x, src_mask=None, src_key_padding_mask=None, pos_embs=None):
@@ -184,16 +189,17 @@ class QuickBranchformerEncoderLayer(BranchformerEncoderLayer):
 class QuickPositionalEncoding(PositionalEncoding):
     """SpeechBrain's sines of absolute positions, for clips of any length.
 
-    SpeechBrain 1.1.2 has a table of 2500 positions, 50 s of wav2vec 2.0, and fails at the first
-    longer clip. The ``state_dict`` keeps that table.
+    SpeechBrain 1.1.2 has a table of 2500 positions (50 s of wav2vec 2.0) and fails on a longer
+    clip. The ``state_dict`` keeps that table.
     """
 
-    def forward(self, x):
+    pe: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The encoding of frames, shape (1, frames, dim)."""
         if x.shape[1] <= self.max_len:
             return super().forward(x)
-        longer = PositionalEncoding(x.shape[2], x.shape[1])
-        return longer.get_buffer("pe").to(self.get_buffer("pe"))
+        return QuickPositionalEncoding(x.shape[2], x.shape[1]).pe.to(self.pe)
 
 
 QUICK: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
