@@ -1,38 +1,48 @@
-"""One picture of a run, from its log alone: is it learning, and are its codes alive?"""
+"""One picture of a run, drawn from its log: does it learn, and are its codes in use?"""
 
 # G codebooks, V codes
 import json
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from .health import ACCURACY_REFERENCES, LOSS_REFERENCES, short, verdict
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart
+# Okabe and Ito's colours: colour-blind readers can distinguish them
 GREY = "#555555"
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
 STAGES = {"train": {"color": COLOURS[0]}, "valid": {"color": COLOURS[1], "marker": "o"}}
 VERDICT_COLOURS = {"good": "#00734F", "bad": "#C04A00", "unknown": GREY}
 
 
-def plot_report(metrics_file, code_counts, image_file, title="", warmup_steps=0):
+def plot_report(
+    metrics_file: Path | str,
+    code_counts: np.ndarray,
+    image_file: Path | str,
+    title: str = "",
+    warmup_steps: int = 0,
+) -> None:
     """Draws loss, accuracy, codes and schedules of a run into one PNG, under a one-line verdict.
 
     Arguments
     ---------
     metrics_file : str
-        JSON lines, one log point each. Damaged lines are skipped; a missing or empty file gives a
-        picture that says so. Where the step goes back (a resumed run), the later lines count.
+        JSON lines, one log point each. Damaged lines are ignored; for a missing or empty file the
+        picture says so. If the step goes back (a resumed run), later lines replace earlier ones.
     code_counts : np.ndarray
         How often each code was a target in the whole run, (G, V) integers.
     image_file : str
-        The PNG to write. It is replaced in one go, so a viewer never sees half a picture.
+        The PNG to write. It is replaced in one step, so a viewer never sees half a picture.
     title : str
         Name of the run, in small print above the verdict.
     warmup_steps : int
-        Of the run: no loss is judged before twice as many steps.
+        As for ``health.verdict``.
 
     Raises
     ------
@@ -56,8 +66,8 @@ def plot_report(metrics_file, code_counts, image_file, title="", warmup_steps=0)
         )
     points = read_points(metrics_file)
     heading, state = verdict(points, counts_GV, warmup_steps)
-    figure = Figure(figsize=(12, 8), dpi=120, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, rect=(0, 0, 1, 0.92))
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, rect=(0, 0, 1, 0.92))
+    figure = Figure(figsize=(12, 8), dpi=120, layout=layout)
     style = {"ha": "center", "va": "center", "parse_math": False}
     size = min(12.5, 1380 / len(heading))  # fits the width
     figure.text(0.5, 0.98, title, color=GREY, **style)
@@ -77,27 +87,27 @@ def plot_report(metrics_file, code_counts, image_file, title="", warmup_steps=0)
     save_figure(figure, image_file)
 
 
-def save_figure(figure, image_file):
-    """Writes a PNG in one go, so that a viewer never sees half a picture.
+def save_figure(figure: Figure, image_file: Path | str) -> None:
+    """Writes a PNG in one step, so that a viewer never sees half a picture.
 
     Arguments
     ---------
     figure : matplotlib.figure.Figure
-        What to draw.
+        The picture.
     image_file : str
-        The PNG to write or to replace.
+        The PNG to write or replace.
     """
     temporary = f"{os.fspath(image_file)}.{os.getpid()}.tmp"
     try:
         figure.savefig(temporary, format="png")
         os.replace(temporary, image_file)
     finally:
-        if os.path.exists(temporary):  # half a picture, where the disk is full
+        if os.path.exists(temporary):  # half a picture, on a full disk
             os.remove(temporary)
 
 
-def read_points(metrics_file):
-    """Log points in the file's order, without damaged lines or those that a resumed run redid."""
+def read_points(metrics_file: Path | str) -> list[dict[str, Any]]:
+    """Log points in the file's order, without damaged lines and lines of steps that came again."""
     points = []
     if not os.path.exists(metrics_file):
         return points
@@ -111,7 +121,7 @@ def read_points(metrics_file):
             while points and points[-1]["step"] > point["step"]:
                 points.pop()
             points.append(point)
-    # The mean of a whole epoch would stand out among those of the last few steps.
+    # On the curves, means of a whole epoch would stand out among those of a few steps.
     if any(point.get("span") == "interval" for point in points):
         points = [
             point
@@ -121,8 +131,10 @@ def read_points(metrics_file):
     return points
 
 
-def values_by_step(points, key, stage):
-    """{step: values of the codebooks, or one} of a key; of a step's lines, the last finite one."""
+def values_by_step(
+    points: Sequence[dict[str, Any]], key: str, stage: str
+) -> dict[float, np.ndarray]:
+    """The values of a key by step, one for each codebook; of a step's lines the last finite one."""
     series = {}
     for point in points:
         if point.get("stage") == stage and point.get(key) is not None:
@@ -141,7 +153,7 @@ def _curve(axis, series, label, **style):
 
 
 def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), log=False, label=""):
-    """Draws a key over the steps, and the first of the references that was logged."""
+    """Draws a key over the steps, and the first reference that was logged."""
     for stage in stages:
         _curve(axis, values_by_step(points, key, stage), f"{label}{stage}", **STAGES[stage])
     for reference in references:
@@ -158,7 +170,7 @@ def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), l
 
 
 def _code_panel(axis, points, codes):
-    """Draws how many codes are in use, as their perplexity and as the number that was seen."""
+    """Draws how many codes are in use: their perplexity, and the number of codes seen."""
     perplexities = values_by_step(points, "code_perplexity", "train")
     usage = values_by_step(points, "code_usage", "train")
     values = np.array(list(perplexities.values()))
@@ -179,7 +191,7 @@ def _code_panel(axis, points, codes):
 
 
 def _histogram_panel(axis, counts_GV):
-    """Draws the share of frames of each code, commonest first, beside uniform use."""
+    """Draws the share of frames of each code, the commonest first, and uniform use."""
     codes = counts_GV.shape[1]
     lowest = 1 / codes
     for index, counts_V in enumerate(counts_GV):
@@ -205,7 +217,7 @@ def _axis_percent(share, _):
 
 
 def _finish(axis, title, log, loc="best"):
-    """Sets what all panels share: title, light grid, scale and legend."""
+    """Gives a panel its title, light grid, scale and legend."""
     axis.set_title(title, loc="left")
     axis.grid(color="#E5E5E5", lw=0.7)
     axis.set_axisbelow(True)
@@ -218,6 +230,6 @@ def _finish(axis, title, log, loc="best"):
     if log and np.isfinite(axis.dataLim.minposy):  # something positive to draw
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(short)
-        axis.yaxis.set_minor_formatter(LogFormatter())  # labels, where less than a decade is seen
+        axis.yaxis.set_minor_formatter(LogFormatter())  # labels within a decade
     if len(axis.lines) > 1:
         axis.legend(frameon=False, fontsize=9, loc=loc)

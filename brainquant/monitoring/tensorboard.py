@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import speechbrain.utils.train_logger
 from speechbrain.utils.distributed import main_process_only
@@ -12,30 +14,36 @@ logger = get_logger(__name__)
 
 
 class TensorboardLogger(speechbrain.utils.train_logger.TensorboardLogger):
-    """Logs under the number of the step, once each, whatever the run is interrupted by.
+    """Logs each step once, under its number, however often the run is interrupted.
 
-    SpeechBrain's, in 1.1.2, counts log points instead, and from 0 again after a resume.
+    SpeechBrain's logger (1.1.2) counts log points instead, and starts at 0 again after a resume.
 
     Arguments
     ---------
     save_dir : str
-        Where the event files go.
+        The folder of the event files.
 
     Raises
     ------
     ImportError
-        Where TensorBoard is not installed.
+        If TensorBoard is not installed.
     """
 
-    def __init__(self, save_dir):
+    def __init__(self, save_dir: str):
         super().__init__(save_dir)
-        self.last_steps = {}  # by tag
+        self.last_steps: dict[str, int] = {}  # by tag
 
+    @override
     @main_process_only
     @override
     def log_stats(
-        self, stats_meta, train_stats=None, valid_stats=None, test_stats=None, verbose=False
-    ):
+        self,
+        stats_meta: Mapping[str, Any],
+        train_stats: Mapping[str, Any] | None = None,
+        valid_stats: Mapping[str, Any] | None = None,
+        test_stats: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> None:
         """Writes numbers under tags such as ``loss/train``.
 
         Arguments
@@ -45,7 +53,7 @@ class TensorboardLogger(speechbrain.utils.train_logger.TensorboardLogger):
         train_stats, valid_stats, test_stats : dict or None
             Numbers.
         verbose : bool
-            Has no effect, as with SpeechBrain's.
+            Has no effect, as in SpeechBrain.
         """
         step = self.global_step["meta"] = stats_meta["step"]
         tags = dict(stats_meta)
@@ -55,16 +63,16 @@ class TensorboardLogger(speechbrain.utils.train_logger.TensorboardLogger):
             if self.last_steps.get(tag) != step:
                 self.writer.add_scalar(tag, value, step)
                 self.last_steps[tag] = step
-        self.writer.flush()  # a kill may come at any time
+        self.writer.flush()  # the process may be killed at any time
 
     @main_process_only
-    def rewind(self, step):
-        """Lets TensorBoard forget what was logged after a step.
+    def rewind(self, step: int) -> None:
+        """Makes TensorBoard drop everything logged after a step.
 
         Arguments
         ---------
         step : int
-            Of the checkpoint that the run resumes from.
+            Step of the checkpoint from which the run resumes.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -74,7 +82,7 @@ class TensorboardLogger(speechbrain.utils.train_logger.TensorboardLogger):
         self.last_steps.clear()
 
     def _wait_for_a_later_name(self):
-        """TensorBoard reads files in the order of their names, which begin with the second."""
+        """Waits a second if need be: TensorBoard reads files by the time in their names."""
         begun = [
             int(name.split(".")[3])
             for name in os.listdir(self.save_dir)
