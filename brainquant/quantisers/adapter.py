@@ -1,14 +1,16 @@
-"""The quantisers of vector-quantize-pytorch, under the contract of this package.
+"""The quantisers of vector-quantize-pytorch, with the contract of this package.
 
 Shape suffixes: B batch, T time, N = B * T frames, M finite frames, G codebooks, D dim.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
+from typing_extensions import override
 
 from ..functional.collectives import gather_batches, rank_and_size
 from ..functional.precision import full_precision
@@ -22,31 +24,31 @@ class Batch(NamedTuple):
     Attributes
     ----------
     frames_MD : torch.Tensor
-        Its projected frames, finite ones only.
+        Its projected frames; only finite ones.
     seed : int
-        Of what the library drew.
+        The seed of the library's draws.
     buffers : dict of str to torch.Tensor
         The library's buffers after a step that has this batch only.
     """
 
     frames_MD: torch.Tensor
     seed: int
-    buffers: dict
+    buffers: dict[str, torch.Tensor]
 
 
 class LibraryQuantizer(MovingQuantiser):
     """A quantiser of the library vector-quantize-pytorch behind a learned projection.
 
-    Among them finite scalar quantisation (``FSQ``, https://arxiv.org/abs/2309.15505), lookup-free
+    Examples are finite scalar quantisation (``FSQ``, https://arxiv.org/abs/2309.15505), lookup-free
     quantisation (``LFQ``, https://arxiv.org/abs/2310.05737) and residual vector quantisation
     (``ResidualVQ``, https://arxiv.org/abs/2107.03312). The library computes codes, vectors, loss
-    and its own updates; it sees finite frames only.
+    and its own updates; it gets finite frames only.
 
     Codebooks that follow the frames (``VectorQuantize``, ``ResidualVQ``) move once in each
-    optimiser step, see ``MovingQuantiser``; the library itself (1.32) moves them in each forward,
-    and its ranks draw other frames than one process. A step with more than one batch keeps the
-    projected frames of all of them, on all ranks, until it ends: 1 kB per frame for a vq_dim of
-    256, and then several times as much for a moment.
+    optimiser step, see ``MovingQuantiser``. (The library itself, 1.32, moves them in each forward,
+    and its ranks draw other frames than one process.) A step of several batches keeps their
+    projected frames, on all ranks, until it ends: 1 kB per frame for a vq_dim of 256, and several
+    times as much at its end.
 
     Arguments
     ---------
@@ -55,19 +57,19 @@ class LibraryQuantizer(MovingQuantiser):
     vq_dim : int
         Size of the projected and of the quantised vector.
     name : str
-        Class of the library.
+        A class of the library.
     seed : int
-        Draws the first projection, and what the library draws when it is built.
+        Seeds the first projection, and the library's draws when it is built.
     **arguments
-        Arguments of that class, but for its ``dim``, which is vq_dim, and ``sync_codebook``.
+        Arguments of that class, except ``dim`` (it is vq_dim) and ``sync_codebook``.
 
     Raises
     ------
     ImportError
-        Where the library is not installed.
+        If the library is not installed.
     ValueError
-        Where the library has no such class or does not take its arguments, or a frame has
-        another size than input_dim.
+        If the library has no such class, if the class does not take the arguments, or if the size
+        of a frame is not input_dim.
 
     Example
     -------
@@ -79,7 +81,9 @@ class LibraryQuantizer(MovingQuantiser):
     True
     """
 
-    def __init__(self, input_dim, vq_dim, name, *, seed=0, **arguments):
+    vq_dim: int  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, input_dim: int, vq_dim: int, name: str, *, seed: int = 0, **arguments: Any):
         super().__init__()
         self.input_dim, self.vq_dim = check_positive(input_dim=input_dim, vq_dim=vq_dim)
         make = library_class(name)
@@ -87,7 +91,7 @@ class LibraryQuantizer(MovingQuantiser):
             with drawing_from_seed(seed):
                 self.proj = torch.nn.Linear(self.input_dim, self.vq_dim)
                 self.library = make(dim=self.vq_dim, **arguments)
-            if self.follows:  # the ranks add up here, not in the library
+            if self.follows:  # this package adds up over ranks, not the library
                 with drawing_from_seed(seed):
                     arguments["sync_codebook"] = False
                     self.library = make(dim=self.vq_dim, **arguments)
@@ -101,11 +105,13 @@ class LibraryQuantizer(MovingQuantiser):
         self.num_codebooks = codes_MG.shape[1]
 
     @property
-    def follows(self):
+    def follows(self) -> bool:
         """Whether the library has codebooks that follow the frames."""
         return any(name.endswith("initted") for name, _ in self.library.named_buffers())
 
-    def forward(self, x, *, generator=None, return_codes=False):
+    def forward(
+        self, x: torch.Tensor, *, generator: torch.Generator | None = None, return_codes=False
+    ) -> dict[str, torch.Tensor]:
         """Quantised vectors; in training, the library's codebooks then follow the frames.
 
         Arguments
@@ -113,11 +119,11 @@ class LibraryQuantizer(MovingQuantiser):
         x : torch.Tensor
             Shape (batch, time, input_dim).
         generator : torch.Generator or None
-            Seeds what the library draws in training; None leaves it the global generator.
+            Seeds the library's draws in training; None is the global generator.
         return_codes : bool
             Adds to the result ``codes``, those of ``encode``; ``chosen_codes``, those of the
-            vectors, -1 where the library has dropped a codebook; both of shape (batch, time,
-            codebooks); ``aux_loss``, the sum of the library's losses, 0 where it has none.
+            vectors, -1 for a codebook that the library has dropped; both of shape (batch, time,
+            codebooks); ``aux_loss``, the sum of the library's losses, 0 if it has none.
 
         Returns
         -------
@@ -144,23 +150,25 @@ class LibraryQuantizer(MovingQuantiser):
                 result[key] = spread(rows_MG, finite_N, -1).view(B, T, self.num_codebooks)
         return result
 
+    @override
     @torch.no_grad()
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes of frames, shape (batch, time, codebooks); see ``Quantiser.encode``."""
         frames_MD, finite_N = self._project(x)
         _, codes_MG, _ = self._look(frames_MD)
         return spread(codes_MG, finite_N, -1).view(*x.shape[:2], self.num_codebooks)
 
     def _project(self, x):
-        """Projected frames, the finite ones only, and which those are."""
+        """The finite projected frames, and True for the frames that are finite."""
         x = as_float(x, self.input_dim).flatten(0, 1)
         with full_precision(x.device):
             x = F.linear(x, self.proj.weight.float(), self.proj.bias.float())
         finite_N = torch.isfinite(x).all(-1)
         return x[finite_N], finite_N
 
-    def move(self, gathered):
-        """Moves the library's codebooks as one batch of all frames, in the order of one rank."""
+    @override
+    def move(self, gathered: list[Batch]) -> None:
+        """Moves the library's codebooks by all frames as one batch, in the order of one rank."""
         frames_MD = gather_batches([batch.frames_MD for batch in gathered])
         seeds = [torch.tensor([[batch.seed]], device=frames_MD.device) for batch in gathered]
         seed = int(gather_batches(seeds)[0])
@@ -173,12 +181,12 @@ class LibraryQuantizer(MovingQuantiser):
             self._ask(frames_MD, buffers, seed)
             self.library.train(training)
         for name, buffer in self.library.named_buffers():
-            if torch.distributed.is_initialized():  # sums of a GPU differ in their last bits
+            if torch.distributed.is_initialized():  # sums of two GPUs may differ in their last bits
                 torch.distributed.broadcast(buffers[name], 0)
             buffer.copy_(buffers[name])
 
     def _copied_buffers(self, *, started=False):
-        """Copies of the library's buffers, in float32; ``started`` as if it had seen frames."""
+        """Copies of the library's buffers, in float32; ``started`` marks k-means as done."""
         buffers = {}
         for name, buffer in self.library.named_buffers():
             buffers[name] = buffer.detach().clone()
@@ -189,25 +197,25 @@ class LibraryQuantizer(MovingQuantiser):
         return buffers
 
     def _ask(self, frames_MD, buffers, seed=None):
-        """Vectors, codes and loss from the library, which changes these buffers in training."""
+        """Vectors, codes and loss from the library; in training it changes these buffers."""
         state = {name: p.float() for name, p in self.library.named_parameters()}
         options = {}
-        if getattr(self.library, "quantize_dropout", False):  # else ranks agree on a sum of seeds
+        if getattr(self.library, "quantize_dropout", False):  # without it, ranks exchange seeds
             options["rand_quantize_dropout_fixed_seed"] = seed
         with drawing_from(seed, frames_MD.device), full_precision(frames_MD.device):
             vectors_1MD, codes, *losses = functional_call(
                 self.library, {**state, **buffers}, (frames_MD[None],), options
             )
-        loss = vectors_1MD[:, :0].sum()  # zero, with a gradient also where there are no frames
+        loss = vectors_1MD[:, :0].sum()  # zero, with a gradient even without frames
         if len(frames_MD):
             loss = sum(map(torch.sum, losses), loss)
         # One codebook has no dimension for the codebooks.
         return vectors_1MD[0], codes.unsqueeze(-1).flatten(2)[0].long(), loss
 
     def _look(self, frames_MD):
-        """The same in evaluation, without a trace.
+        """The same in evaluation; it changes nothing.
 
-        In 1.32 even an evaluation would start codebooks by k-means (``kmeans_init``).
+        In 1.32 even an evaluation starts codebooks by k-means (``kmeans_init``).
         """
         training = self.library.training
         self.library.eval()
@@ -217,7 +225,7 @@ class LibraryQuantizer(MovingQuantiser):
             self.library.train(training)
 
 
-def library_class(name):
+def library_class(name: str) -> Any:
     """A class of vector-quantize-pytorch."""
     try:
         import vector_quantize_pytorch
@@ -234,22 +242,22 @@ def library_class(name):
     return getattr(vector_quantize_pytorch, name)
 
 
-def spread(rows_MX, finite_N, fill):
-    """Rows at the places of finite frames, ``fill`` at the others."""
+def spread(rows_MX: torch.Tensor, finite_N: torch.Tensor, fill: float) -> torch.Tensor:
+    """The rows for the finite frames, ``fill`` for the others."""
     rows_NX = rows_MX.new_full((len(finite_N), rows_MX.shape[1]), fill)
     rows_NX[finite_N] = rows_MX
     return rows_NX
 
 
-def draw_seed(generator):
-    """A seed from a generator; from the global one where it is None."""
+def draw_seed(generator: torch.Generator | None) -> int:
+    """A seed drawn from a generator; from the global one if it is None."""
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
 @contextmanager
-def drawing_from(seed, device):
-    """The global random numbers replaced by those of a seed, unless it is None."""
+def drawing_from(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Replaces the global random numbers by those of a seed, unless it is None."""
     if seed is None:
         yield
         return

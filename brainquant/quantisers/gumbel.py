@@ -5,8 +5,12 @@ groups, V codes of a group, E = G * V, D dim of a code.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from typing_extensions import override
 
 from ..functional.precision import full_precision
 from ..functional.straight_through import gumbel_rows
@@ -15,14 +19,15 @@ from .base import Quantiser, check_divides, check_frames, check_positive
 
 
 class GumbelVectorQuantizer(Quantiser):
-    """Learned codebooks, chosen from by a Gumbel softmax with a straight-through gradient.
+    """Learned codebooks; a Gumbel softmax with a straight-through gradient chooses the codes.
 
     See Baevski et al., https://arxiv.org/abs/2006.11477, section 2. The interface, the
     ``state_dict`` (``vars``, ``weight_proj.weight``, ``weight_proj.bias``, ``max_ent``) and, for
     the same seed, the values and gradients are those of
-    ``speechbrain.nnet.quantisers.GumbelVectorQuantizer``, which multiplies one-hot vectors of
-    (frames, codes, dim) in 1.1.2 and chooses other codes under autocast; this one gathers rows.
-    The arguments after vq_dim are fairseq's; its ``state_dict`` fits where they are used.
+    ``speechbrain.nnet.quantisers.GumbelVectorQuantizer``. SpeechBrain 1.1.2 multiplies one-hot
+    vectors of (frames, codes, dim) and chooses other codes under autocast; this class gathers
+    rows, and its codes stay the same. The arguments after vq_dim are fairseq's; with them, the
+    ``state_dict`` is fairseq's too.
 
     Arguments
     ---------
@@ -37,7 +42,7 @@ class GumbelVectorQuantizer(Quantiser):
     vq_dim : int
         Size of the quantised vector, the groups' vectors side by side.
     combine_groups : bool
-        One codebook that all groups choose from, instead of one for each.
+        All groups share one codebook, instead of one for each.
     weight_proj_depth : int
         Layers of the network that scores the codes, with GELU between them.
     weight_proj_factor : int
@@ -46,8 +51,8 @@ class GumbelVectorQuantizer(Quantiser):
     Raises
     ------
     ValueError
-        Where sizes are not positive or do not divide, where the temperatures are not
-        start >= stop > 0 with 0 < decay <= 1, or where a frame has another size than input_dim.
+        If a size is not positive, if vq_dim is not a multiple of groups, if the temperatures are
+        not start >= stop > 0 with 0 < decay <= 1, or if the size of a frame is not input_dim.
 
     Example
     -------
@@ -59,10 +64,22 @@ class GumbelVectorQuantizer(Quantiser):
     True
     """
 
+    # It always has vectors and a temperature.
+    vq_dim: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    curr_temp: float  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(
-        self, input_dim, num_vars, temp_tuple, groups, vq_dim, *, combine_groups=False,
-        weight_proj_depth=1, weight_proj_factor=1,
-    ):  # fmt: skip
+        self,
+        input_dim: int,
+        num_vars: int,
+        temp_tuple: Sequence[float],
+        groups: int,
+        vq_dim: int,
+        *,
+        combine_groups: bool = False,
+        weight_proj_depth: int = 1,
+        weight_proj_factor: int = 1,
+    ):
         super().__init__()
         input_dim, num_vars, groups, vq_dim = check_positive(
             input_dim=input_dim, num_vars=num_vars, groups=groups, vq_dim=vq_dim
@@ -78,10 +95,10 @@ class GumbelVectorQuantizer(Quantiser):
         self.groups = groups
         self.vq_dim = vq_dim
 
-        # The order of the draws is SpeechBrain's, so that a seed gives its values.
+        # The draws are in SpeechBrain's order, so that a seed gives SpeechBrain's values.
         codebooks = 1 if combine_groups else groups
         shape = 1, codebooks * num_vars, vq_dim // groups
-        # SpeechBrain's dtype, whatever the default is: another one draws other numbers.
+        # Always float32, as in SpeechBrain: another dtype draws other numbers.
         self.vars = torch.nn.Parameter(torch.empty(shape, dtype=torch.float32))
         torch.nn.init.uniform_(self.vars)
         hidden_dim = input_dim * weight_proj_factor
@@ -91,7 +108,7 @@ class GumbelVectorQuantizer(Quantiser):
             for size in sizes[:-1]
         ]
         scores = torch.nn.Linear(sizes[-1], groups * num_vars)
-        if not hidden:  # deeper, fairseq leaves the layers as torch makes them
+        if not hidden:  # fairseq initialises a single layer only
             torch.nn.init.normal_(scores.weight, mean=0, std=1)
             torch.nn.init.zeros_(scores.bias)
         self.weight_proj = torch.nn.Sequential(*hidden, scores) if hidden else scores
@@ -99,20 +116,25 @@ class GumbelVectorQuantizer(Quantiser):
         self.max_ent = torch.nn.Parameter(max_ent, requires_grad=False)
 
     @property
-    def num_codebooks(self):
+    @override
+    def num_codebooks(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Number of groups."""
         return self.groups
 
     @property
-    def codebook_size(self):
+    @override
+    def codebook_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Codes of each group."""
         return self.num_vars
 
-    def update_temp(self, steps):
-        """Sets the temperature of a step: max(start * decay ** steps, stop)."""
+    @override
+    def update_temp(self, steps: int) -> None:
+        """Sets the temperature: max(start * decay ** steps, stop)."""
         self.curr_temp = float(max(self.max_temp * self.temp_decay**steps, self.min_temp))
 
-    def forward(self, x, *, generator=None, return_codes=False):
+    def forward(
+        self, x: torch.Tensor, *, generator: torch.Generator | None = None, return_codes=False
+    ) -> dict[str, Any]:
         """Quantised vectors.
 
         Arguments
@@ -120,11 +142,11 @@ class GumbelVectorQuantizer(Quantiser):
         x : torch.Tensor
             Shape (batch, time, input_dim).
         generator : torch.Generator or None
-            What the Gumbel noise is drawn from in training; None is the global generator.
+            Draws the Gumbel noise in training; None is the global generator.
         return_codes : bool
-            Adds to the result ``codes``, those that ``encode`` gives (where float32 can tell the
-            scores apart: ``encode`` goes on in float64); ``chosen_codes``, those of the vectors:
-            after the noise in training, the same in evaluation; both of shape (batch, time,
+            Adds to the result ``codes``, those of ``encode`` (except where two scores are equal
+            in float32: ``encode`` then compares in float64); ``chosen_codes``, those of the
+            vectors, with noise in training and without in evaluation; both of shape (batch, time,
             groups); and ``aux_loss``, the share of the codes that the mean probabilities leave
             unused.
 
@@ -142,13 +164,13 @@ class GumbelVectorQuantizer(Quantiser):
         codebook_GVD = codebook_GVD.expand(self.groups, -1, -1)
         noise_NE = None
         if self.training:
-            # SpeechBrain draws for (N * G, V): the same numbers in the same order.
+            # The same numbers in the same order as SpeechBrain draws them for (N * G, V).
             noise_NE = x_NI.new_empty(x_NI.shape[0], weight_EI.shape[0])
             noise_NE.exponential_(generator=generator)
         rows_NGD, chosen_NG, codes_NG, probs_GV, _ = gumbel_rows(
             x_NI, weight_EI, bias_E, codebook_GVD, noise_NE, float(self.curr_temp)
         )
-        result = {
+        result: dict[str, Any] = {
             "num_vars": self.num_vars * self.groups,
             "temp": self.curr_temp,
             "code_perplexity": perplexity(code_shares(codes_NG, self.num_vars)).sum(),
@@ -162,8 +184,9 @@ class GumbelVectorQuantizer(Quantiser):
             result["codes"], result["chosen_codes"] = codes_NG.view(shape), chosen_NG.view(shape)
         return result
 
+    @override
     @torch.no_grad()
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes of frames without noise, shape (batch, time, groups); see ``Quantiser.encode``."""
         x_NI, weight_EI, bias_E = self._score_inputs(x)
         weight_GVI = weight_EI.view(self.groups, self.num_vars, -1)
@@ -171,27 +194,28 @@ class GumbelVectorQuantizer(Quantiser):
         return codes_NG.view(*x.shape[:2], self.groups)
 
     def _output_dtype(self):
-        """The dtype of the module; of SpeechBrain's product of scores and codes, if it has two."""
-        scores = self.weight_proj
-        scores = scores[-1] if isinstance(scores, torch.nn.Sequential) else scores
-        return torch.promote_types(self.vars.dtype, scores.weight.dtype)
+        """The dtype of SpeechBrain's product of scores and codes."""
+        return torch.promote_types(self.vars.dtype, self._layers()[-1].weight.dtype)
+
+    def _layers(self):
+        """The linear layers of the network that scores the codes."""
+        return [part for part in self.weight_proj.modules() if isinstance(part, torch.nn.Linear)]
 
     def _score_inputs(self, x):
         """Input, weight and bias of the layer that scores the codes, in float32 (or float64)."""
         check_frames(x, self.input_dim)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        x_NI, scores = x.flatten(0, 1).to(dtype), self.weight_proj
-        if isinstance(scores, torch.nn.Sequential):
-            *hidden, scores = scores
+        x_NI = x.flatten(0, 1).to(dtype)
+        *hidden, scores = self._layers()
+        if hidden:
             with full_precision(x.device):
-                for layer, activation in hidden:
-                    weight, bias = layer.weight.to(dtype), layer.bias.to(dtype)
-                    x_NI = activation(torch.nn.functional.linear(x_NI, weight, bias))
+                for layer in hidden:
+                    x_NI = F.gelu(F.linear(x_NI, layer.weight.to(dtype), layer.bias.to(dtype)))
         return x_NI, scores.weight.to(dtype), scores.bias.to(dtype)
 
 
-def check_temperatures(temp_tuple):
-    """The three numbers of a temperature schedule, or a ValueError that says what they must be."""
+def check_temperatures(temp_tuple: Sequence[float]) -> tuple[float, float, float]:
+    """The numbers of a temperature schedule; a ValueError if they are not allowed."""
     try:
         start, stop, decay = (math.nan if isinstance(n, str) else float(n) for n in temp_tuple)
     except (TypeError, ValueError):
@@ -205,14 +229,14 @@ def check_temperatures(temp_tuple):
     return start, stop, decay
 
 
-def code_shares(codes_NG, num_codes):
-    """Share of frames that chose each code, shape (groups, codes); -1 is no code."""
+def code_shares(codes_NG: torch.Tensor, num_codes: int) -> torch.Tensor:
+    """Share of frames that chose each code, shape (groups, codes); -1 is not counted."""
     valid_GN = (codes_NG >= 0).T.float()
     counts_GV = valid_GN.new_zeros(codes_NG.shape[1], num_codes)
     counts_GV.scatter_add_(1, codes_NG.T.clamp(min=0), valid_GN)
     return counts_GV / max(codes_NG.shape[0], 1)
 
 
-def perplexity(shares_GV):
+def perplexity(shares_GV: torch.Tensor) -> torch.Tensor:
     """Exponential of the entropy of each group's shares, as SpeechBrain computes it."""
     return torch.exp(-(shares_GV * torch.log(shares_GV + 1e-7)).sum(-1))

@@ -1,8 +1,11 @@
-"""What quantisers share whose codebooks follow the frames of training."""
+"""The base of quantisers whose codebooks follow the frames of training."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from typing_extensions import override
 
 from .base import Quantiser
 
@@ -11,30 +14,32 @@ class MovingQuantiser(Quantiser):
     """A quantiser whose codebooks move once in each optimiser step.
 
     A forward in training gathers its frames; ``end_step`` moves the codebooks by the frames of
-    all batches of the step, on all ranks. So a step of four ranks is a step of one rank that
+    all batches of the step, on all ranks. So a step of four ranks equals a step of one rank that
     accumulates four batches. ``base.py`` says when a forward is a step of its own.
 
-    Codebooks stay where they are in ``eval()``, and where no parameter asks for a gradient:
+    Codebooks do not move in ``eval()``, nor if no parameter needs a gradient:
     ``requires_grad_(False)`` freezes the quantiser as it freezes any other module.
 
-    Moving averages stay in float32 in a module that is made ``half()`` or ``bfloat16()``, whose
-    steps are coarser than what one batch adds to an average.
+    Moving averages stay in float32 after ``half()`` or ``bfloat16()``: these dtypes are too coarse
+    for the little that one batch adds to an average.
     """
 
     in_step = False  # between ``begin_step`` and ``end_step``
 
     def __init__(self):
         super().__init__()
-        self.gathered = []  # from the batches of this step
+        self.gathered: list[Any] = []  # from the batches of this step
 
-    def begin_step(self):
+    @override
+    def begin_step(self) -> None:
         """Makes the forwards up to ``end_step`` one step; see ``Quantiser.begin_step``."""
         self.in_step = True
 
-    def end_step(self):
-        """Moves the codebooks by what the step has gathered; see ``Quantiser.end_step``.
+    @override
+    def end_step(self) -> None:
+        """Moves the codebooks by the batches of the step; see ``Quantiser.end_step``.
 
-        Every rank calls it after as many forwards as the others.
+        Every rank calls it, after the same number of forwards.
         """
         self.in_step = False
         gathered, self.gathered = self.gathered, []
@@ -42,27 +47,28 @@ class MovingQuantiser(Quantiser):
             with torch.no_grad():
                 self.move(gathered)
 
-    def gather(self, batch):
-        """Keeps what a batch adds to the step; without ``begin_step`` it is a step of its own."""
+    def gather(self, batch: Any) -> None:
+        """Adds a batch to the step; without ``begin_step`` it is a step of its own."""
         self.gathered.append(batch)
         if not self.in_step:
             self.end_step()
 
-    def move(self, gathered):
+    def move(self, gathered: list[Any]) -> None:
         """Moves the codebooks.
 
         Arguments
         ---------
         gathered : list
-            What ``gather`` was given in this step, not empty.
+            The batches that ``gather`` got in this step, at least one.
         """
         raise NotImplementedError
 
     @property
-    def moves(self):
-        """Whether a forward moves the codebooks: in training, unless all is frozen."""
+    def moves(self) -> bool:
+        """Whether a forward moves the codebooks: in training, unless the quantiser is frozen."""
         return self.training and any(p.requires_grad for p in self.parameters())
 
+    @override
     def _apply(self, fn, recurse=True):
         """Moves to another device or dtype; see ``torch.nn.Module._apply``."""
         buffers = dict(self.named_buffers())
@@ -71,16 +77,16 @@ class MovingQuantiser(Quantiser):
             if buffer.dtype in (torch.float16, torch.bfloat16):
                 owner, _, name_there = name.rpartition(".")
                 precise = buffers[name].to(buffer.device)
-                # As an attribute: one that is in no state_dict stays out of it.
+                # setattr keeps a buffer out of the state_dict if it was not in it.
                 setattr(self.get_submodule(owner), name_there, precise)
         return self
 
 
 @contextmanager
-def drawing_from_seed(seed):
-    """The global random numbers of the CPU replaced by those of a seed, while a module is built.
+def drawing_from_seed(seed: int) -> Iterator[None]:
+    """Replaces the global random numbers of the CPU by those of a seed while a module is built.
 
-    So a quantiser does not depend on what was built before it, nor the other way round.
+    So the quantiser does not depend on modules built before it, nor later modules on it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

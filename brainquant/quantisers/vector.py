@@ -1,10 +1,10 @@
-"""Vector quantiser whose codebooks follow the means of the frames that choose them.
+"""Vector quantiser: each code follows the mean of the frames that choose it.
 
-Only the first step waits for the device, which alone knows how many frames are finite and which
-codes are dead; the second asks once whether the first was kept.
+Only two steps wait for the device: the first, to count the finite frames, and the second, to learn
+whether the first was kept.
 
 Shape suffixes: B batch, T time, N = B * T frames, K drawn frames, G groups, V codes of a group,
-D dim of a code, E = D + 1: a sum of frames and, last, their number, X = G * V.
+D dim of a code, E = D + 1: the sum of frames, and last their number, X = G * V.
 """
 
 from numbers import Real
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import distributed
+from typing_extensions import override
 
 from ..functional.collectives import rank_and_size, sum_over_ranks
 from ..functional.imports import import_late
@@ -22,20 +23,20 @@ from .base import as_float, check_divides, check_positive
 from .draws import draw_over_ranks, frame_keys, with_highest_keys
 from .moving import MovingQuantiser, drawing_from_seed
 
-FRAMES_PER_CODE = 64  # what k-means starts from, at most
-SMOOTHING = 1e-5  # Laplace smoothing of the counts, against a division by none
+FRAMES_PER_CODE = 64  # at most, in the k-means of the first step
+SMOOTHING = 1e-5  # Laplace smoothing of the counts, against a division by zero
 
 
 class Batch(NamedTuple):
-    """What the codebooks follow of one batch, or of the batches of a step so far.
+    """Sums and drawn frames of the batches of a step so far; the codebooks follow them.
 
     Attributes
     ----------
     sums_XE : torch.Tensor
-        For each code, the sum of the frames that chose it and their number. In float64, so that
-        the order of batches and ranks leaves no trace in float32.
+        For each code, the sum and the number of the frames that chose it. In float64: the order
+        of batches and ranks does not change the float32 result.
     keys_K, frames_KGD : torch.Tensor
-        Frames that were drawn, see ``brainquant.quantisers.draws``.
+        Drawn frames, see ``brainquant.quantisers.draws``.
     """
 
     sums_XE: torch.Tensor
@@ -47,12 +48,11 @@ class VectorQuantizer(MovingQuantiser):
     """Nearest codes of a learned projection, in codebooks that are moving averages.
 
     See van den Oord et al., https://arxiv.org/abs/1711.00937, appendix A.1. The codebooks move
-    once in each optimiser step, see ``MovingQuantiser``. They are random in the first step in
-    training, become the k-means of its frames when it ends, and move to averages after that. A
-    code that few frames choose becomes a frame of the step (Zeghidour et al.,
-    https://arxiv.org/abs/2107.03312). All of it is the same on every rank, and in the
-    ``state_dict``. Encoded with but never trained, as the target of BEST-RQ, it is a random
-    codebook.
+    once in each optimiser step, see ``MovingQuantiser``. In the first training step they are
+    random; at its end they become the k-means of its frames; later steps move them to averages. A
+    code that few frames choose is replaced by a frame of the step (Zeghidour et al.,
+    https://arxiv.org/abs/2107.03312). All of this is the same on every rank, and is in the
+    ``state_dict``. If it is never trained, as the target of BEST-RQ, it is a random codebook.
 
     Arguments
     ---------
@@ -65,18 +65,18 @@ class VectorQuantizer(MovingQuantiser):
     vq_dim : int
         Size of the projected and of the quantised vector, the groups' vectors side by side.
     decay : float
-        Share of the averages that a step keeps.
+        Share of the old average in the new one.
     revive_below : float
-        A code is dead, and becomes a frame, where its average count is below this share of an
-        even use of all codes; 0 leaves dead codes alone.
+        A code is dead if its average count is below this share of the mean count; a frame then
+        replaces it. 0 never replaces a code.
     seed : int
-        Draws the first projection and codebook, k-means, and the frames that dead codes become.
+        Seeds the first projection and codebook, k-means, and the frames that replace dead codes.
 
     Raises
     ------
     ValueError
-        Where sizes are not positive or do not divide, where decay or revive_below is not from 0
-        to below 1, or where a frame has another size than input_dim.
+        If a size is not positive, if vq_dim is not a multiple of groups, if decay or revive_below
+        is not from 0 to below 1, or if the size of a frame is not input_dim.
 
     Example
     -------
@@ -90,8 +90,22 @@ class VectorQuantizer(MovingQuantiser):
     True
     """
 
+    vq_dim: int  # pyright: ignore[reportIncompatibleVariableOverride]
+    codebook: torch.Tensor
+    sums: torch.Tensor
+    counts: torch.Tensor
+    updates: torch.Tensor
+
     def __init__(
-        self, input_dim, num_vars, groups, vq_dim, *, decay=0.99, revive_below=0.1, seed=0
+        self,
+        input_dim: int,
+        num_vars: int,
+        groups: int,
+        vq_dim: int,
+        *,
+        decay: float = 0.99,
+        revive_below: float = 0.1,
+        seed: int = 0,
     ):
         super().__init__()
         input_dim, num_vars, groups, vq_dim = check_positive(
@@ -122,9 +136,11 @@ class VectorQuantizer(MovingQuantiser):
         self.register_buffer("sums", torch.zeros(shape))
         self.register_buffer("counts", torch.zeros(shape[:2]))
         self.register_buffer("updates", torch.tensor(0))
-        self.started = False  # what the host knows of ``updates``
+        self.started = False  # whether ``updates`` is above 0, as far as the host knows
 
-    def forward(self, x, *, generator=None, return_codes=False):
+    def forward(
+        self, x: torch.Tensor, *, generator: torch.Generator | None = None, return_codes=False
+    ) -> dict[str, torch.Tensor]:
         """Quantised vectors; in training, the codebooks then follow the frames.
 
         Arguments
@@ -132,11 +148,11 @@ class VectorQuantizer(MovingQuantiser):
         x : torch.Tensor
             Shape (batch, time, input_dim).
         generator : torch.Generator or None
-            Draws the frames that k-means starts from and that dead codes become. None draws them
-            by hashes of the frames, which is the same on every rank too.
+            Draws the frames for k-means and the frames that replace dead codes. None draws them
+            by hashes of the frames, which are the same on every rank too.
         return_codes : bool
-            Adds to the result ``codes`` and ``chosen_codes``, both those of the vectors, shape
-            (batch, time, groups), and ``aux_loss``, the commitment loss: the mean square of the
+            Adds to the result ``codes`` and ``chosen_codes``, both the codes of the vectors,
+            shape (batch, time, groups), and ``aux_loss``, the commitment loss: the mean squared
             difference between the projected frames and their codes.
 
         Returns
@@ -154,7 +170,7 @@ class VectorQuantizer(MovingQuantiser):
         if self.moves:
             self.gather(self._batch(frames_NGD.detach(), codes_NG, finite_N, generator))
 
-        # The value is the row to the last bit; the difference has only a gradient.
+        # The value is exactly the row; the difference adds only a gradient.
         vectors_NGD = rows_NGD + (frames_NGD - frames_NGD.detach())
         vectors_NGD = vectors_NGD.masked_fill(invalid_N11, torch.nan)
         result = {"x": vectors_NGD.view(B, T, self.vq_dim).to(self.proj.weight.dtype)}
@@ -164,8 +180,9 @@ class VectorQuantizer(MovingQuantiser):
             result["codes"] = result["chosen_codes"] = codes_NG.view(B, T, self.num_codebooks)
         return result
 
+    @override
     @torch.no_grad()
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes of frames, shape (batch, time, groups); see ``Quantiser.encode``."""
         codes_NG = self._nearest(*self._project(x))
         return codes_NG.view(*x.shape[:2], self.num_codebooks)
@@ -173,8 +190,8 @@ class VectorQuantizer(MovingQuantiser):
     def _project(self, x):
         """Projected frames, and which of them are finite.
 
-        In float64, which no autocast touches: a rounding that depends on the size of the batch
-        would give a frame that is between two codes now the one, now the other.
+        In float64, which autocast does not change. The rounding of float32 depends on the size
+        of the batch: a frame between two codes would get one or the other.
         """
         x = as_float(x, self.input_dim).flatten(0, 1).double()
         x = F.linear(x, self.proj.weight.double(), self.proj.bias.double())
@@ -187,17 +204,17 @@ class VectorQuantizer(MovingQuantiser):
         return codes_NG.masked_fill(~finite_N[:, None], -1)
 
     def _has_started(self):
-        """Whether codes are averages already; the device is asked until they are."""
+        """Whether the codes are averages already; reads the device until they are."""
         self.started = self.started or bool(self.updates)
         return self.started
 
     def _load_from_state_dict(self, *args, **kwargs):
-        """Loads; the codebooks may be those of before the start."""
+        """Loads; the loaded codebooks may not be averages yet."""
         super()._load_from_state_dict(*args, **kwargs)
         self.started = False
 
     def _batch(self, frames_NGD, codes_NG, finite_N, generator):
-        """What the codebooks follow of this batch, added to what they follow of the others."""
+        """The sums and drawn frames of this batch, added to those of the step so far."""
         G, V, D = self.codebook.shape
         rows_NG = codes_NG.clamp(min=0) + torch.arange(G, device=codes_NG.device) * V
         counted_NGE = F.pad(frames_NGD.double(), (0, 1), value=1.0) * finite_N[:, None, None]
@@ -212,13 +229,14 @@ class VectorQuantizer(MovingQuantiser):
         most = V if self._has_started() else V * FRAMES_PER_CODE
         return Batch(sums_XE, *with_highest_keys(keys_N, frames_NGD, most))
 
-    def move(self, gathered):
+    @override
+    def move(self, gathered: list[Batch]) -> None:
         """Moves the averages by the frames of all ranks, and the codes to the averages."""
         [batch] = gathered
         G, V, D = self.codebook.shape
         sums_GVE = sum_over_ranks(batch.sums_XE).view(G, V, D + 1)
         frames_KGD, drawn_K = draw_over_ranks(batch.keys_K, batch.frames_KGD)
-        any_frames = sums_GVE[..., D].any()  # without frames on any rank, all stays as it is
+        any_frames = sums_GVE[..., D].any()  # without frames on any rank nothing changes
         if not self._has_started():
             if not any_frames:
                 return
@@ -235,7 +253,7 @@ class VectorQuantizer(MovingQuantiser):
             self._revive(frames_KGD[:V], drawn_K[:V])
 
     def _start(self, frames_KGD, num_frames):
-        """Sums and counts of the clusters of drawn frames, as if all frames were in them."""
+        """Sums and counts of the clusters of drawn frames, scaled to the number of all frames."""
         G, V, D = self.codebook.shape
         sums_GVE = frames_KGD.new_zeros(G, V, D + 1)
         if rank_and_size()[0] == 0:
@@ -247,10 +265,10 @@ class VectorQuantizer(MovingQuantiser):
         return sums_GVE * (num_frames / len(frames_KGD))
 
     def _revive(self, frames_VGD, drawn_V):
-        """Dead codes become frames, and count as if they had always been used evenly."""
+        """Replaces dead codes by frames, and gives them the mean count."""
         even_G1 = self.counts.mean(1, keepdim=True)
         dead_GV = self.counts < self.revive_below * even_G1
-        frame_GV = (dead_GV.cumsum(1) - 1).clamp(min=0)  # the first dead code becomes the first
+        frame_GV = (dead_GV.cumsum(1) - 1).clamp(min=0)  # the n-th dead code gets the n-th frame
         dead_GV &= drawn_V[frame_GV]
         revived_GVD = gather_rows(frames_VGD.transpose(0, 1), frame_GV.T).transpose(0, 1)
         revived_GVD = revived_GVD.to(self.codebook)
@@ -260,8 +278,10 @@ class VectorQuantizer(MovingQuantiser):
         self.sums.copy_(torch.where(dead_GV1, even_G1[..., None] * revived_GVD, self.sums))
 
 
-def k_means(frames_KD, num_codes, seed):
-    """Means and sizes of ``num_codes`` clusters, or of one for each frame where there are fewer."""
+def k_means(
+    frames_KD: torch.Tensor, num_codes: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and sizes of ``num_codes`` clusters; of fewer if there are fewer frames."""
     KMeans = import_late("sklearn.cluster").KMeans
     fitted = KMeans(min(num_codes, len(frames_KD)), random_state=seed)
     labels_K = torch.from_numpy(fitted.fit(frames_KD.double().cpu().numpy()).labels_).long()
