@@ -219,5 +219,5 @@ def test_a_cross_entropy_of_one_s_own_leaves_frames_without_a_code_out():
 
 def test_frames_that_are_all_equal_are_named_as_silence():
     quantiser = RandomProjectionQuantizer(12, 4, 32, seed=0, whiten=True)
-    with pytest.raises(ValueError, match="the 50 frames are all equal, as those of silence"):
+    with pytest.raises(ValueError, match="the 50 frames are all equal, as frames of silence"):
         quantiser.fit(torch.full((50, 12), 0.3))
