@@ -36,7 +36,8 @@ def test_a_yaml_without_any_optional_key_trains_and_resumes(corpus, tmp_path, mo
         "x: !name:test_defaults.evaluate {file: evaluated.txt}"
     )["x"]
     fragment = str(HPARAMS.parents[2] / "hparams/quantisers/random_projection.yaml")
-    document["make_quantiser"] = ruamel.yaml.YAML().load(f"x: !include:{fragment}")["x"]
+    include = f"x: !include:{fragment} {{cb_vocab: !ref <cb_vocab>}}"
+    document["make_quantiser"] = ruamel.yaml.YAML().load(include)["x"]
     recipe = tmp_path / "mine.yaml"
     with open(recipe, "w", encoding="utf-8") as file:
         ruamel.yaml.YAML().dump(document, file)
