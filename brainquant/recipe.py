@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 # The rest is imported where it is used: Ctrl-C while torch is imported also ends with one line.
@@ -31,34 +32,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv : sequence of str or None
         The YAML file, then options. None takes the arguments of the process.
     """
-    with one_line_errors():
-        import speechbrain as sb
-        from speechbrain.utils.distributed import run_on_main
+    with ExitStack() as until_end:
+        with one_line_errors():
+            import speechbrain as sb
+            from speechbrain.utils.distributed import run_on_main
 
-        from .ranks import join_group, leave_group
-        from .training.hparams import load_hparams, parse_arguments, run_folder
-        from .training.log_config import log_config
-        from .training.resolve import write_hparams
-        from .training.run_lock import RunLock
+            from .ranks import join_group, leave_group
+            from .training.hparams import load_hparams, parse_arguments, run_folder
+            from .training.log_config import log_config
+            from .training.resolve import write_hparams
+            from .training.run_lock import RunLock
 
-        hparams_file, run_opts, overrides = parse_arguments(sys.argv[1:] if argv is None else argv)
-        join_group(run_opts)
-        hparams = load_hparams(hparams_file, overrides)
-        folder = run_folder(hparams["output_folder"], run_opts)
-        lock = RunLock(folder)
-        lock.acquire()
-        write_hparams(folder, hparams_file, overrides)
-        sb.create_experiment_directory(folder, log_config=log_config(run_opts))
-        if hparams["prepare"]:
-            run_on_main(hparams["prepare"])
-        brain = build_brain(hparams, run_opts)
-        train_loader, valid_loader = build_loaders(brain, hparams)
+            hparams_file, run_opts, overrides = parse_arguments(
+                sys.argv[1:] if argv is None else argv
+            )
+            join_group(run_opts)
+            hparams = load_hparams(hparams_file, overrides)
+            folder = run_folder(hparams["output_folder"], run_opts)
+            until_end.enter_context(RunLock(folder))
+            write_hparams(folder, hparams_file, overrides)
+            sb.create_experiment_directory(folder, log_config=log_config(run_opts))
+            if hparams["prepare"]:
+                run_on_main(hparams["prepare"])
+            brain = build_brain(hparams, run_opts)
+            train_loader, valid_loader = build_loaders(brain, hparams)
 
-    with one_line_errors(RunError):
-        brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
-        if hparams["evaluate"]:
-            hparams["evaluate"](brain, hparams)
-        leave_group()
+        with one_line_errors(RunError):
+            brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+            if hparams["evaluate"]:
+                hparams["evaluate"](brain, hparams)
+            leave_group()
 
 
 def build_brain(hparams: dict[str, Any], run_opts: RunOptions | dict[str, Any]) -> RunBrain:
