@@ -1,4 +1,4 @@
-"""Imports that need care: slow ones, ones that draw random numbers, torchaudio."""
+"""Imports that need care: slow libraries, libraries that draw random numbers, torchaudio."""
 
 import importlib
 import importlib.metadata
@@ -11,8 +11,8 @@ import torch
 def check_torchaudio() -> None:
     """Explains in one line if torchaudio cannot be loaded beside the installed torch.
 
-    SpeechBrain imports torchaudio, whose libraries are compiled for some releases of torch only.
-    pip can install a pair that does not work, and the error is then about a symbol of C.
+    SpeechBrain imports torchaudio, and each torchaudio works with some releases of torch only. pip
+    may install a pair that does not work; torch's error then names only a missing C symbol.
 
     Raises
     ------
@@ -35,10 +35,10 @@ def check_torchaudio() -> None:
 
 
 def import_late(name: str) -> ModuleType:
-    """Imports a module, and leaves Python's random numbers as they were.
+    """Imports a module without changing the state of Python's random numbers.
 
-    scikit-learn (1.9) imports ``rich`` where that is installed, and ``rich`` (15) draws from
-    ``random`` when it is imported: all that a program draws afterwards would be different.
+    scikit-learn (1.9) imports ``rich`` if it is installed, and ``rich`` (15) draws from ``random``
+    when it is imported. That would change all later draws of the program.
 
     Arguments
     ---------

@@ -74,7 +74,7 @@ class QuickConvolutionModule(ConvolutionModule):
         """
         if self.causal and dynchunktrain_config is not None:
             raise ValueError(
-                "causal must be False where there are chunks, got causal=True: in its chunk a "
+                "causal must be False if there are chunks, got causal=True: in its chunk a "
                 "frame sees both sides; set causal: False of the encoder in your YAML"
             )
         pointwise = self.bottleneck[0]

@@ -195,7 +195,7 @@ def _ceiling(cap, codes):
 
 
 def _reference(record):
-    """The name and value of what the loss is compared with; ("", NaN) if nothing was logged."""
+    """The name and value of the reference of the loss; ("", NaN) if none was logged."""
     for key, name in LOSS_REFERENCES.items():
         if math.isfinite(_number(record, key)):
             return name, _number(record, key)

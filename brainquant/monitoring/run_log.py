@@ -90,9 +90,10 @@ class RunLog:
         """
         if self.codebook_size is not None:
             found = health_warnings(record, self.codebook_size, self.warmup_steps)
-            for name in found.keys() - self.warned:
-                logger.warning(f"{found[name].finding}. {found[name].advice}")
-                self.warned.add(name)
+            for name, warning in found.items():
+                if name not in self.warned:
+                    logger.warning(f"{warning.finding}. {warning.advice}")
+                    self.warned.add(name)
         # JSON has neither NaN nor Inf.
         record = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -121,7 +121,7 @@ class RandomProjectionQuantizer(Quantiser):
         """
         if self.shift is None or self.fitted is None:
             raise ValueError(
-                "whiten must be True where the quantiser is fitted, got whiten=False; set "
+                "whiten must be True for a quantiser that is fitted, got whiten=False; set "
                 "whiten: True under the quantiser in your YAML"
             )
         if (x == x[0]).all():

@@ -221,3 +221,11 @@ def test_frames_that_are_all_equal_are_named_as_silence():
     quantiser = RandomProjectionQuantizer(12, 4, 32, seed=0, whiten=True)
     with pytest.raises(ValueError, match="the 50 frames are all equal, as frames of silence"):
         quantiser.fit(torch.full((50, 12), 0.3))
+
+
+def test_only_a_quantiser_that_whitens_can_be_fitted():
+    quantiser = RandomProjectionQuantizer(12, 4, 32, seed=0)
+    before = quantiser.P.clone()
+    with pytest.raises(ValueError, match="whiten must be True .*set whiten: True"):
+        quantiser.fit(torch.randn(50, 12))
+    assert torch.equal(quantiser.P, before)
