@@ -8,20 +8,22 @@ from pathlib import Path
 WIDTH, GAP = 440, 12
 BOX = "#f3f6fa", "#7d8da1"  # fill, line
 OURS, YOURS = "#0b5394", "#9a3b00"
-LOOPS = {"epoch": "for each epoch", "batch": "for each batch", "step": "at the end of a step"}
+LOOPS = {"epoch": "for each epoch", "batch": "for each batch", "step": "if the step is complete"}
 # The hook, or "" where none is called; what happens; the part that does it; the loops around it.
 ROWS = [
-    ("on_fit_start", "compare the ranks, load the checkpoint", "setup", ""),
-    ("on_stage_start", "go to the position in the epoch", "place, tally", "epoch"),
+    ("on_fit_start", "compare the ranks, load the checkpoint", "setup, all parts", ""),
+    ("on_optimizer_step", "anneal the quantiser", "", ""),
+    ("on_stage_start", "start the sums of the epoch", "tally", "epoch"),
     ("", "read a batch, note unreadable clips", "left_out", "epoch batch"),
-    ("on_fit_batch_start", "seed dropout, anneal the quantiser", "", "epoch batch"),
+    ("on_fit_batch_start", "seed the random generators", "", "epoch batch"),
     ("compute_forward", "mask, codes, encoder, scores", "objective", "epoch batch"),
     ("compute_objectives", "the loss; count the codes", "objective, tally", "epoch batch"),
     ("", "backward pass", "steps", "epoch batch"),
-    ("", "clip and step, unless it is not finite", "steps", "epoch batch step"),
-    ("on_fit_batch_end", "log, every log_interval steps", "tally, run_log", "epoch batch"),
-    ("meet", "all ranks: stop? save? clips left out?", "left_out", "epoch batch"),
-    ("save", "a checkpoint, every so many minutes", "all parts", "epoch batch"),
+    ("", "clip and step, unless not finite", "steps", "epoch batch step"),
+    ("on_fit_batch_end", "log, every log_interval steps", "tally, run_log", "epoch batch step"),
+    ("on_optimizer_step", "anneal the quantiser", "", "epoch batch step"),
+    ("", "all ranks: stop? save?", "meeting", "epoch batch step"),
+    ("save", "a checkpoint, every so many minutes", "all parts", "epoch batch step"),
     ("on_stage_end", "log the epoch", "tally, run_log", "epoch"),
     ("", "validate, then save", "tally, all parts", "epoch"),
 ]
