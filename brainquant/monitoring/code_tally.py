@@ -67,12 +67,12 @@ class CodeTally:
             Sums(num_codebooks, codebook_size, device) for _ in range(4)
         )
         self.run = CodeMonitor(num_codebooks, codebook_size).to(device)
-        self.last_read = time.perf_counter()
+        self.last_read, self.is_training = time.perf_counter(), True
 
     def start(self, stage: Stage) -> None:
         """Comes before the batches of an epoch or of a validation."""
-        self.last_read = time.perf_counter()
-        if stage != Stage.TRAIN:
+        self.last_read, self.is_training = time.perf_counter(), stage == Stage.TRAIN
+        if not self.is_training:
             self.validation.clear()
 
     def observe(
@@ -158,6 +158,8 @@ class CodeTally:
         self.run.counts += window.counts
 
     def _count_seconds(self):
+        if not self.is_training:  # a validation saves, too
+            return
         now = time.perf_counter()
         self.window.add(seconds=(now - self.last_read) / world_size())
         self.last_read = now

@@ -127,14 +127,17 @@ class Sums:
     def reduced(self) -> "Sums":
         """The same sums over all ranks; every rank has to call this."""
         counts_GV, device = self.counts, self.counts.device
+        # A rank that had only placeholders may lack names, or have them in another order.
+        names = sorted(set().union(*gather_over_ranks([*self.values])))
         values = [
-            torch.as_tensor(v, dtype=torch.double, device=device) for v in self.values.values()
+            torch.as_tensor(self.values.get(name, 0.0), dtype=torch.double, device=device)
+            for name in names
         ]
         packed = torch.cat([counts_GV.flatten().double(), *[v.view(1) for v in values]])
         packed = ddp_all_reduce(packed, torch.distributed.ReduceOp.SUM)
         total = Sums(*counts_GV.shape, device=device)
         total.counts.copy_(packed[: counts_GV.numel()].view_as(counts_GV))
-        total.values = dict(zip(self.values, packed[counts_GV.numel() :].unbind()))
+        total.values = dict(zip(names, packed[counts_GV.numel() :].unbind()))
         return total
 
     def read(self) -> dict[str, float]:

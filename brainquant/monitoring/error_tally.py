@@ -51,13 +51,13 @@ class ErrorTally:
         self.sample_rate = sample_rate
         # What this rank has trained on since the last log point, and what is validated.
         self.window, self.validation = Sums(device=device), Sums(device=device)
-        self.last_read = time.perf_counter()
+        self.last_read, self.is_training = time.perf_counter(), True
         self.test_name: str | None = None
 
     def start(self, stage: Stage) -> None:
         """Comes before the batches of an epoch, a validation or a test."""
-        self.last_read = time.perf_counter()
-        if stage != Stage.TRAIN:
+        self.last_read, self.is_training = time.perf_counter(), stage == Stage.TRAIN
+        if not self.is_training:
             self.validation.clear()
             self.wer, self.cer = ErrorRateStats(), ErrorRateStats(split_tokens=True)
 
@@ -144,6 +144,8 @@ class ErrorTally:
         logger.info(f"{self.test_name}: WER {self.wer.summary['WER']:.2f}%, see {path}")
 
     def _count_seconds(self):
+        if not self.is_training:  # a validation saves, too
+            return
         now = time.perf_counter()
         self.window.add(seconds=(now - self.last_read) / world_size())
         self.last_read = now

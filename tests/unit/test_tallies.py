@@ -126,3 +126,55 @@ def test_a_test_has_its_name_and_its_errors(tmp_path):
     assert record["cer"] == pytest.approx(100 / 7)  # a space is no character here
     tally.write_errors(str(tmp_path))
     assert "cat" in (tmp_path / "wer_test-clean.txt").read_text("utf-8")
+
+
+def test_a_rank_without_clips_and_other_numbers_of_ranks_add_up_the_same_sums():
+    def rank(number):
+        tally = ErrorTally(sample_rate=10)
+        tally.start(Stage.TRAIN)
+        if number == 0:  # the other has a placeholder
+            tally.observe(Stage.TRAIN, loss=6.0, characters=4, samples=10, clips_too_short=1)
+        tally.end(Stage.TRAIN, step=1)
+        first = tally.interval(step=1)
+        # Saved by one process after a log point, and loaded by two.
+        alone = code_tally().state_dict()
+        assert len(alone["windows"]) == 2
+        again = code_tally()
+        again.load_state_dict({**alone, "windows": alone["windows"][:1]})
+        observe(again, number)
+        return numbers(first), numbers(again.interval(step=1))
+
+    (one, codes), other = ranks(rank)
+    assert (one, codes) == other and one == {"loss": 1.5, "clips_too_short": 1}
+    alone = code_tally()
+    observe(alone, 0), observe(alone, 1)
+    assert codes == numbers(alone.interval(step=1))
+
+
+@pytest.mark.parametrize("kind", ["codes", "errors"])
+def test_the_speed_of_training_does_not_count_the_time_of_a_validation(monkeypatch, kind):
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    tally = code_tally() if kind == "codes" else ErrorTally(sample_rate=10)
+
+    def see(stage):
+        if kind == "codes":
+            observe(tally, 1, stage)
+        else:
+            tally.observe(stage, loss=6.0, characters=4, samples=20, clips_too_short=0)
+
+    tally.start(Stage.TRAIN)
+    see(Stage.TRAIN)
+    now += 4.0
+    tally.end(Stage.TRAIN, step=1)
+    tally.start(Stage.VALID)
+    see(Stage.VALID)
+    now += 100.0
+    tally.state_dict()  # a checkpoint
+    if kind == "codes":
+        assert tally.end(Stage.VALID, step=1)["speech_per_second"] == 2 / 100
+    tally.state_dict()
+    tally.start(Stage.TRAIN)
+    see(Stage.TRAIN)
+    now += 4.0
+    assert tally.interval(step=2)["speech_per_second"] == 4 / 8
