@@ -1,25 +1,35 @@
-"""Convolutions over time of frames that stay (batch, frames, channels).
+"""Convolutions over time whose inputs and outputs are (batch, frames, channels).
 
 Shape suffixes: B batch, T frames, S frames after the stride, C channels, O output channels,
 K taps of the kernel.
 """
 
+from collections.abc import Iterator, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# Output frames of one utterance that are worked on at once on a CPU: what lies between norm and
-# convolution stays in its cache. (The gradient of the weights of all frames at once takes oneDNN
-# up to twice as long as this, in torch 2.11.)
+# A CPU computes so many output frames of one utterance at once: the values between norm and
+# convolution then stay in its cache. (In torch 2.11, oneDNN takes up to twice as long for the
+# gradient of the weights if it gets all frames at once.)
 CHUNK = 500
 
 
-def convolution(x_BTC, weight_OCK, stride, bias_O=None, padding=0, dilation=1, groups=1):
+def convolution(
+    x_BTC: torch.Tensor,
+    weight_OCK: torch.Tensor,
+    stride: int,
+    bias_O: torch.Tensor | None = None,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> torch.Tensor:
     """``conv1d`` from channels-last to channels-last.
 
-    Around ``torch.nn.Conv1d`` SpeechBrain 1.1.2 transposes twice, and all that follows works on
-    transposed memory: layer norm copies it, GELU's backward takes several times as long. Here
-    the kernels for channels-last images are used, for images that are one pixel high.
+    SpeechBrain 1.1.2 transposes before and after ``torch.nn.Conv1d``, so all later layers work on
+    transposed memory: layer norm copies it, and GELU's backward takes several times as long. This
+    function uses the kernels for channels-last images, with images that are one pixel high.
 
     Arguments
     ---------
@@ -32,11 +42,11 @@ def convolution(x_BTC, weight_OCK, stride, bias_O=None, padding=0, dilation=1, g
     bias_O : torch.Tensor or None
         Bias of the output channels.
     padding : int
-        Zeros before the first frame and after the last.
+        Number of zeros before the first frame and after the last.
     dilation : int
         Frames from one tap to the next.
     groups : int
-        Groups of channels; as many as channels make it depthwise.
+        Groups of channels; a depthwise convolution has as many groups as channels.
 
     Returns
     -------
@@ -63,14 +73,14 @@ def convolution(x_BTC, weight_OCK, stride, bias_O=None, padding=0, dilation=1, g
 
 
 class WindowsTimesKernel(torch.autograd.Function):
-    """A convolution of one channel: the product of its windows, of which only views are kept.
+    """A convolution of one channel, as a product of its windows; it keeps only views of them.
 
     Windows have the shape (..., taps) or (..., taps, taps), and the kernel (output channels, ...).
     """
 
     @staticmethod
     def forward(ctx, windows, kernel, bias):
-        """Copies the windows for this product only."""
+        """Copies the windows, and frees the copy after the product."""
         ctx.save_for_backward(windows, kernel)
         ctx.has_bias = bias is not None
         return F.linear(windows.flatten(1 - kernel.dim()), kernel.flatten(1), bias)
@@ -78,7 +88,7 @@ class WindowsTimesKernel(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        """Copies those of one utterance at a time where the kernel wants its gradient."""
+        """Copies the windows of one utterance at a time, for the gradient of the kernel."""
         windows, kernel = ctx.saved_tensors
         wants_windows, wants_kernel, _ = ctx.needs_input_grad
         grad_windows = grad_kernel = None
@@ -93,28 +103,35 @@ class WindowsTimesKernel(torch.autograd.Function):
         return grad_windows, grad_kernel, grad.flatten(0, -2).sum(0) if ctx.has_bias else None
 
 
-def norm_gelu_convolution(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
-    """Layer norm, GELU and ``convolution``, of which a CPU keeps nothing but the input.
+def norm_gelu_convolution(
+    x_BTC: torch.Tensor,
+    norm_weight_C: torch.Tensor,
+    norm_bias_C: torch.Tensor,
+    eps: float,
+    weight_OCK: torch.Tensor,
+    stride: int,
+) -> torch.Tensor:
+    """Layer norm, GELU and ``convolution``; on a CPU the backward needs only the input.
 
     Arguments
     ---------
     x_BTC : torch.Tensor
-        Frames, shape (batch, frames, channels), two channels at least.
+        Frames, shape (batch, frames, channels), with two channels or more.
     norm_weight_C : torch.Tensor
-        Of the layer norm over the channels.
+        Weight of the layer norm over the channels.
     norm_bias_C : torch.Tensor
-        Its bias.
+        Bias of the layer norm.
     eps : float
-        Its epsilon.
+        Epsilon of the layer norm.
     weight_OCK : torch.Tensor
-        Of the convolution.
+        Weight of the convolution.
     stride : int
         Frames from one output to the next.
 
     Returns
     -------
     y_BSO : torch.Tensor
-        As of ``convolution``.
+        Shape as in ``convolution``.
 
     Example
     -------
@@ -129,11 +146,11 @@ def norm_gelu_convolution(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, st
 
 
 class NormGeluConvolution(torch.autograd.Function):
-    """``norm_gelu_convolution`` a few frames at a time, forward and backward."""
+    """``norm_gelu_convolution``, which computes a few frames at a time."""
 
     @staticmethod
     def forward(ctx, x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
-        """Keeps the input only."""
+        """Keeps only the input."""
         ctx.save_for_backward(x_BTC, norm_weight_C, norm_bias_C, weight_OCK)
         ctx.eps, ctx.stride = eps, stride
         kernel_OC1K = as_kernel(weight_OCK)
@@ -150,7 +167,7 @@ class NormGeluConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_BSO):
-        """Norm and GELU are computed again."""
+        """Computes norm and GELU again."""
         x_BTC, norm_weight_C, norm_bias_C, weight_OCK = ctx.saved_tensors
         kernel_OC1K, taps, shape = as_kernel(weight_OCK), weight_OCK.shape[2], x_BTC.shape[2:]
         grad_x_BTC, grad_kernel_OC1K = torch.zeros_like(x_BTC), torch.zeros_like(kernel_OC1K)
@@ -171,7 +188,7 @@ class NormGeluConvolution(torch.autograd.Function):
             grad_1TC, grad_weight_C, grad_bias_C = torch.ops.aten.native_layer_norm_backward(
                 grad_1TC, x_1TC, shape, mean, rstd, norm_weight_C, norm_bias_C, (True, True, True)
             )
-            grad_x_BTC[utterance, seen] += grad_1TC[0]  # the next chunk sees the last frames too
+            grad_x_BTC[utterance, seen] += grad_1TC[0]  # the next chunk reads the last frames too
             grad_norm_weight_C += grad_weight_C
             grad_norm_bias_C += grad_bias_C
             grad_kernel_OC1K += grad_kernel
@@ -179,16 +196,18 @@ class NormGeluConvolution(torch.autograd.Function):
         return grad_x_BTC, grad_norm_weight_C, grad_norm_bias_C, None, grad_weight_OCK, None
 
 
-def chunks(output_shape, taps, stride):
-    """Utterance, output frames and the input frames that they are made of, for each chunk."""
+def chunks(
+    output_shape: Sequence[int], taps: int, stride: int
+) -> Iterator[tuple[int, slice, slice]]:
+    """For each chunk its utterance, its output frames and the input frames that they need."""
     for utterance in range(output_shape[0]):
         for start in range(0, output_shape[1], CHUNK):
             stop = min(start + CHUNK, output_shape[1])
             yield utterance, slice(start, stop), slice(start * stride, (stop - 1) * stride + taps)
 
 
-def reflect_after(x_BTC, lengths_B, reach):
-    """The frames of each utterance and their mirror image, in the place of padding.
+def reflect_after(x_BTC: torch.Tensor, lengths_B: torch.Tensor, reach: int) -> torch.Tensor:
+    """The frames of each utterance, with their mirror image instead of padding.
 
     Arguments
     ---------
@@ -197,7 +216,7 @@ def reflect_after(x_BTC, lengths_B, reach):
     lengths_B : torch.Tensor
         Valid frames of each utterance.
     reach : int
-        Frames that are added after the longest.
+        Number of frames to add after the longest utterance.
 
     Returns
     -------
@@ -212,16 +231,16 @@ def reflect_after(x_BTC, lengths_B, reach):
             [1., 2., 1., 1.]])
     """
     last_B1 = lengths_B[:, None] - 1
-    places_T = torch.arange(x_BTC.shape[1] + reach, device=x_BTC.device)
-    places_BT = (last_B1 - (last_B1 - places_T).abs()).clamp(min=0)
-    return x_BTC.take_along_dim(places_BT[..., None], dim=1)
+    frame_T = torch.arange(x_BTC.shape[1] + reach, device=x_BTC.device)
+    frame_BT = (last_B1 - (last_B1 - frame_T).abs()).clamp(min=0)
+    return x_BTC.take_along_dim(frame_BT[..., None], dim=1)
 
 
-def as_image(x_BTC):
+def as_image(x_BTC: torch.Tensor) -> torch.Tensor:
     """The same memory as a channels-last image, shape (batch, channels, 1, frames)."""
     return x_BTC[:, None].permute(0, 3, 1, 2)
 
 
-def as_kernel(weight_OCK):
+def as_kernel(weight_OCK: torch.Tensor) -> torch.Tensor:
     """The weight as a channels-last kernel, shape (output channels, channels, 1, taps)."""
     return weight_OCK[:, :, None].contiguous(memory_format=torch.channels_last)

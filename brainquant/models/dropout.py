@@ -1,31 +1,30 @@
-"""Dropout on a CPU, from random numbers that are cheap."""
+"""Dropout on a CPU with cheap random numbers."""
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-LEVELS = 2**16  # of a random number of 16 bits
+LEVELS = 2**16  # values of a random number of 16 bits
 
 
-def dropout(x, p):
+def dropout(x: torch.Tensor, p: float) -> torch.Tensor:
     """``torch.nn.functional.dropout`` in training, on a CPU.
 
-    torch 2.11 draws each element's Bernoulli number with the Mersenne Twister, on one thread,
-    unless the processor is Intel's: half of the forward of a conformer 576 wide. Here 16 bits
-    of SFC64 decide, whose seed is a draw of torch's global generator.
+    torch 2.11 draws a Bernoulli number for each element with the Mersenne Twister, on one thread
+    unless the processor is Intel's. That is half of the forward of a conformer with 576 channels.
+    Here 16 bits of SFC64 decide. Its seed is a draw of torch's global generator.
 
     Arguments
     ---------
     x : torch.Tensor
-        Of any shape, on the CPU.
+        Any shape, on the CPU.
     p : float
-        Share that becomes zero, from 0 to below 1; taken as a multiple of 2 ** -16, by which the
-        rest is scaled as well.
+        Share that becomes zero, from 0 to below 1, rounded to a multiple of 2 ** -16.
 
     Returns
     -------
     y : torch.Tensor
-        Of the shape and dtype of x.
+        Shape and dtype of x.
 
     Example
     -------
@@ -41,7 +40,7 @@ class Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, dropped_levels):
-        """Draws, and scales what stays."""
+        """Draws, and scales the values that stay."""
         generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
         draws = generator.integers(LEVELS, size=x.shape, dtype=np.uint16)
         dropped = torch.from_numpy(draws < dropped_levels)
@@ -52,6 +51,6 @@ class Dropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        """The same for the gradient."""
+        """Drops and scales the gradient in the same way."""
         (dropped,) = ctx.saved_tensors
         return grad.masked_fill(dropped, 0.0).mul_(ctx.scale), None

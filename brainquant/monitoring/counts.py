@@ -1,7 +1,9 @@
-"""Numbers about a run: sums that are kept on the device until somebody reads them.
+"""Sums and code counts of a run, which stay on the device until they are read.
 
 Shape suffixes: N frames, G codebooks, V codes.
 """
+
+from typing import Any
 
 import torch
 from speechbrain.utils.distributed import ddp_all_reduce
@@ -10,7 +12,7 @@ from ..ranks import gather_over_ranks, rank, world_size
 
 
 class CodeMonitor(torch.nn.Module):
-    """Counts how often each code was used; adds up over batches, chunks and ranks.
+    """Counts how often each code was used. Counts of batches and of ranks can be added.
 
     Arguments
     ---------
@@ -32,13 +34,13 @@ class CodeMonitor(torch.nn.Module):
 
     counts: torch.Tensor
 
-    def __init__(self, num_codebooks, codebook_size):
+    def __init__(self, num_codebooks: int, codebook_size: int) -> None:
         super().__init__()
         self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size).long())
 
     @torch.no_grad()
-    def update(self, codes_NG):
-        """Adds the codes of frames; -1 is no code. Nothing leaves the device."""
+    def update(self, codes_NG: torch.Tensor) -> None:
+        """Adds the codes of frames, without -1. Nothing leaves the device."""
         valid_GN = (codes_NG >= 0).T.long()
         self.counts.scatter_add_(1, codes_NG.T.clamp(min=0), valid_GN)
 
@@ -145,8 +147,8 @@ class Sums:
         return {name: float(value) for name, value in self.values.items()}
 
 
-def code_statistics(counts_GV):
-    """What the counts say about the use of the codes.
+def code_statistics(counts_GV: torch.Tensor) -> dict[str, Any]:
+    """Statistics of the use of the codes.
 
     Arguments
     ---------
@@ -156,10 +158,11 @@ def code_statistics(counts_GV):
     Returns
     -------
     statistics : dict
-        ``code_perplexity``: of each codebook; ``code_perplexity_sum``; ``code_usage``: share of
-        codes used at all; ``dead_codes``: codes never used, over all codebooks; ``frames``;
-        ``perplexity_cap``: the most that a codebook can show with so many frames, min(codes,
-        frames); ``commonest_code``: share of frames of the commonest code, mean of codebooks.
+        ``code_perplexity``: of each codebook; ``code_perplexity_sum``: their sum;
+        ``perplexity_cap``: the largest possible perplexity of a codebook, min(codes, frames);
+        ``code_usage``: the share of codes that were used; ``dead_codes``: the number of codes that
+        were not, in all codebooks; ``commonest_code``: the share of frames with the commonest
+        code, mean of the codebooks; ``frames``.
 
     Example
     -------
