@@ -152,15 +152,6 @@ def parts_without_parameters(encoder: torch.nn.Module) -> dict[str, torch.nn.Mod
     return {name: part for name, part in encoder.named_children() if not has_parameters(part)}
 
 
-def state_without_parameters(encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state of these submodules, under the names of the encoder's ``state_dict``."""
-    return {
-        f"{name}.{key}": tensor
-        for name, part in parts_without_parameters(encoder).items()
-        for key, tensor in part.state_dict().items()
-    }
-
-
 @torch.no_grad()
 def try_modules(names: str, function: Callable[..., Result], *inputs: Any) -> Result:
     """The result of a function of modules; a ValueError names these if their sizes do not fit.

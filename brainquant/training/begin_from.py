@@ -12,7 +12,7 @@ from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
-from ..models.speech_encoder import state_without_parameters
+from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
 from ..ranks import on_main_process
 from .changed_keys import changed_keys, describe
 from .checkpoint_contents import Damaged, read_state
@@ -59,9 +59,13 @@ def load_weights(
             new.append(f"{name} (not in the checkpoint)")
         else:
             saved = read(checkpoint, name)
+            if isinstance(module, SpeechEncoder):
+                own = parts_without_parameters(module)
+                saved = {k: t for k, t in saved.items() if k.split(".")[0] not in own}
+                saved |= {k: t for k, t in tensors.items() if k.split(".")[0] in own}
             misfit = first_misfit(saved, tensors)
             if misfit is None:
-                module.load_state_dict(saved | state_without_parameters(module))
+                module.load_state_dict(saved)
                 taken.append(name)
             elif name == "encoder":
                 raise RunError(

@@ -9,7 +9,9 @@ import torch
 from tiny_run import assert_equal_runs, build, fit, run, state
 
 from brainquant.errors import RunError
+from brainquant.training.begin_from import load_weights
 from brainquant.training.checkpoint_folder import write_manifest
+from brainquant.training.checkpoints import Checkpointer
 
 OPTIONS = {"number_of_epochs": 2, "optimizer_step_limit": 6, "log_interval": 2}
 
@@ -64,6 +66,27 @@ def test_the_statistics_of_a_normalisation_are_those_of_the_new_run(corpus, tmp_
     )
     assert trained.modules.encoder.normalize.count and not brain.modules.encoder.normalize.count
     assert equal(trained.modules.encoder.transformer, brain.modules.encoder.transformer)
+
+
+def test_a_run_may_begin_from_one_of_another_normalisation(before, corpus, tmp_path):
+    folder, trained = before["best_rq"]
+    brain = begin("best_rq", corpus, tmp_path, begin_from=folder, normalize={"norm_type": "global"})
+    assert equal(trained.modules.encoder.transformer, brain.modules.encoder.transformer)
+    assert not brain.modules.encoder.normalize.count
+
+
+def test_a_trained_quantiser_is_taken_with_its_codebooks(tmp_path):
+    """Codebooks that follow the frames are buffers, perhaps of a part without parameters."""
+
+    def quantiser(value):
+        codebooks = torch.nn.Module()
+        codebooks.register_buffer("embed", torch.full((2,), value))
+        return torch.nn.ModuleDict({"proj": torch.nn.Linear(1, 1), "library": codebooks})
+
+    trained, new = quantiser(1.0), quantiser(2.0)
+    Checkpointer(tmp_path / "save", {"quantiser": trained}).save_checkpoint()
+    load_weights(str(tmp_path), {"quantiser": new}, {})
+    assert equal(trained, new)
 
 
 def test_what_does_not_fit_is_new_and_named(before, corpus, tmp_path, caplog):
