@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import speechbrain as sb
@@ -22,7 +22,7 @@ from ..monitoring.error_tally import ErrorTally
 from ..monitoring.progress import Progress
 from ..monitoring.run_log import RunLog
 from ..ranks import on_main_process, world_size
-from .changed_keys import describe, keys_in_force, warn_of_learning_rate
+from .changed_keys import describe, go_on_with_learning_rates, keys_in_force
 from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
 from .device_options import (
@@ -45,6 +45,7 @@ from .run_parts import RunParts
 from .run_setup import RunSetup, describe_batches
 from .steps import GradientStep
 from .watchdog import Watchdog
+from .watched_loader import WatchedLoader
 
 logger = get_logger(__name__)
 
@@ -90,7 +91,8 @@ class RunBrain(sb.Brain):
 
     # Keys of the YAML that the Brain, the loaders and the reports read.
     hparams_read = {
-        **LOADERS, **RUN, "seed": RECIPE["seed"], "output_folder": RECIPE["output_folder"]
+        **LOADERS, **RUN,
+        **{name: RECIPE[name] for name in ("seed", "output_folder", "epoch_counter")},
     }  # fmt: skip
     # Options of SpeechBrain, which its constructor sets.
     checkpointer: Any
@@ -119,27 +121,11 @@ class RunBrain(sb.Brain):
         run_opts: Any = None,
         checkpointer: Checkpointer | None = None,
     ) -> None:
-        if checkpointer is not None and not isinstance(checkpointer, Checkpointer):
-            raise ValueError(
-                f"checkpointer: {type(checkpointer).__module__}.{type(checkpointer).__name__} "
-                f"cannot be trusted after a kill (SpeechBrain 1.1.2); say checkpointer: "
-                f"!new:brainquant.training.checkpoints.Checkpointer in your YAML"
-            )
         self.place = Place()
         hparams = check_values(hparams, self.hparams_read)
         check_device({**hparams, **given_options(run_opts)})
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.place.accumulation = self.grad_accumulation_factor
-        self.parts = RunParts(self.place)
-        if checkpointer is not None:
-            # The parts first, since they know what has changed; a module that the YAML's
-            # ``recoverables`` forget would be new after a resume.
-            checkpointer.recoverables = {
-                **checkpointer.recoverables, **self.modules,
-                "epoch_counter": self.hparams.epoch_counter,
-            }  # fmt: skip
-            del checkpointer.recoverables["brain"]  # SpeechBrain's step and running loss
-            checkpointer.recoverables = {"brain": self.parts, **checkpointer.recoverables}
         self.uncompiled: dict[str, torch.nn.Module] = {}  # compiled modules, as they were
         self.watchdog = Watchdog(self.hparams.hang_minutes)
         self.progress = Progress()
@@ -153,6 +139,11 @@ class RunBrain(sb.Brain):
             warmup_steps=self.hparams.warmup_steps,
         )
         self.left_out = LeftOut(self.run_log, self.hparams.max_bad_audio)
+        self.parts = RunParts(
+            place=self.place, left_out=self.left_out, run_log=self.run_log, tally=self.tally
+        )
+        if checkpointer is not None:
+            self.parts.add_to(checkpointer, self.modules, self.hparams.epoch_counter)
 
     def make_tally(self) -> CodeTally | ErrorTally:
         """What adds up the numbers of the log: a ``CodeTally`` or an ``ErrorTally``."""
@@ -256,20 +247,16 @@ class RunBrain(sb.Brain):
                 raise
             folder = self.checkpointer.checkpoints_dir
             raise other_model(folder, describe(self.setup.changed)) from error
-        if self.setup.loaded is not None:
+        went_on = self.setup.loaded is not None
+        if went_on:
             self.setup.warn_of_changes()
-            limit = self.optimizer_step_limit
-            # Beyond its limit a run has nothing to train, and its schedule has no rates.
-            if self.optimizer_step and (limit is None or self.optimizer_step <= limit):
-                self.steps.schedule.set_rates(self.optimizer_step)
-                warn_of_learning_rate(self)
+            go_on_with_learning_rates(self)
         for name in self.modules:
             if getattr(self.raw(name), "lacks_weights", False):
                 raise RunError(
                     f"{name} has no weights yet: the run that they came from is gone, and there is "
                     f"no checkpoint in {self.run_log.folder}; bring that run back"
                 )
-        went_on = self.setup.loaded is not None
         on_main_process(lambda: keep_needed_files(self.run_log.folder, went_on=went_on))
         self.run_log.start(self.optimizer_step)
         self.on_optimizer_step()
@@ -320,10 +307,7 @@ class RunBrain(sb.Brain):
             ),
             tick=self.watchdog.tick,
         )
-        self.parts.parts = {
-            "setup": self.setup, "place": self.place, "steps": self.steps,
-            "left_out": self.left_out, "run_log": self.run_log, "tally": self.tally,
-        }  # fmt: skip
+        self.parts.add_first(setup=self.setup, steps=self.steps)
 
     # ---- an epoch and a validation ---------------------------------------------------------
 
@@ -349,7 +333,8 @@ class RunBrain(sb.Brain):
             colour=self.tqdm_barcolor["train"],
         )
         with module_errors(self.modules):
-            super()._fit_train(Watched(train_set, self.watch, "training"), epoch, enable=False)
+            batches = WatchedLoader(train_set, "training", self.watchdog, self.left_out)
+            super()._fit_train(batches, epoch, enable=False)
         self.place.resumed = False
 
     @override
@@ -361,27 +346,13 @@ class RunBrain(sb.Brain):
         if self.finished:
             return
         if valid_set is not None:
+            batches = WatchedLoader(
+                valid_set, "validation", self.watchdog, self.left_out, self.stop_if_told
+            )
             with module_errors(self.modules):
-                super()._fit_valid(Watched(valid_set, self.watch, "validation"), epoch, enable)
+                super()._fit_valid(batches, epoch, enable)
         elif self.checkpointer is not None:
             self.save({"epoch": epoch})
-
-    def watch(self, loader: Any, stage: str) -> Iterator[Any]:
-        """Batches of a loader; the watchdog knows what is waited for.
-
-        A validation may be stopped after each of its batches, a training after its steps.
-        """
-        self.watchdog.tick(f"reading a {stage} batch")
-        for batch in loader:
-            self.watchdog.tick(f"a {stage} batch")
-            self.left_out.note(batch.left_out)
-            yield batch
-            if stage == "validation":
-                stopping, _ = self.meeting.meet(self.optimizer_step)
-                if stopping:
-                    self.stop()
-            self.watchdog.tick(f"reading a {stage} batch")
-        self.watchdog.tick(f"the end of a {stage} epoch")
 
     @override
     def on_stage_start(self, stage, epoch=None):
@@ -464,14 +435,8 @@ class RunBrain(sb.Brain):
         """
         if not self.modules.training:
             return super().update_average(loss, avg_loss)
-        if self.step == 1:
-            self.finite_losses = torch.zeros(2, dtype=torch.double, device=loss.device)
-        finite = torch.isfinite(loss)
-        self.finite_losses += torch.stack([torch.where(finite, loss, 0.0), finite]).double()
-        if self.step < self.place.turns and not self._optimizer_step_limit_exceeded:
-            return avg_loss
-        total, batches = self.finite_losses.tolist()
-        return total / max(batches, 1)
+        is_last = self.step >= self.place.turns or self._optimizer_step_limit_exceeded
+        return self.steps.mean_loss() if is_last else avg_loss
 
     # ---- stopping and saving ---------------------------------------------------------------
 
@@ -520,6 +485,12 @@ class RunBrain(sb.Brain):
             verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
         )
 
+    def stop_if_told(self) -> None:
+        """Stops the run in a validation; every rank has to call this after each batch."""
+        stopping, _ = self.meeting.meet(self.optimizer_step)
+        if stopping:
+            self.stop()
+
     def stop(self) -> NoReturn:
         """Saves and ends the program: all ranks come here together."""
         if self.checkpointer is None:
@@ -529,26 +500,3 @@ class RunBrain(sb.Brain):
             raise RunError(self.checkpointer.save_failed)
         where = f"saved in {saved.path}; the same command goes on from there"
         self.meeting.end(self.optimizer_step, where)
-
-
-class Watched:
-    """A loader whose batches go through a generator on their way; SpeechBrain asks for its length.
-
-    Arguments
-    ---------
-    loader : torch.utils.data.DataLoader
-        Gives the batches.
-    watch : callable
-        Called with the loader and ``arguments``; yields its batches.
-    """
-
-    def __init__(self, loader, watch, *arguments):
-        self.loader = loader
-        self.watch = watch
-        self.arguments = arguments
-
-    def __len__(self):
-        return len(self.loader)
-
-    def __iter__(self):
-        return self.watch(self.loader, *self.arguments)

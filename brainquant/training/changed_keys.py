@@ -1,5 +1,8 @@
 """Keys of a run whose values have changed when it goes on."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
@@ -17,7 +20,7 @@ MAKE_TABLES = ("seed", "centroids")
 NOT_THERE = "absent"
 
 
-def changed_keys(then, now):
+def changed_keys(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """Keys whose values have changed.
 
     Arguments
@@ -54,17 +57,17 @@ def changed_keys(then, now):
     return changed
 
 
-def makes_tables(key):
+def makes_tables(key: str) -> bool:
     """Whether the tables of a quantiser are made from the value of a key."""
     return key.startswith(QUANTISER) and key.split(".")[-1] in MAKE_TABLES
 
 
-def describe(changed):
+def describe(changed: Mapping[str, str]) -> str:
     """Changed keys as a text."""
     return "; ".join(f"{key}: {values}" for key, values in changed.items())
 
 
-def check_tables(changed):
+def check_tables(changed: Mapping[str, str]) -> None:
     """Raises a RunError where a quantiser would be made otherwise than its tables were.
 
     Arguments
@@ -88,7 +91,7 @@ def check_tables(changed):
             )
 
 
-def keys_in_force(brain):
+def keys_in_force(brain: Any) -> dict[str, str]:
     """What is to be compared when a run goes on: the values of its YAML and its run options.
 
     Arguments
@@ -111,14 +114,19 @@ def keys_in_force(brain):
     }
 
 
-def warn_of_learning_rate(brain):
-    """Warns of a learning rate that jumps where a run goes on.
+def go_on_with_learning_rates(brain: Any) -> None:
+    """Sets the learning rates of the last step; warns if they are not those of the checkpoint.
 
     Arguments
     ---------
     brain : RunBrain
-        Has loaded its checkpoint, and set the learning rates of its last step.
+        Has loaded its checkpoint.
     """
+    limit = brain.optimizer_step_limit
+    # Beyond its limit a run has nothing to train, and its schedule has no rates.
+    if not brain.optimizer_step or (limit is not None and brain.optimizer_step > limit):
+        return
+    brain.steps.schedule.set_rates(brain.optimizer_step)
     then, now = brain.steps.lr_then, brain.steps.schedule.rates[0]
     if then == now:
         return

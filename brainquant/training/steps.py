@@ -113,6 +113,7 @@ class GradientStep:
         self.batches: list[list[str]] = []  # the IDs of each batch of this step
         self.losses_finite: torch.Tensor | None = None  # of this step, on the device
         self.unread: list[tuple[int, list[list[str]], torch.Tensor]] = []
+        self.finite_losses: float | torch.Tensor = 0.0  # of the epoch: their sum and number
         self.buffers = BufferCopies(self.modules)
         # What gathers the batches of a step: see brainquant.quantisers.base.
         self.gatherers: list[Any] = [m for m in self.modules.modules() if hasattr(m, "end_step")]
@@ -143,9 +144,16 @@ class GradientStep:
         finite = torch.isfinite(loss.detach())
         before = self.losses_finite
         self.losses_finite = finite if before is None else finite & before
+        finite_loss = torch.where(finite, loss.detach(), 0.0)
+        self.finite_losses = self.finite_losses + torch.stack([finite_loss, finite]).double()
         # A loss that is not finite makes its gradients so: all ranks then see it in theirs.
         poison = torch.where(finite, 1.0, math.nan)
         self.scaler.scale(loss * share * poison).backward()
+
+    def mean_loss(self) -> float:
+        """The mean of the finite losses of the epoch; waits for the device."""
+        total, batches = torch.as_tensor(self.finite_losses).expand(2).tolist()
+        return total / max(batches, 1)
 
     def take(self, number: int) -> None:
         """Changes the parameters, or leaves the step out.

@@ -38,6 +38,7 @@ from brainquant.training.buffers import BufferCopies
 from brainquant.training.hparams import load_hparams, parse_arguments
 from brainquant.training.randomness import derived_generator, seed_global_generators
 from brainquant.training.watchdog import Watchdog
+from brainquant.training.watched_loader import WatchedLoader
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams/best_rq.yaml"
 
@@ -128,7 +129,8 @@ def turns(brain, hparams):
             brain.step = 0
             brain.place.start_epoch(loader.batch_sampler, epoch)
             brain.steps.start_epoch()
-            for batch in loader if bare else brain.watch(loader, "training"):
+            watched = WatchedLoader(loader, "training", brain.watchdog, brain.left_out)
+            for batch in loader if bare else watched:
                 brain.step += 1
                 loss = brain.fit_batch(batch)
                 brain.avg_train_loss = brain.update_average(loss, brain.avg_train_loss)

@@ -190,13 +190,15 @@ def test_what_is_not_finite_never_reaches_parameters_or_buffers(make_brain, tmp_
 
 def test_the_end_of_an_epoch_is_given_the_mean_loss_of_its_batches(make_brain, monkeypatch):
     brain, hparams = make_brain("best_rq", number_of_epochs=2, batch_seconds=8)
-    losses, given, fit_batch = [[]], [], brain.fit_batch
+    losses, given, objectives = [[]], [], brain.compute_objectives
     on_stage_end = brain.on_stage_end
 
-    def kept(batch):
-        loss = fit_batch(batch)
-        losses[-1].append(loss.item())
-        return loss if len(losses[-1]) != 2 else loss * math.nan  # which counts for nothing
+    def kept(predictions, batch, stage):
+        loss = objectives(predictions, batch, stage)
+        if stage == Stage.TRAIN:
+            losses[-1].append(loss.item())
+        # The loss of the second batch counts for nothing.
+        return loss if len(losses[-1]) != 2 else loss * math.nan
 
     def ended(stage, stage_loss, epoch=None):
         if stage == Stage.TRAIN:
@@ -204,7 +206,7 @@ def test_the_end_of_an_epoch_is_given_the_mean_loss_of_its_batches(make_brain, m
             losses.append([])
         on_stage_end(stage, stage_loss, epoch)
 
-    monkeypatch.setattr(brain, "fit_batch", kept)
+    monkeypatch.setattr(brain, "compute_objectives", kept)
     monkeypatch.setattr(brain, "on_stage_end", ended)
     fit(brain, hparams)
     finite = [[loss for i, loss in enumerate(of_epoch) if i != 1] for of_epoch in losses[:-1]]
