@@ -89,9 +89,9 @@ class BestRQBrain(PretrainBrain):
         shape = (*masked_BT.shape, encoder.num_features)
         noise_BTF = torch.randn(shape, generator=of_noise, device=device)
         noise_BTF = noise_BTF * self.hparams.noise_std + self.hparams.noise_mean
-        encoded = self.modules["encoder"](
-            wavs_BL, lengths_B, to_device(masked_BT, device), noise_BTF
-        )
+        # DistributedDataParallel would wait for the device to move what is on the host.
+        lengths_mask = to_device(lengths_B, device), to_device(masked_BT, device)
+        encoded = self.modules["encoder"](wavs_BL, *lengths_mask, noise_BTF)
         codes_BSG = self.quantiser.encode(encoded.inputs_BTI)
 
         stacks = [stack_mask(masked_BT, stack)]

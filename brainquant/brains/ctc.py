@@ -131,20 +131,21 @@ class CTCBrain(RunBrain):
     def compute_forward(self, batch: Any, stage: Stage) -> Any:
         """Log-probabilities (batch, frames, characters) and the valid frames of each clip."""
         wavs_BL, lengths_B = self.waveforms(batch)
+        lengths_B = to_device(lengths_B, wavs_BL.device)
         if stage == Stage.TRAIN and self.hparams.mask_ratio:
             wavs_BL = self.mask(wavs_BL, lengths_B)
         frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps
         with torch.no_grad() if frozen else contextlib.nullcontext():
             encoded = self.modules["encoder"](wavs_BL, lengths_B)
         log_probs_BTV = self.modules["head"](encoded.hidden_BTD).float().log_softmax(-1)
-        return log_probs_BTV, encoded.frames_B, to_device(lengths_B, wavs_BL.device)
+        return log_probs_BTV, encoded.frames_B, lengths_B
 
     def mask(self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         """Silences spans of the waveforms, other ones for each batch of each epoch."""
         unit = self.hparams.sample_rate // 100
         epoch = self.hparams.epoch_counter.current
         mask_BT = span_mask(
-            to_device(lengths_B // unit, wavs_BL.device),
+            lengths_B // unit,
             wavs_BL.shape[1] // unit,
             self.hparams.mask_ratio,
             self.hparams.mask_length,

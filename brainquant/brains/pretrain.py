@@ -54,6 +54,7 @@ class PretrainBrain(RunBrain):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.check_encoder()
         if self.hparams.quick_layers:
             quicken(self.modules)
 
@@ -99,6 +100,15 @@ class PretrainBrain(RunBrain):
     def min_samples(self) -> int:
         """Samples of the shortest clip in which something can be masked."""
         raise NotImplementedError
+
+    def check_encoder(self) -> None:
+        """Raises a ValueError if the encoder is made for another sample rate."""
+        encoder = self.raw("encoder")
+        if (rate := self.hparams.sample_rate) != encoder.sample_rate:
+            raise ValueError(
+                f"sample_rate is {rate}, but the encoder is made for {encoder.sample_rate} Hz; "
+                f"write sample_rate: !ref <sample_rate> under its features or under encoder:"
+            )
 
     def check_span(self) -> None:
         """Raises a ValueError if no clip is long enough for a masked span with a target."""

@@ -96,6 +96,7 @@ class Wav2Vec2Brain(PretrainBrain):
             packed_RX = rows_NX.new_zeros(packed_BM.numel(), rows_NX.shape[1])
             return packed_RX.index_copy(0, packed_N, rows_NX).unflatten(0, packed_BM.shape)
 
+        lengths_B = to_device(lengths_B, wavs_BL.device)
         encoded = self.modules["encoder"](wavs_BL, lengths_B, masked_BT)
         hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, masked_N)
         context_ND = self.modules["context_proj"](hidden_ND)

@@ -75,6 +75,17 @@ def run(request, corpus, tmp_path_factory):
     return shutil.move(folder, folder.with_name("now"))
 
 
+def test_an_opened_run_knows_the_codes_that_it_was_trained_on(run):
+    """Its unigram is what a validation is compared with."""
+    brain, _ = load_run(run)
+    assert brain.tally.run.counts.any() and brain.optimizer_step == 1
+
+
+def test_an_encoder_of_another_sample_rate_is_refused(run):
+    with pytest.raises(ValueError, match="sample_rate is 8000, but the encoder is made for 16000"):
+        open_run(run, overrides={"sample_rate": 8000})
+
+
 def two_clips(*, seed=1):
     """Half a second and a second of noise, padded on the right, and their samples."""
     wavs_BL = torch.randn(2, 16000, generator=torch.manual_seed(seed))
