@@ -179,7 +179,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
 
 
-@pytest.mark.parametrize("block", list(blocks("yaml", {*READMES, *DOCS} - {SCHEDULES})))
+@pytest.mark.parametrize("block", list(blocks("yaml", sorted({*READMES, *DOCS} - {SCHEDULES}))))
 def test_yaml_blocks_build(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(block.strip().splitlines()) <= 8
