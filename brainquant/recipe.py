@@ -146,7 +146,6 @@ def open_run(
         **(overrides or {}),
     }
     hparams = load_hparams(path, changes, refuse_unused=False)
-    hparams |= {"hparams_file": path, "overrides": changes}
     return build_brain(hparams, RunOptions(device=device)), hparams
 
 

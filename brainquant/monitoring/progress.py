@@ -17,21 +17,7 @@ class Progress:
         self.bar = tqdm(disable=True)
 
     def start(self, epoch: int, total: int, initial: int, *, show: bool, colour: str) -> None:
-        """Begins the bar of an epoch.
-
-        Arguments
-        ---------
-        epoch : int
-            Number of the epoch.
-        total : int
-            Batches of this rank in the epoch.
-        initial : int
-            Batches that were taken before a resume.
-        show : bool
-            Whether there is a bar.
-        colour : str
-            Of the bar.
-        """
+        """Begins the bar of an epoch of ``total`` batches, ``initial`` of them before a resume."""
         self.bar = tqdm(
             total=total,
             initial=initial,

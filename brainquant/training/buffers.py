@@ -1,15 +1,10 @@
-"""Buffers that a step which is left out does not change."""
+"""Keeps buffers unchanged by a step that is left out."""
 
 import torch
 
 
 class BufferCopies:
-    """Buffers as the last good step left them.
-
-    Arguments
-    ---------
-    modules : torch.nn.Module
-        Whose buffers are kept.
+    """Copies of the buffers of modules, as the last good step left them.
 
     Example
     -------
@@ -21,20 +16,14 @@ class BufferCopies:
     (tensor([0.]), tensor(0))
     """
 
-    def __init__(self, modules):
-        # All of them in each step: batch norms change theirs without counting up `_version`.
+    def __init__(self, modules: torch.nn.Module) -> None:
+        # Copied in each step: batch norms change theirs without counting up `_version`.
         self.buffers = list(modules.buffers())
         self.copies = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()  # a library's quantiser may have buffers with gradients
-    def keep_if(self, good):
-        """Remembers the buffers, or gives them the values of the last good step.
-
-        Arguments
-        ---------
-        good : torch.Tensor
-            Whether this step was good; nothing waits for it.
-        """
+    def keep_if(self, good: torch.Tensor) -> None:
+        """After a good step copies the buffers, else restores them; does not wait for ``good``."""
         for buffer, copy in zip(self.buffers, self.copies):
             copy.copy_(torch.where(good, buffer, copy))
             buffer.copy_(copy)

@@ -55,12 +55,7 @@ class LeftOut:
                 self.new[clip] = reason
 
     def exchange(self, step: int) -> None:
-        """Tells all ranks of the new clips; every rank has to call this.
-
-        Arguments
-        ---------
-        step : int
-            Optimiser steps of the run.
+        """Tells all ranks of the new clips; every rank has to call this, after the same step.
 
         Raises
         ------
@@ -89,10 +84,8 @@ class LeftOut:
 
         Arguments
         ---------
-        step : int
-            Number of the step.
-        epoch : int
-            Its epoch.
+        step, epoch : int
+            Their numbers.
         what : str
             What was not finite.
         ids : list of list of str

@@ -1,4 +1,4 @@
-"""The meeting of the ranks after each step: shall all of them stop, or save?"""
+"""The meeting of the ranks after each step, which decides whether all of them stop or save."""
 
 from typing import NoReturn
 
@@ -14,14 +14,14 @@ logger = get_logger(__name__)
 
 
 class Meeting:
-    """What the ranks of a run tell each other, and the end of a run that was told to stop.
+    """Exchanges signals, due checkpoints and left-out clips over ranks; ends a stopped run.
 
     Arguments
     ---------
     left_out : LeftOut
-        Has the clips that only this rank knows to be left out.
+        Exchanges the clips that only one rank knows to be left out.
     watchdog : Watchdog
-        Is told of each meeting.
+        Gets a tick at each meeting.
 
     Attributes
     ----------
@@ -47,14 +47,14 @@ class Meeting:
         Arguments
         ---------
         step : int
-            Optimiser steps of the run.
+            Number of the step.
         save_due : bool
-            Whether a checkpoint is due by the clock of this rank; that of rank 0 counts.
+            Whether a checkpoint is due by the clock of this rank. Only the clock of rank 0 counts.
 
         Returns
         -------
         stopping : bool
-            Whether a rank was told to stop.
+            Whether a rank has received a signal.
         save_due : bool
             Whether to save.
         """
@@ -68,14 +68,9 @@ class Meeting:
         return stopping > 0, due > 0
 
     def end(self, step: int, what_is_saved: str) -> NoReturn:
-        """Ends the program as a scheduler expects it; all ranks come here together.
+        """Ends the program with the exit status of a signal; every rank has to call this.
 
-        Arguments
-        ---------
-        step : int
-            Optimiser steps of the run.
-        what_is_saved : str
-            For the log.
+        The log says after which step, and what is saved.
         """
         signal = cause = self.signals.received
         if launcher_has_ended():

@@ -9,9 +9,8 @@ from ..ranks import rank, world_size
 class Place:
     """Where a run is in its training.
 
-    Batches are counted over all ranks. So a run can go on with another number of ranks, and a
-    checkpoint needs no state of loaders or generators: whatever draws random numbers is seeded
-    from the place.
+    Batches are counted over all ranks, so a run can go on with another number of ranks. All random
+    draws are seeded from the place, so a checkpoint needs no state of loaders or generators.
 
     Arguments
     ---------
@@ -51,15 +50,7 @@ class Place:
         self.turns = math.inf
 
     def start_epoch(self, sampler: RankBatchSampler, epoch: int) -> None:
-        """Goes to the beginning of an epoch, or to where a checkpoint has left it.
-
-        Arguments
-        ---------
-        sampler : RankBatchSampler
-            Gives the batches of the epoch; begins at ``batches_done``.
-        epoch : int
-            Number of the epoch.
-        """
+        """Sets the sampler to the beginning of an epoch, or to where a checkpoint has left it."""
         if not self.resumed:
             self.batches_done = 0
         sampler.set_epoch(epoch)
@@ -82,7 +73,7 @@ class Place:
         return turn % self.accumulation == 0 or turn == self.turns
 
     def share_of_step(self, turn: int) -> float:
-        """Factor of the loss of a batch that makes a step's gradient the mean over its batches.
+        """The factor of a batch's loss that makes a step's gradient the mean over its batches.
 
         The last step of an epoch may have fewer batches than the others. (SpeechBrain 1.1.2 drops
         the batches after the last full accumulation.)
@@ -101,13 +92,7 @@ class Place:
         return {"optimizer_step": self.optimizer_step, "batches_done": self.batches_done}
 
     def load_state_dict(self, state: dict) -> None:
-        """Takes the counts of ``state_dict``.
-
-        Raises
-        ------
-        ValueError
-            If a count is not one.
-        """
+        """Takes the counts of ``state_dict``; a ValueError if one is no count."""
         for name in ("optimizer_step", "batches_done"):
             check_count(name, state[name])
             setattr(self, name, state[name])

@@ -15,7 +15,7 @@ from .schedules import Schedule
 
 logger = get_logger(__name__)
 
-# What is called with the number of a step, what was not finite, and the IDs of its batches.
+# Called with the number of a step, what was not finite ("the loss"), and the IDs of its batches.
 WriteStep = Callable[[int, str, list[list[str]]], None]
 
 
@@ -23,17 +23,17 @@ class GradientStep:
     """The optimiser steps of a run.
 
     A step clips the gradients of all parameters, then changes them, unless a loss or a gradient is
-    not finite on some rank. Such a step leaves nothing behind but its number: parameters,
-    optimiser and buffers (moving averages of a quantiser or of a normalisation) stay as they were.
-    A quantiser whose codebooks follow the frames moves once in a step.
+    not finite on some rank. Such a step is left out: it is counted, but parameters, optimiser and
+    buffers (moving averages of a quantiser or of a normalisation) stay as they were. A quantiser
+    whose codebooks follow the frames moves once in a step.
 
     (SpeechBrain 1.1.2 clips the first parameter group only, clips to zero with
-    ``max_grad_norm: 0``, climbs the gradient with -1, steps on NaN gradients, stops one rank at a
-    loss that is not finite while the others wait, and waits for the device at each loss.)
+    ``max_grad_norm: 0``, and climbs the gradient with -1. It steps on NaN gradients. At a loss that
+    is not finite one rank stops, and the others wait. It waits for the device at each loss.)
 
-    ``read`` waits for the device and says what became of the steps: it is called before a log
-    point, a validation or a checkpoint. Gradient scaling, for fp16, and optimisers that cannot skip
-    a step on the device (``fused: True`` can) wait in each step.
+    Whether steps were left out is known after ``read``, which waits for the device: a Brain calls
+    it before a log point, a validation or a checkpoint. With gradient scaling (fp16), and with
+    optimisers that cannot skip a step on the device (``fused: True`` can), each step waits.
 
     Arguments
     ---------
@@ -103,7 +103,7 @@ class GradientStep:
         self.lr_then: float | None = None
         self.nonfinite_in_a_row = 0
         self.schedule = Schedule(lr_schedule, optimizer)
-        # What GradScaler does with such optimisers.
+        # GradScaler, too, lets such optimisers skip a step on the device.
         on_device = getattr(optimizer, "_step_supports_amp_scaling", False)
         self.skips_on_device = on_device and not scaler.is_enabled()
         self.start_epoch()
@@ -115,31 +115,17 @@ class GradientStep:
         self.unread: list[tuple[int, list[list[str]], torch.Tensor]] = []
         self.finite_losses: float | torch.Tensor = 0.0  # of the epoch: their sum and number
         self.buffers = BufferCopies(self.modules)
-        # What gathers the batches of a step: see brainquant.quantisers.base.
+        # Quantisers that gather the batches of a step: see brainquant.quantisers.base.
         self.gatherers: list[Any] = [m for m in self.modules.modules() if hasattr(m, "end_step")]
 
     def begin_batch(self, ids: list[str]) -> None:
-        """Comes before the forward pass of each batch.
-
-        Arguments
-        ---------
-        ids : list of str
-            Its clips.
-        """
+        """Begins a batch of these clips: comes before its forward pass."""
         self.batches.append(ids)
         for module in self.gatherers:
             module.begin_step()
 
     def backward(self, loss: torch.Tensor, share: float = 1.0) -> None:
-        """Adds the gradients of a batch.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            Of the batch.
-        share : float
-            Of the batch in its step.
-        """
+        """Adds the gradients of a batch, whose loss has this share in the loss of the step."""
         self.tick("the backward pass")
         finite = torch.isfinite(loss.detach())
         before = self.losses_finite
@@ -156,13 +142,7 @@ class GradientStep:
         return total / max(batches, 1)
 
     def take(self, number: int) -> None:
-        """Changes the parameters, or leaves the step out.
-
-        Arguments
-        ---------
-        number : int
-            Of the step, from 1.
-        """
+        """Changes the parameters, or leaves the step out; steps are numbered from 1."""
         self.tick("the optimiser's step")
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -186,7 +166,7 @@ class GradientStep:
         self.batches, self.losses_finite = [], None
 
     def read(self) -> None:
-        """Reads what became of the steps; all ranks call this after the same steps.
+        """Finds the steps that were left out; all ranks call this after the same steps.
 
         Raises
         ------
@@ -208,7 +188,7 @@ class GradientStep:
         ranks = gather_over_ranks((batches, losses_finite))
         losses_finite = all(finite for _, finite in ranks)
         if losses_finite and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0:
-            return  # fp16 finds its scale by trying: that is no fault of the run
+            return  # fp16 finds its scale by trial: the run is not at fault
         self.nonfinite_in_a_row += 1
         what = "a gradient" if losses_finite else "the loss"
         self.write_step(number, what, [ids for batches, _ in ranks for ids in batches])
@@ -224,19 +204,9 @@ class GradientStep:
         logger.warning(text)
 
     def check_finite(self, number: int) -> None:
-        """Looks at all that a checkpoint would keep; every rank has to call this.
+        """Raises a RunError if a checkpoint of this step would not be finite.
 
-        Buffers may hold infinities on purpose (masks), but no NaN.
-
-        Arguments
-        ---------
-        number : int
-            Of the last step.
-
-        Raises
-        ------
-        RunError
-            If something is not finite.
+        Every rank has to call this. Buffers may hold infinities (masks do), but no NaN.
         """
         bad = [name for name, p in self.modules.named_parameters() if not p.isfinite().all()]
         bad += [name for name, b in self.modules.named_buffers() if b.isnan().any()]
@@ -244,7 +214,7 @@ class GradientStep:
             for name, value in state.items():
                 if isinstance(value, torch.Tensor) and not value.isfinite().all():
                     bad.append(f"{name} of the optimiser")
-        # All ranks ask, so that all of them end together.
+        # All ranks gather, so that all of them end together.
         bad = [name for names in gather_over_ranks(bad) for name in names]
         if bad:
             raise RunError(
@@ -253,7 +223,7 @@ class GradientStep:
             )
 
     def state_dict(self) -> dict:
-        """What became of the last steps, for a checkpoint."""
+        """The outcome of the last steps, for a checkpoint."""
         # An epoch may be logged after its last step was saved.
         return {
             "grad_norm": self.grad_norm,
@@ -262,7 +232,7 @@ class GradientStep:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Takes up what ``state_dict`` gave; the optimiser is loaded beside it."""
+        """Continues from a ``state_dict``; the checkpoint holds the optimiser apart."""
         check_count("nonfinite_in_a_row", state["nonfinite_in_a_row"])
         self.nonfinite_in_a_row = state["nonfinite_in_a_row"]
         self.grad_norm = state["grad_norm"]
@@ -270,12 +240,12 @@ class GradientStep:
 
 
 def step_on_device(optimizer: Any, skip: torch.Tensor) -> None:
-    """A step that the device skips where ``skip`` is 1, as torch's GradScaler does it.
+    """A step that the device skips if ``skip`` is 1.0, as in torch's GradScaler.
 
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
-        One with ``_step_supports_amp_scaling``.
+        It has ``_step_supports_amp_scaling``.
     skip : torch.Tensor
         1.0 or 0.0; the host does not read it.
     """
