@@ -15,10 +15,10 @@ Describe = Callable[[dict[str, float], torch.Tensor], dict[str, float]]
 
 
 class CodeTally:
-    """Adds up what a pretraining sees, whatever interrupts it.
+    """Adds up the numbers of a pretraining, over micro-batches, ranks and interruptions.
 
-    ``window`` has what this rank has seen since the ranks last added up; ``interval``, ``epoch``
-    and ``run`` have what all ranks saw in each. Nothing leaves the device before a log point.
+    ``window`` has the sums of this rank since the ranks last added up. The sums of the interval,
+    the epoch and the run are those of all ranks. Nothing leaves the device before a log point.
 
     Arguments
     ---------
@@ -97,7 +97,7 @@ class CodeTally:
             ``loss``, ``correct`` and ``targets`` (the first two are shown divided by the third),
             ``masked`` and ``valid`` (frames), ``samples``, and others that ``describe`` reads.
         """
-        # What is not finite would spoil the sums of all the others; its step is left out anyway.
+        # A value that is not finite would spoil the sums; its step is left out anyway.
         finite = torch.isfinite(torch.as_tensor(sum(sums.values()))) & (not empty)
         sums = {name: torch.where(finite, value, 0) for name, value in sums.items()}
         codes_NG = torch.where(finite, codes_NG, -1)
@@ -106,50 +106,26 @@ class CodeTally:
         )
 
     def interval(self, step: int) -> dict | None:
-        """The numbers since the last log point; every rank has to call this.
-
-        Arguments
-        ---------
-        step : int
-            Optimiser steps of the run.
-
-        Returns
-        -------
-        record : dict or None
-            None if there was no batch.
-        """
+        """The numbers since the last log point, None without a batch; every rank calls this."""
         self._read_window()
         record = self._record(self._interval, "train", "interval", step)
         self._interval.clear()
         return record
 
     def end(self, stage: Stage, step: int) -> dict | None:
-        """The numbers of an epoch or of a validation; every rank has to call this.
-
-        Arguments
-        ---------
-        stage : Stage
-            What has ended.
-        step : int
-            Optimiser steps of the run.
-
-        Returns
-        -------
-        record : dict or None
-            None if there was no batch.
-        """
+        """The numbers of an epoch or a validation, None without a batch; every rank calls this."""
         if stage == Stage.TRAIN:
             self._read_window()
-            # A run that was stopped in the validation has logged its epoch already.
+            # None in a run that was stopped in the validation: it has logged its epoch already.
             record = self._record(self.epoch, "train", "epoch", step)
             self.epoch.clear()
             return record
-        # Every rank has validated the same batches: there is nothing to add up.
+        # Every rank has validated all batches, so their sums are not added up.
         self.validation.add(seconds=time.perf_counter() - self.last_read)
         return self._record(self.validation, stage.name.lower(), "epoch", step)
 
     def _read_window(self):
-        """Adds what all ranks saw since the last call to the interval, the epoch and the run."""
+        """Adds the windows of all ranks to the interval, the epoch and the run."""
         self._count_seconds()
         window = self.window.reduced()
         self.window.clear()
@@ -168,7 +144,7 @@ class CodeTally:
         values = sums.read()
         if "batches" not in values:
             return None
-        # A few short clips may have no span by chance, an epoch has one.
+        # An interval of a few short clips may have no masked span by chance.
         if not values["targets"] and (span == "epoch" or values["masked"]):
             raise RunError(no_targets(stage, step, values))
         targets = values["targets"] or float("nan")
@@ -206,15 +182,6 @@ class CodeTally:
 
 def no_targets(stage: str, step: int, values: dict[str, float]) -> str:
     """Why a run without targets ends: it would learn nothing.
-
-    Arguments
-    ---------
-    stage : str
-        "train" or "valid".
-    step : int
-        Optimiser steps of the run.
-    values : dict
-        Sums: ``batches``, ``masked`` and ``valid`` frames.
 
     Example
     -------

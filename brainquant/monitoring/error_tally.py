@@ -17,7 +17,7 @@ logger = get_logger(__name__)
 
 
 class ErrorTally:
-    """Adds up what a fine-tuning sees, whatever interrupts it.
+    """Adds up the numbers of a fine-tuning, over micro-batches, ranks and interruptions.
 
     Arguments
     ---------
@@ -49,7 +49,7 @@ class ErrorTally:
 
     def __init__(self, *, sample_rate: int, device: str | torch.device = "cpu") -> None:
         self.sample_rate = sample_rate
-        # What this rank has trained on since the last log point, and what is validated.
+        # The sums of this rank since the last log point, and those of a validation or a test.
         self.window, self.validation = Sums(device=device), Sums(device=device)
         self.last_read, self.is_training = time.perf_counter(), True
         self.test_name: str | None = None
@@ -77,23 +77,13 @@ class ErrorTally:
         (self.window if stage == Stage.TRAIN else self.validation).add(**sums)
 
     def count_errors(self, ids: list[str], texts: list[str], references: list[str]) -> None:
-        """Adds texts that were written, and those that should have been."""
+        """Adds the decoded texts of clips and their transcripts."""
         words, expected = [text.split() for text in texts], [text.split() for text in references]
         self.wer.append(ids, words, expected)
         self.cer.append(ids, words, expected)
 
     def interval(self, step: int) -> dict:
-        """The numbers since the last log point; every rank has to call this.
-
-        Arguments
-        ---------
-        step : int
-            Optimiser steps of the run.
-
-        Returns
-        -------
-        record : dict
-        """
+        """The numbers since the last log point; every rank has to call this."""
         self._count_seconds()
         values = self.window.reduced().read()
         self.window.clear()
@@ -103,24 +93,11 @@ class ErrorTally:
         return {**loss_of(values), "speech_per_second": speech / values["seconds"]}
 
     def end(self, stage: Stage, step: int) -> dict | None:
-        """The numbers of a validation or a test.
-
-        Arguments
-        ---------
-        stage : Stage
-            What has ended.
-        step : int
-            Optimiser steps of the run.
-
-        Returns
-        -------
-        record : dict or None
-            None after training: its log points go on in the next epoch.
-        """
+        """The numbers of a validation or a test; None after an epoch, since intervals go on."""
         if stage == Stage.TRAIN:
             self._count_seconds()
             return None
-        # Every rank has read the same batches: there is nothing to add up.
+        # Every rank has read all batches, so their sums are not added up.
         values = self.validation.read()
         check_targets("a test" if stage == Stage.TEST else "validation", step, values)
         record = {
@@ -131,13 +108,7 @@ class ErrorTally:
         return {**record, "test": self.test_name} if stage == Stage.TEST else record
 
     def write_errors(self, folder: str) -> None:
-        """Writes the errors of a test, word by word, in SpeechBrain's form.
-
-        Arguments
-        ---------
-        folder : str
-            Gets the file ``wer_<test_name>.txt``.
-        """
+        """Writes the errors of a test, word by word, into ``wer_<test_name>.txt`` of a folder."""
         path = os.path.join(folder, f"wer_{self.test_name}.txt")
         with open_own(path, "w") as file:
             self.wer.write_stats(file)
@@ -161,7 +132,7 @@ class ErrorTally:
 
 
 def check_targets(where: str, step: int, values: dict[str, float]) -> None:
-    """Raises a RunError if no clip had a transcript that its frames can write."""
+    """Raises a RunError if no clip had a transcript, or enough frames for it."""
     if not values.get("characters"):
         raise RunError(
             f"no target was seen in {where} up to step {step}: "

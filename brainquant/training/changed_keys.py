@@ -1,4 +1,4 @@
-"""Keys of a run whose values have changed when it goes on."""
+"""The keys whose values have changed since a run's checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,27 +12,19 @@ logger = get_logger(__name__)
 
 # Keys of the YAML that decide which clips make which batch.
 BATCH_KEYS = ("seed", "batch_seconds", "batch_clips", "num_buckets")
-# Where a run is, what it began with and how it may go on; ``RunSetup`` compares the batches.
+# These keys may change; ``RunSetup`` compares those of the batches.
 NOT_COMPARED = {"output_folder", "begin_from", "resume_with_changes", *BATCH_KEYS}
-# Where a recipe makes its quantiser, and the arguments that its tables are made from.
+# The keys of a quantiser, and its arguments from which its tables are made.
 QUANTISER = ("make_quantiser.", "quantiser.")
 MAKE_TABLES = ("seed", "centroids")
 NOT_THERE = "absent"
 
 
 def changed_keys(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Keys whose values have changed.
+    """The changed keys, with their values then and now.
 
-    Arguments
-    ---------
-    then, now : dict of str to str
-        Values by key. Of what has another class its arguments are left out, and so is a key that
-        changed with a shorter one which it refers to.
-
-    Returns
-    -------
-    changed : dict of str to str
-        What it was and is, by key; all keys that tables are made from, see ``check_tables``.
+    If an object has another class, its arguments are not listed. A key that refers to a changed
+    key is not listed either, unless the tables of a quantiser are made from it.
 
     Example
     -------
@@ -68,12 +60,7 @@ def describe(changed: Mapping[str, str]) -> str:
 
 
 def check_tables(changed: Mapping[str, str]) -> None:
-    """Raises a RunError where a quantiser would be made otherwise than its tables were.
-
-    Arguments
-    ---------
-    changed : dict
-        Of ``changed_keys``.
+    """Raises a RunError if the tables of a quantiser were made from other values.
 
     Example
     -------
@@ -92,17 +79,10 @@ def check_tables(changed: Mapping[str, str]) -> None:
 
 
 def keys_in_force(brain: Any) -> dict[str, str]:
-    """What is to be compared when a run goes on: the values of its YAML and its run options.
+    """The values of the YAML and the run options, which are compared when a run goes on.
 
-    Arguments
-    ---------
-    brain : speechbrain.Brain
-        Reads ``values_by_key`` of its hyperparameters, which ``load_hparams`` gives.
-
-    Returns
-    -------
-    keys : dict of str to str
-        Values by key; paths in the run's folder are written as from there.
+    They are in ``values_by_key`` of the hyperparameters, from ``load_hparams``. The folder of the
+    run is written as ``<output_folder>``, so that it may be moved.
     """
     options = {name: str(getattr(brain, name)) for name in OPTIONS_SHOWN}
     keys = {**options, **getattr(brain.hparams, "values_by_key", {})}

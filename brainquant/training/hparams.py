@@ -27,6 +27,7 @@ from .values_by_key import values_by_key
 logger = get_logger(__name__)
 in_file = get_logger(IN_FILE_ONLY)
 
+PROBE = "brainquant.evaluation.after_training"
 RUN_OPTIONS = set(RunOptions().as_dict())
 COMMAND_LINE_ONLY = ("debug", "debug_persistently", "log_config")
 OPTIONS_SHOWN = (
@@ -175,9 +176,9 @@ def load_hparams(
         checked = check_values(hparams, read)
     except ValueError as error:
         raise ValueError(f"{hparams_file}: {error}") from error
-    evaluation = getattr(checked["evaluate"], "keywords", {})
-    probes = "test" in evaluation and evaluation.get("valid") is None
-    if probes and checked.get("valid_csv", "") is None:
+    evaluation = checked["evaluate"]
+    probes = getattr(getattr(evaluation, "func", None), "__module__", None) == PROBE
+    if probes and not evaluation.keywords.get("valid") and checked.get("valid_csv", "") is None:
         raise ValueError(
             f"{hparams_file}: evaluate: chooses a layer on valid_csv, which is null; set "
             f"evaluate: null too"

@@ -1,4 +1,4 @@
-"""What has to stay the same while a run goes on: its clips, batches and keys."""
+"""Compares the clips, batches and keys of a run with those of its checkpoint."""
 
 import hashlib
 from typing import Any
@@ -19,11 +19,11 @@ class RunSetup:
     Arguments
     ---------
     batches : dict
-        What decides on the batches: see ``describe_batches``.
+        Everything that the batches depend on: see ``describe_batches``.
     keys : dict of str to str
         All keys in force: see ``brainquant.training.changed_keys.keys_in_force``.
     allowed : bool
-        ``resume_with_changes`` of the YAML.
+        Whether the run may go on with changes: ``resume_with_changes`` of the YAML.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class RunSetup:
         Raises
         ------
         RunError
-            If something has changed that may not change.
+            If a change is not allowed.
         """
         for name in ("batches", "keys"):
             if not isinstance(state[name], dict):
@@ -112,21 +112,18 @@ class RunSetup:
 
 
 def describe_batches(hparams: dict, dataset: Any, batches_per_step: int) -> dict:
-    """What has to be the same for a resumed run to go on with the very next batch.
+    """Everything that the batches of a run depend on, as texts and numbers.
+
+    If it is the same, a resumed run goes on with the very next batch.
 
     Arguments
     ---------
     hparams : dict
-        Reads the keys that make the batches.
+        Has the keys that make the batches.
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
         The training clips.
     batches_per_step : int
         Batches of one optimiser step, over ranks and accumulation.
-
-    Returns
-    -------
-    batches : dict
-        Texts and numbers by what they describe.
     """
     clips = hashlib.sha256()
     for clip in dataset.data_ids:
@@ -140,29 +137,15 @@ def describe_batches(hparams: dict, dataset: Any, batches_per_step: int) -> dict
 
 
 def check_batches(then: dict, now: dict, allowed: bool) -> bool:
-    """Compares the batches of a checkpoint with those of the run that goes on from it.
+    """Whether the batches of an epoch are those of the checkpoint, from both descriptions.
 
     Another number of ranks with as many batches per step is no change, since the place in an epoch
     is counted over ranks.
 
-    Arguments
-    ---------
-    then : dict
-        ``describe_batches`` of the checkpoint.
-    now : dict
-        ``describe_batches`` of this run.
-    allowed : bool
-        ``resume_with_changes`` of the YAML.
-
-    Returns
-    -------
-    same_batches : bool
-        Whether the batches of the epoch are those of the checkpoint.
-
     Raises
     ------
     RunError
-        If something has changed that may not change.
+        If they have changed, and that is not allowed.
 
     Example
     -------

@@ -146,6 +146,14 @@ def test_a_value_that_cannot_be_is_named_with_its_key(tmp_path, arguments, messa
     assert "\n" not in str(error.value)
 
 
+def test_an_evaluation_of_ones_own_may_do_without_a_validation(tmp_path):
+    yaml = renamed(tmp_path, "evaluate", "evaluate")
+    text = yaml.read_text("utf-8").replace("brainquant.evaluation.probe", "builtins.print")
+    yaml.write_text(text, "utf-8")
+    overrides = {"output_folder": str(tmp_path), "valid_csv": None}
+    assert load_hparams(yaml, overrides)["evaluate"].func is print
+
+
 def test_a_new_key_with_a_default_breaks_no_old_yaml(tmp_path):
     yaml = renamed(tmp_path, "warmup_steps", "__gone")
     assert load_hparams(yaml, {"output_folder": str(tmp_path)})["warmup_steps"] == 150
