@@ -254,6 +254,7 @@ def test_a_batch_without_clips_and_silence_leave_everything_finite(make_brain, n
     nothing = AudioBatch([], placeholder_samples=16000)
     brain.place.sampler, brain.step = SimpleNamespace(start=0, total=1), 1
     hparams["epoch_counter"].current = 1
+    brain.setup = None  # no fit
     brain.init_optimizers()
     before = [p.clone() for p in brain.modules.parameters()]
     brain.optimizer.param_groups[0]["weight_decay"] = 0.0

@@ -8,7 +8,6 @@ import wave
 import numpy as np
 import pytest
 import torch
-from hyperpyyaml import resolve_references
 from tiny_run import HPARAMS, build
 
 from brainquant.cli import main
@@ -16,6 +15,7 @@ from brainquant.evaluation.frozen import quantise, untrained
 from brainquant.evaluation.probing import probe
 from brainquant.evaluation.progress import progress_bar
 from brainquant.recipe import load_run
+from brainquant.training.resolve import write_hparams
 
 NAMES = ["log-mel", "untrained encoder", "pretrained encoder"]
 
@@ -35,9 +35,7 @@ def make_run(corpus, tmp_path_factory):
                 overrides |= {"channels": hparams["channels"]}
             else:
                 overrides |= {"cb_vocab": hparams["cb_vocab"]}
-            with open(HPARAMS / f"{name}.yaml", encoding="utf-8") as recipe:
-                copy = resolve_references(recipe, overrides)
-            (folder / "hyperparams.yaml").write_text(copy.read(), "utf-8")
+            write_hparams(str(folder), str(HPARAMS / f"{name}.yaml"), overrides)
             with torch.no_grad():
                 for parameter in brain.modules["encoder"].parameters():
                     parameter.mul_(1.5)  # what training has done
