@@ -32,20 +32,8 @@ class PretrainBrain(RunBrain):
     """Trains an encoder on the codes of a quantiser.
 
     A subclass adds ``compute_forward`` and ``compute_objectives``, which gives the numbers of a
-    micro-batch to ``observe``. The quantiser is ``modules["quantiser"]``.
-
-    Arguments
-    ---------
-    modules : dict
-        Modules, with a ``quantiser`` that keeps the contract of ``brainquant.quantisers.base``.
-    opt_class : callable
-        Makes the optimiser from parameters.
-    hparams : dict
-        Hyperparameters; the keys that are read are in ``hparams_read``.
-    run_opts : RunOptions or dict
-        Options of the command line; they win over the same keys in hparams.
-    checkpointer : brainquant.training.checkpoints.Checkpointer or None
-        Saves modules, optimiser, sums and code counts.
+    micro-batch to ``observe``. ``modules["quantiser"]`` keeps the contract of
+    ``brainquant.quantisers.base``, and ``modules["encoder"]`` is a ``SpeechEncoder``.
     """
 
     hparams_read = RunBrain.hparams_read | PRETRAIN
