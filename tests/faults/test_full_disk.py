@@ -48,7 +48,7 @@ def checkpoints(folder):
     """Folders of the whole checkpoints, by their step."""
     folders = [path for path in (folder / "save").iterdir() if not what_is_wrong(path)]
     assert len(folders) == len(list((folder / "save").iterdir()))
-    return {torch.load(path / "brain.ckpt")["optimizer_step"]: path for path in folders}
+    return {torch.load(path / "brain.ckpt")["place"]["optimizer_step"]: path for path in folders}
 
 
 def same(one, other):
@@ -110,8 +110,10 @@ def test_a_run_goes_on_and_then_ends_with_one_line(run_recipe, tmp_path, fault, 
     assert again.strip() == "0", (tmp_path / "err_again").read_text("utf-8")[-4000:]
     assert log_points(tmp_path / "again") == log_points(tmp_path / "whole")
     last, of_whole = (checkpoints(tmp_path / name)[STEPS] for name in ("again", "whole"))
-    for name in ("encoder", "head", "optimizer", "quantiser", "train_codes"):
+    for name in ("encoder", "head", "optimizer", "quantiser"):
         assert same(*(torch.load(path / f"{name}.ckpt") for path in (last, of_whole))), name
+    runs = [torch.load(path / "brain.ckpt")["tally"]["run"] for path in (last, of_whole)]
+    assert torch.equal(*runs)
     fault(
         injected=f"a disk that is full from step 6 of {STEPS} on ({ranks or 1} rank(s))",
         expected="training goes on, the checkpoint of step 4 stays whole, exit status 1 with one "
