@@ -179,8 +179,8 @@ class PretrainBrain(RunBrain):
         """Fits the quantiser to clips drawn from the whole corpus; returns its new state.
 
         Every rank uses the same clips, since a normalisation over the corpus adds up over ranks.
-        A copy of the encoder reads them: its normalisation needs statistics now, and that of the
-        training has to see each clip once only. The copy shares the parameters.
+        A copy of the encoder, with the same parameters, reads them: its normalisation needs
+        statistics now, while the normalisation of the training has to see each clip only once.
         """
         quantiser, encoder = self.raw("quantiser"), self.raw("encoder")
         self.modules.eval()

@@ -1,4 +1,4 @@
-"""The Brain of every run: SpeechBrain's loop, made of parts that are saved with it."""
+"""The Brain of every run: SpeechBrain's loop, and parts that are saved in its checkpoints."""
 
 import contextlib
 import logging
@@ -51,7 +51,7 @@ logger = get_logger(__name__)
 
 
 class RunBrain(sb.Brain):
-    """A Brain whose interrupted run is, to the last bit on a CPU, the one never interrupted.
+    """A Brain whose runs may be interrupted: on a CPU the result is the same to the last bit.
 
     A run, with the hook of each line and the part that does the work::
 
@@ -146,7 +146,7 @@ class RunBrain(sb.Brain):
             self.parts.add_to(checkpointer, self.modules, self.hparams.epoch_counter)
 
     def make_tally(self) -> CodeTally | ErrorTally:
-        """What adds up the numbers of the log: a ``CodeTally`` or an ``ErrorTally``."""
+        """Makes the part that adds up the numbers of the log."""
         raise NotImplementedError
 
     @property
@@ -165,11 +165,11 @@ class RunBrain(sb.Brain):
 
     @property
     def learning_rate(self) -> float:
-        """The one that is logged."""
+        """The learning rate in the log."""
         return self.optimizer.param_groups[0]["lr"]
 
     def raw(self, name: str) -> Any:
-        """A module without what distributes it over ranks, or compiles it."""
+        """A module without the wrappers of DistributedDataParallel and torch.compile."""
         module = self.modules[name]
         module = module.module if isinstance(module, DistributedDataParallel) else module
         return self.uncompiled.get(name, module)
@@ -177,7 +177,7 @@ class RunBrain(sb.Brain):
     def waveforms(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Waveforms (batch, samples) on the device, and the samples of each on the host.
 
-        What depends on lengths is known there without waiting for the device.
+        So code that depends on the lengths need not wait for the device.
         """
         self.batch_is_empty = is_empty(batch)
         wavs_BL, relative_B = batch.sig
@@ -220,7 +220,7 @@ class RunBrain(sb.Brain):
             )
 
     def prepare_fit(self, train_set: Any, valid_set: Any = None) -> None:
-        """Makes the parts that depend on the loaders: comes before ``on_fit_start``."""
+        """Makes the parts that depend on the loaders; ``fit`` calls this first."""
         check_sampler(train_set)
         self.train_sampler = train_set.batch_sampler
         self.left_out.num_clips = sum(len(s.dataset) for s in (train_set, valid_set) if s)
@@ -264,7 +264,7 @@ class RunBrain(sb.Brain):
 
     @override
     def _compile(self):
-        """SpeechBrain's, with errors that name the modules."""
+        """Compiles as SpeechBrain does; errors name the modules."""
         before = dict(self.modules.items())
         with compile_errors(self):
             super()._compile()
@@ -272,7 +272,7 @@ class RunBrain(sb.Brain):
 
     @override
     def _wrap_distributed(self):
-        """SpeechBrain's; it does not wait for parameters of layers that are dropped."""
+        """Wraps as SpeechBrain does; ranks do not wait for parameters of dropped layers."""
         if world_size() > 1 and drops_layers(self.modules) and not self.find_unused_parameters:
             self.find_unused_parameters = True
             logger.info("find_unused_parameters is set, since the encoder drops layers")
@@ -285,7 +285,7 @@ class RunBrain(sb.Brain):
 
     @override
     def init_optimizers(self):
-        """Makes the optimiser of the YAML; what cannot work is an error before the first step."""
+        """Makes the optimiser of the YAML, and ``steps``; tries both before the first step."""
         self.optimizer = make_optimizer(
             self.opt_class,
             self.parameter_groups(),
@@ -313,7 +313,7 @@ class RunBrain(sb.Brain):
 
     @override
     def _fit_train(self, train_set, epoch, enable):
-        """SpeechBrain's epoch, from the batch where the checkpoint left it.
+        """Trains as SpeechBrain does, from the batch at which the checkpoint was saved.
 
         A finished run that is started again has nothing to train, and nothing to validate.
         """
@@ -339,10 +339,7 @@ class RunBrain(sb.Brain):
 
     @override
     def _fit_valid(self, valid_set, epoch, enable):
-        """SpeechBrain's validation, unless the run was finished before it began.
-
-        Without a validation, the end of the epoch is saved all the same.
-        """
+        """Validates as SpeechBrain does, and saves the end of the epoch; see ``on_stage_end``."""
         if self.finished:
             return
         if valid_set is not None:
@@ -386,7 +383,7 @@ class RunBrain(sb.Brain):
 
     @override
     def fit_batch(self, batch):
-        """One micro-batch, and a step if it is the last one of the step."""
+        """Trains on a micro-batch; if it is the last one of its step, makes the step."""
         should_step = self.place.ends_step(self.step)
         ids = [] if is_empty(batch) else list(getattr(batch, "id", []))
         self.on_fit_batch_start(batch, should_step)
@@ -408,11 +405,11 @@ class RunBrain(sb.Brain):
         return loss.detach()
 
     def on_optimizer_step(self) -> None:
-        """Is called whenever ``optimizer_step`` has changed: after each step and after a load."""
+        """Called when ``optimizer_step`` has changed: after each step, and after a load."""
 
     @override
     def on_fit_batch_start(self, batch, should_step):
-        """Seeds what draws from the global generators in this batch."""
+        """Seeds the global generators, from which dropout draws, for this batch."""
         epoch = self.hparams.epoch_counter.current
         seed_global_generators(self.hparams.seed, "dropout", epoch, self.batch_number)
 
@@ -442,7 +439,7 @@ class RunBrain(sb.Brain):
 
     @override
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
-        """Whether to save: only where a step has ended, and on all ranks or none.
+        """Whether to save: only after a whole step, and on all ranks or none.
 
         SpeechBrain 1.1.2 saves in the middle of an accumulation, whose gradients are then lost.
         """
@@ -492,7 +489,7 @@ class RunBrain(sb.Brain):
             self.stop()
 
     def stop(self) -> NoReturn:
-        """Saves and ends the program: all ranks come here together."""
+        """Saves and ends the program; every rank has to call this."""
         if self.checkpointer is None:
             self.meeting.end(self.optimizer_step, "there is no checkpointer, nothing is saved")
         saved = self.save({INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False)
