@@ -6,6 +6,7 @@ Shape suffixes: I input dim, V clusters.
 from __future__ import annotations
 
 import filecmp
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from speechbrain.utils.logger import get_logger
 from typing_extensions import override
 
 from ..search.nearest import nearest_code
@@ -23,7 +23,8 @@ from .base import Quantiser, check_frames, check_positive
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
-logger = get_logger(__name__)
+# Not SpeechBrain's: a program that only quantises does not wait for its imports.
+logger = logging.getLogger(__name__)
 
 
 def load_centroids(path: Path | str, command: str) -> torch.Tensor:

@@ -31,6 +31,7 @@ def note(what):
 
 report, before, torchs = {"drew": []}, drawn(), set(sys.modules)
 import brainquant
+brainquant.RandomProjectionQuantizer  # loads all quantisers
 report["loaded"] = sorted({name.split(".")[0] for name in set(sys.modules) - torchs})
 for module in pkgutil.walk_packages(brainquant.__path__, "brainquant."):
     if module.name != "brainquant.search.gpu":  # needs a GPU's library
