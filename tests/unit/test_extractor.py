@@ -3,24 +3,12 @@
 import pytest
 import torch
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
+from tones import batched, clips
 
 from brainquant.models.extractor import ScaleGradient, Wav2Vec2Extractor
 from brainquant.models.features import normalise_utterances
 
 SMALL = {"out_channels": [6] * 3, "kernel_sizes": [5, 3, 3], "strides": [4, 2, 2]}
-
-
-def clips(*lengths):
-    """Tones with noise, some of them quiet."""
-    generator = torch.Generator().manual_seed(0)
-    for index, length in enumerate(lengths):
-        tone = torch.sin(torch.arange(length) * (0.05 + 0.04 * index))
-        noise = torch.randn(length, generator=generator)
-        yield 10.0**-index * (tone + 0.3 * noise)
-
-
-def batched(wavs):
-    return torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True), torch.tensor([*map(len, wavs)])
 
 
 def test_scaled_gradient():

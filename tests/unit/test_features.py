@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from speechbrain.lobes.features import Fbank
 from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 from speechbrain.processing.features import InputNormalization, make_padding_mask
+from tones import batched, clips
 
 from brainquant import RandomProjectionQuantizer
 from brainquant.models.features import (
@@ -17,19 +18,6 @@ from brainquant.models.features import (
     stack_frames,
     stacks_ahead,
 )
-
-
-def clips(*lengths):
-    """Tones with noise, some of them quiet."""
-    generator = torch.Generator().manual_seed(0)
-    for index, length in enumerate(lengths):
-        tone = torch.sin(torch.arange(length) * (0.05 + 0.04 * index))
-        noise = torch.randn(length, generator=generator)
-        yield 10.0**-index * (tone + 0.3 * noise)
-
-
-def batched(wavs):
-    return torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True), torch.tensor([*map(len, wavs)])
 
 
 def test_the_codes_of_a_clip_do_not_depend_on_the_clips_beside_it():
