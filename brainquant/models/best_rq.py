@@ -217,3 +217,8 @@ class BestRQEncoder(SpeechEncoder):
     @override
     def min_samples(self) -> int:
         return 1
+
+    @property
+    @override
+    def stride(self) -> int:
+        return self.stack * self.hop

@@ -5,7 +5,7 @@ Shape suffixes: B batch, L samples, T encoder frames, D dim, I input dim of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +25,10 @@ class Encoded(NamedTuple):
     frames_B: torch.Tensor  # valid encoder frames of each utterance
     inputs_BTI: torch.Tensor  # inputs of the quantiser
     penalty: torch.Tensor | None = None  # of the extractor's activations (wav2vec 2.0)
+
+
+class LastLayerReached(Exception):
+    """Ends a forward after the last layer that is wanted."""
 
 
 class SpeechEncoder(torch.nn.Module):
@@ -72,6 +76,11 @@ class SpeechEncoder(torch.nn.Module):
         """Samples of the shortest audio that makes a frame."""
         raise NotImplementedError
 
+    @property
+    def stride(self) -> int:
+        """Samples from one encoder frame to the next."""
+        raise NotImplementedError
+
     # ---- layers ----------------------------------------------------------------------------
 
     @property
@@ -88,20 +97,56 @@ class SpeechEncoder(torch.nn.Module):
             f"torch.nn.ModuleList; its layers cannot be read or trained at rates of their own"
         )
 
-    def layer_outputs(self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor) -> list[torch.Tensor]:
-        """Outputs of each layer for unmasked audio, shape (batch, frames, dim) each."""
-        outputs = []
+    def layer_outputs(
+        self,
+        wavs_BL: torch.Tensor,
+        lengths_B: torch.Tensor,
+        layers: Sequence[int] | None = None,
+    ) -> list[torch.Tensor]:
+        """Outputs of layers for unmasked audio, shape (batch, frames, dim) each.
 
-        def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            outputs.append(output[0] if isinstance(output, tuple) else output)
+        Arguments
+        ---------
+        wavs_BL : torch.Tensor
+            Waveforms, shape (batch, samples).
+        lengths_B : torch.Tensor
+            Samples of each.
+        layers : sequence of int or None
+            Layers, counted from 1, in the order of the result; those above the highest are not
+            computed. None: all.
 
-        hooks = [layer.register_forward_hook(keep) for layer in self.layers]
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        wanted = range(1, len(self.layers) + 1) if layers is None else layers
+        if unknown := [layer for layer in wanted if not 0 < layer <= len(self.layers)]:
+            raise ValueError(
+                f"there is no layer {unknown[0]}; the encoder has the layers 1 to "
+                f"{len(self.layers)}"
+            )
+        outputs: dict[int, torch.Tensor] = {}
+
+        def keep(layer: int, output: Any) -> None:
+            outputs[layer] = output[0] if isinstance(output, tuple) else output
+            if layer == max(wanted):
+                raise LastLayerReached
+
+        hooks = [
+            self.layers[layer - 1].register_forward_hook(
+                lambda module, inputs, output, layer=layer: keep(layer, output)
+            )
+            for layer in set(wanted)
+        ]
         try:
             self(wavs_BL, lengths_B)
+        except LastLayerReached:
+            pass
         finally:
             for hook in hooks:
                 hook.remove()
-        return outputs
+        return [outputs[layer] for layer in wanted]
 
     def parameters_by_layer(self) -> list[list[torch.nn.Parameter]]:
         """Trainable parameters by layer, for learning rates that differ by layer.

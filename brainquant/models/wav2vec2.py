@@ -142,3 +142,9 @@ class Wav2Vec2Encoder(SpeechEncoder):
     def min_samples(self) -> int:
         field, _ = self.extractor.field_and_stride()
         return field
+
+    @property
+    @override
+    def stride(self) -> int:
+        _, stride = self.extractor.field_and_stride()
+        return stride
