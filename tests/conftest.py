@@ -1,6 +1,7 @@
 """What all tests share: a small corpus, and fixtures that run recipes and programs."""
 
 import csv
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from tiny_ctc import pretrain
 
 import brainquant.monitoring.run_log
 from brainquant.data.toy_speech import prepare_toy_speech
@@ -78,6 +80,17 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy speech")
     prepare_toy_speech(folder, train_minutes=1.0, valid_minutes=0.3, test_minutes=0.3)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(corpus, tmp_path_factory):
+    """Gives the folder of a run of one step, of the recipe ``best_rq`` or ``wav2vec2``."""
+
+    @functools.cache
+    def make(name):
+        return pretrain(name, corpus, tmp_path_factory.mktemp(name), num_layers=2)
+
+    return make
 
 
 @pytest.fixture(scope="session")

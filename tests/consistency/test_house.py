@@ -24,7 +24,8 @@ ROOMS = [
     {"training"},
     {"brains"},
     {"recipe"},
-    {"evaluation", "fitting", "testing"},
+    {"evaluation", "fitting", "testing", "inference"},
+    {"extraction", "publishing"},
     {"cli"},
 ]
 FRAGMENTS = sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))

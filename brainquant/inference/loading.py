@@ -1,0 +1,99 @@
+"""Opens a trained encoder, wherever it is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from .pretrained import PretrainedEncoder
+
+CONFIG = "config.json"  # in an exported folder
+HPARAMS = "hyperparams.yaml"  # in the folder of a run
+
+
+def load_pretrained(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+) -> PretrainedEncoder:
+    """A trained encoder, in evaluation mode.
+
+    An exported folder is data: nothing in it is executed. The folder of a run has a YAML file,
+    which is code: open only your own runs, or those of people whom you trust.
+
+    Arguments
+    ---------
+    source : str or os.PathLike
+        The ``output_folder`` of a run, whose last whole checkpoint is loaded; a folder that
+        ``brainquant export`` wrote; or the ID of a model on the Hugging Face Hub, as in
+        ``user/name``, which needs ``brainquant[hub]``. A folder never uses the network.
+    revision : str or None
+        Branch, tag or commit of a model on the Hub.
+    device : str or torch.device
+        Where to put it.
+
+    Returns
+    -------
+    encoder : PretrainedEncoder
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or if it is damaged or unsafe.
+
+    Example
+    -------
+    >>> load_pretrained(getfixture("tmp_path"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ... is neither the folder of a run nor an exported one: it has no config.json ...
+    """
+    folder: str = os.fspath(source)
+    if not os.path.isdir(folder):
+        from .hub import download
+
+        folder = download(folder, revision)
+    elif revision is not None:
+        raise ValueError(
+            f"revision is for models of the Hub, got revision={revision!r} for the folder {folder}"
+        )
+    if os.path.isfile(os.path.join(folder, CONFIG)):
+        from .folder import open_folder
+
+        return open_folder(folder).to(device)
+    if os.path.isfile(os.path.join(folder, HPARAMS)):
+        return _open_run(folder).to(device)
+    raise ValueError(
+        f"{folder} is neither the folder of a run nor an exported one: it has no {CONFIG} and no "
+        f"{HPARAMS}; give the output_folder: that train.py has written to, or what brainquant "
+        f"export has written"
+    )
+
+
+def _open_run(folder: str) -> PretrainedEncoder:
+    # The only place that imports training: an exported folder needs none of it.
+    from ..brains.stock import is_stock, stock_encoder
+    from ..recipe import load_run, without_seeding
+
+    path = os.path.join(folder, HPARAMS)
+    changes = without_seeding(path)
+    if is_stock(path):
+        return PretrainedEncoder(stock_encoder(path, changes))
+    brain, _ = load_run(folder, overrides=changes)
+    quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
+    return PretrainedEncoder(
+        brain.raw("encoder"), quantiser, step=brain.optimizer_step, description=_describe(path)
+    )
+
+
+def _describe(hparams_file: str) -> dict[str, Any]:
+    """What the modules of a run are made of, as data; the text of its YAML where that fails."""
+    try:
+        from .architecture import describe_run
+
+        return describe_run(hparams_file)
+    except (ImportError, ValueError):  # a class that cannot be exported can be used
+        with open(hparams_file, encoding="utf-8") as file:
+            return {"yaml": file.read()}
