@@ -315,9 +315,10 @@ class PretrainedEncoder(torch.nn.Module):
         Two models with one fingerprint give the same hidden states and codes.
         """
         digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode())
-        for part in ("encoder", "quantiser"):
-            module = getattr(self, part)
-            for name, tensor in sorted(module.state_dict().items() if module else ()):
+        for part, module in (("encoder", self.encoder), ("quantiser", self.quantiser)):
+            if module is None:
+                continue
+            for name, tensor in sorted(module.state_dict().items()):
                 digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
