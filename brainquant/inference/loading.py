@@ -80,7 +80,7 @@ def _open_run(folder: str) -> PretrainedEncoder:
     path = os.path.join(folder, HPARAMS)
     changes = without_seeding(path)
     if is_stock(path):
-        return PretrainedEncoder(stock_encoder(path, changes))
+        return PretrainedEncoder(stock_encoder(path, changes), description=_describe(path))
     brain, _ = load_run(folder, overrides=changes)
     quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
     return PretrainedEncoder(
@@ -90,10 +90,10 @@ def _open_run(folder: str) -> PretrainedEncoder:
 
 def _describe(hparams_file: str) -> dict[str, Any]:
     """What the modules of a run are made of, as data; the text of its YAML where that fails."""
-    try:
-        from .architecture import describe_run
+    from .describing import describe_run
 
+    try:
         return describe_run(hparams_file)
-    except (ImportError, ValueError):  # a class that cannot be exported can be used
+    except ValueError:  # a class that cannot be exported can be used
         with open(hparams_file, encoding="utf-8") as file:
             return {"yaml": file.read()}
