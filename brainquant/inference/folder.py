@@ -1,0 +1,134 @@
+"""An exported folder: config.json and model.safetensors, opened without trust."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from .. import __version__
+from .architecture import build
+from .pretrained import PretrainedEncoder
+from .safe_files import REMEDY, read_header, read_json
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+FORMAT = 1
+# What a config.json has, and its types. `training` is for readers only.
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "made_by": str,
+    "fingerprint": str,
+    "step": (int, type(None)),
+    "sample_rate": int,
+    "frame_rate": (int, float),
+    "dim": int,
+    "num_layers": int,
+    "num_codebooks": int,
+    "codebook_size": int,
+    "architecture": dict,
+    "training": dict,
+}
+MEASURED = ("sample_rate", "frame_rate", "dim", "num_layers", "num_codebooks", "codebook_size")
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+def open_folder(
+    folder: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> PretrainedEncoder:
+    """The encoder in a folder that ``brainquant export`` has written, or somebody else.
+
+    Nothing in the folder is executed. All is checked before it is used: the list of classes, the
+    sizes, the header of the weights, the weights themselves, and the fingerprint of both files.
+
+    Arguments
+    ---------
+    folder : str or os.PathLike
+        Has ``config.json`` and ``model.safetensors``.
+    device : str or torch.device
+        Where to put the encoder.
+
+    Raises
+    ------
+    ValueError
+        If something is missing, damaged, not allowed, or of a newer version. It is one line.
+    """
+    config_path = os.path.join(os.fspath(folder), CONFIG)
+    weights_path = os.path.join(os.fspath(folder), WEIGHTS)
+    try:
+        config = read_json(config_path)
+        _check_config(config, config_path)
+        header = read_header(weights_path)
+        shapes = {name: shape for name, (_, shape) in header.items()}
+        try:
+            encoder, quantiser = build(config["architecture"], shapes)
+        except ValueError as error:
+            raise ValueError(f"{config_path} and {WEIGHTS}: {error}") from error
+        model = PretrainedEncoder(
+            encoder, quantiser, step=config["step"], description=config["architecture"]
+        )
+        _load(model, weights_path, {name: DTYPES[dtype] for name, (dtype, _) in header.items()})
+        _compare(model, config, config_path)
+    except ValueError as error:  # names of strangers may have line ends in them
+        raise ValueError(" ".join(re.sub(r"[^\x20-\x7e]", " ", str(error)).split())) from error
+    return model.to(device)
+
+
+def _check_config(config: dict[str, Any], path: str) -> None:
+    version, made_by = config.get("format"), config.get("made_by")
+    if type(version) is not int or version < 1 or not isinstance(made_by, str):
+        raise ValueError(
+            f"{path} was not written by brainquant export: it lacks format and made_by"
+        )
+    if version > FORMAT:
+        raise ValueError(
+            f"{path}: made by {made_by:.50}, this is brainquant {__version__}; upgrade with: pip "
+            f"install --upgrade brainquant"
+        )
+    if unknown := sorted(set(config) ^ set(KEYS)):
+        fault = "has the unknown key" if unknown[0] in config else "lacks the key"
+        raise ValueError(f"{path} {fault} {unknown[0][:50]!r}; {REMEDY}")
+    for key, kind in KEYS.items():
+        if not isinstance(config[key], kind) or isinstance(config[key], bool):
+            raise ValueError(f"{path}: {key} must not be {str(config[key])[:50]!r}; {REMEDY}")
+
+
+def _load(model: PretrainedEncoder, path: str, dtypes: dict[str, torch.dtype]) -> None:
+    """Puts the tensors of the file into the model, which nobody holds before."""
+    expected = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    for name, dtype in dtypes.items():
+        if expected.get(name) != dtype:
+            raise ValueError(
+                f"{path}: {name:.100} is of type {dtype}, but the model has "
+                f"{expected.get(name, 'no such tensor')}; {REMEDY}"
+            )
+    try:
+        tensors = load_file(path)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{path}: {name} has NaN or infinite values; the model is broken")
+        model.load_state_dict(tensors)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be loaded ({error!s:.300}); {REMEDY}") from error
+
+
+def _compare(model: PretrainedEncoder, config: dict[str, Any], path: str) -> None:
+    """Whether the model is the one that was exported."""
+    for key in MEASURED:
+        if config[key] != getattr(model, key):
+            raise ValueError(
+                f"{path}: {key} is {config[key]}, but the model has {getattr(model, key)}; {REMEDY}"
+            )
+    if config["fingerprint"] != model.fingerprint():
+        raise ValueError(
+            f"{path}: the fingerprint does not fit to {WEIGHTS} and architecture: one of them was "
+            f"changed or damaged; {REMEDY}"
+        )
