@@ -1,4 +1,4 @@
-"""Fits the centroids of a quantiser to the training audio of a recipe.
+"""Fits the centroids of a quantiser to the audio of a recipe, or to that of any corpus.
 
 The frames are streamed: memory holds the model, a batch and one block of frames, whatever the
 size of the corpus.
@@ -8,8 +8,9 @@ Shape suffixes: B batch, L samples, T frames of an utterance, N frames of all, I
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from .data.silence import check_sound
 from .functional.imports import import_late
+from .models import SpeechEncoder
 from .monitoring.counts import CodeMonitor, code_statistics
 
 logger = get_logger(__name__)
@@ -26,13 +28,33 @@ logger = get_logger(__name__)
 FRAMES_PER_CLUSTER = 10  # of a block
 
 
+@dataclasses.dataclass
+class Frames:
+    """The frames of a layer, over all audio.
+
+    Arguments
+    ---------
+    batches : callable
+        Gets the number of a pass, from 1, and gives the batches of the audio in the order of this
+        pass: the IDs of the clips, and their frames as float32, shape (frames, dim).
+    layer : int
+        0 for the quantiser's inputs, k for the outputs of encoder layer k.
+    source : str
+        What names the audio, for errors.
+    progress : bool or None
+        Whether to show a progress bar; None: on a terminal only.
+    """
+
+    batches: Callable[[int], Iterable[tuple[Sequence[str], np.ndarray]]]
+    layer: int
+    source: str
+    progress: bool | None = None
+
+
 def fit_kmeans(
     brain: Any, loader: Any, *, layer: int, clusters: int, num_frames: int
 ) -> tuple[dict[str, torch.Tensor], str]:
-    """Centroids of the frames of a layer, for ``KMeansQuantizer``.
-
-    Mini-batch k-means from scikit-learn: k-means++ on the first block, then a step for each
-    block. HuBERT fits its targets so (https://arxiv.org/abs/2106.07447).
+    """Centroids of the frames of a recipe's training audio, for ``KMeansQuantizer``.
 
     Arguments
     ---------
@@ -59,21 +81,37 @@ def fit_kmeans(
     ValueError
         If there is no such layer, there are fewer frames than clusters, or the audio is silent.
     """
-    if not 0 < clusters <= num_frames:
-        raise ValueError(
-            f"--clusters must be at least 1 and at most --frames, got --clusters {clusters}, "
-            f"--frames {num_frames}; 1000 frames for each cluster are enough"
-        )
-    check_sound(loader.dataset, torch.Generator().manual_seed(brain.hparams.seed))
+    check_sizes(clusters, num_frames)
+    seed = brain.hparams.seed
+    check_sound(loader.dataset, torch.Generator().manual_seed(seed))
+    frames = recipe_frames(brain, loader, layer)
+    return fit_centroids(frames, clusters=clusters, num_frames=num_frames, seed=seed)
+
+
+def fit_centroids(
+    frames: Frames, *, clusters: int, num_frames: int, seed: int
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Centroids of frames: as ``fit_kmeans``, for any audio.
+
+    Mini-batch k-means from scikit-learn: k-means++ on the first block, then a step for each
+    block. HuBERT fits its targets so (https://arxiv.org/abs/2106.07447).
+
+    Example
+    -------
+    >>> def batches(number):
+    ...     yield ["a", "b"], np.array([[0.0], [8.0], [0.2], [8.2]], np.float32)
+    >>> frames = Frames(batches, layer=1, source="two clips")
+    >>> tensors, _ = fit_centroids(frames, clusters=2, num_frames=400, seed=0)
+    >>> sorted(round(x, 1) for x in tensors["centroids"].flatten().tolist())
+    [0.1, 8.1]
+    """
+    check_sizes(clusters, num_frames)
     block = FRAMES_PER_CLUSTER * clusters
     MiniBatchKMeans = import_late("sklearn.cluster").MiniBatchKMeans
     # As in HuBERT, the centroid of a rare cluster stays where it is.
-    kmeans = MiniBatchKMeans(
-        clusters, batch_size=block, reassignment_ratio=0.0, random_state=brain.hparams.seed
-    )
+    kmeans = MiniBatchKMeans(clusters, batch_size=block, reassignment_ratio=0.0, random_state=seed)
     seen, inertia, monitor = 0, 0.0, CodeMonitor(1, clusters)
-    frames = stream_frames(brain, loader, layer, num_frames, at_least=clusters)
-    for x_NI in in_blocks(frames, block):
+    for x_NI in in_blocks(stream_frames(frames, num_frames, at_least=clusters), block):
         kmeans.partial_fit(x_NI)
         seen += len(x_NI)
         if seen > num_frames / 2:
@@ -85,6 +123,15 @@ def fit_kmeans(
         f"perplexity {codes['code_perplexity_sum']:.1f}"
     )
     return {"centroids": torch.from_numpy(kmeans.cluster_centers_)}, summary
+
+
+def check_sizes(clusters: int, num_frames: int) -> None:
+    """Raises a ValueError if there are fewer frames than clusters, or no clusters."""
+    if not 0 < clusters <= num_frames:
+        raise ValueError(
+            f"--clusters must be at least 1 and at most --frames, got --clusters {clusters}, "
+            f"--frames {num_frames}; 1000 frames for each cluster are enough"
+        )
 
 
 def load_weights(brain: Any, layer: int) -> None:
@@ -108,19 +155,29 @@ def load_weights(brain: Any, layer: int) -> None:
         )
 
 
-def stream_frames(
-    brain: Any, loader: Any, layer: int, num_frames: int, *, at_least: int
-) -> Iterator[np.ndarray]:
-    """Valid frames of a layer, a batch at a time, as float32 arrays (frames, dim).
+def recipe_frames(brain: Any, loader: Any, layer: int) -> Frames:
+    """The frames of a recipe's training audio; each pass over it has another order."""
+
+    def batches(number: int) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        loader.batch_sampler.set_epoch(number)
+        for batch in loader:
+            for clip, reason in batch.left_out:
+                logger.warning(f"clip {clip!r} left out: {reason}")
+            if not batch.is_empty:
+                wavs_BL, lengths_B = brain.waveforms(batch)
+                encoder = brain.raw("encoder").eval()
+                yield batch.id, valid_frames(encoder, wavs_BL, lengths_B, layer)
+
+    return Frames(batches, layer, "train_csv:", False if brain.noprogressbar else None)
+
+
+def stream_frames(frames: Frames, num_frames: int, *, at_least: int) -> Iterator[np.ndarray]:
+    """So many frames, in as many passes over the audio as needed, a batch at a time.
 
     Arguments
     ---------
-    brain : PretrainBrain
-        Gives the frames.
-    loader : torch.utils.data.DataLoader
-        Of the training audio; each pass over it has another order.
-    layer : int
-        0 for the quantiser's inputs, k for the outputs of encoder layer k.
+    frames : Frames
+        The audio.
     num_frames : int
         Frames to give in all.
     at_least : int
@@ -136,20 +193,15 @@ def stream_frames(
         If there is no such layer, too few frames, or a frame that is not finite.
     """
     seen = 0
-    hidden = brain.noprogressbar or None  # None: tqdm shows a bar on a terminal only
+    hidden = None if frames.progress is None else not frames.progress
     with tqdm(total=num_frames, unit="frame", unit_scale=True, disable=hidden) as progress:
-        for epoch in itertools.count(1):
-            loader.batch_sampler.set_epoch(epoch)
-            for batch in loader:
-                for clip, reason in batch.left_out:
-                    logger.warning(f"clip {clip!r} left out: {reason}")
-                if batch.is_empty:
-                    continue
-                x_NI = valid_frames(brain, batch, layer)[: num_frames - seen]
+        for number in itertools.count(1):
+            for ids, x_NI in frames.batches(number):
+                x_NI = x_NI[: num_frames - seen]
                 if not np.isfinite(x_NI).all():
                     raise ValueError(
-                        f"layer {layer} is not finite for one of {', '.join(batch.id)}; take the "
-                        f"broken audio out of train_csv:"
+                        f"layer {frames.layer} is not finite for one of {', '.join(ids)}; take the "
+                        f"broken audio out of {frames.source}"
                     )
                 yield x_NI
                 seen += len(x_NI)
@@ -158,16 +210,16 @@ def stream_frames(
                     return
             if seen < at_least:
                 raise ValueError(
-                    f"the training audio has {seen} frames, too few for {at_least} "
-                    f"clusters; ask for fewer, or set train_csv: to more audio"
+                    f"the audio of {frames.source} has {seen} frames, too few for {at_least} "
+                    f"clusters; ask for fewer, or give more audio"
                 )
 
 
 @torch.no_grad()
-def valid_frames(brain: Any, batch: Any, layer: int) -> np.ndarray:
+def valid_frames(
+    encoder: SpeechEncoder, wavs_BL: torch.Tensor, lengths_B: torch.Tensor, layer: int
+) -> np.ndarray:
     """Frames of a batch without those of its padding, shape (frames, dim)."""
-    encoder = brain.raw("encoder").eval()
-    wavs_BL, lengths_B = brain.waveforms(batch)
     if layer == 0:
         x_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, lengths_B)
     else:
@@ -176,7 +228,7 @@ def valid_frames(brain: Any, batch: Any, layer: int) -> np.ndarray:
                 f"there is no layer {layer}; --layer is 0 for the quantiser's inputs, or a layer "
                 f"of the encoder, 1 to {len(encoder.layers)}"
             )
-        x_BTI = encoder.layer_outputs(wavs_BL, lengths_B)[layer - 1]
+        (x_BTI,) = encoder.layer_outputs(wavs_BL, lengths_B, [layer])
         frames_B = encoder.count_frames(lengths_B)
     x_NI = torch.cat([x_TI[:frames] for x_TI, frames in zip(x_BTI, frames_B)])
     return x_NI.float().cpu().numpy()

@@ -54,9 +54,15 @@ def brainquant(recipe, tmp_path):
     return run
 
 
+def frames_of(brain, batch, layer):
+    """The frames of a batch of a recipe."""
+    encoder = brain.raw("encoder").eval()
+    return fitting.valid_frames(encoder, *brain.waveforms(batch), layer)
+
+
 def all_frames(brain, loader, layer=0):
     """The training frames in memory."""
-    return np.concatenate([fitting.valid_frames(brain, batch, layer) for batch in loader])
+    return np.concatenate([frames_of(brain, batch, layer) for batch in loader])
 
 
 def noise(*lengths):
@@ -137,8 +143,8 @@ def test_memory_does_not_grow_with_the_frames(recipe):
 def test_frames_are_those_of_each_clip_alone(recipe, name, layer):
     brain, _ = open_recipe(recipe(name))
     clips = noise(40000, 24000, 31234)
-    together = fitting.valid_frames(brain, PaddedBatch(clips), layer)
-    alone = [fitting.valid_frames(brain, PaddedBatch([clip]), layer) for clip in clips]
+    together = frames_of(brain, PaddedBatch(clips), layer)
+    alone = [frames_of(brain, PaddedBatch([clip]), layer) for clip in clips]
     differences = np.abs(together - np.concatenate(alone))
     # SpeechBrain's Conformer lets the padding into its convolutions.
     assert differences.mean() < (1e-5 if layer == 0 else 0.1)
@@ -168,9 +174,9 @@ def test_deeper_layers_have_the_weights_of_the_run(recipe):
     trained, _ = open_recipe(recipe("best_rq", "--seed", 5))
     trained.checkpointer.save_checkpoint()
     brain, _ = open_recipe(recipe("best_rq", "--seed", 6))
-    expected, before = (fitting.valid_frames(b, batch, 2) for b in (trained, brain))
+    expected, before = (frames_of(b, batch, 2) for b in (trained, brain))
     fitting.load_weights(brain, 2)
-    after = fitting.valid_frames(brain, batch, 2)
+    after = frames_of(brain, batch, 2)
     assert np.array_equal(after, expected) and not np.array_equal(before, expected)
 
 
@@ -215,6 +221,7 @@ def test_a_clip_that_cannot_be_read_is_left_out_with_its_id(recipe, caplog):
     frames = brain.modules["encoder"].quantiser_inputs(*only)[1].item()
     loader.dataset.data[clip]["wav"] = __file__
     wanted = len(whole) - frames  # of one pass
-    streamed = fitting.stream_frames(brain, loader, 0, wanted, at_least=wanted)
+    frames = fitting.recipe_frames(brain, loader, 0)
+    streamed = fitting.stream_frames(frames, wanted, at_least=wanted)
     assert sum(map(len, streamed)) == wanted
     assert f"clip {clip!r} left out: " in caplog.text

@@ -48,7 +48,7 @@ class KaldiWriter(Writer):
         self._archive = self.open(f"{stem}.ark", "wb")
         self._index = self.open(f"{stem}.scp", "w")
         self._counts = None
-        if not meta["pooled"]:
+        if not meta.get("pooled"):
             self._counts = self.open(os.path.join(folder, "utt2num_frames"), "w")
             self.open(os.path.join(folder, "frame_shift"), "w").write(f"{meta['frame_shift']:g}\n")
 
