@@ -169,7 +169,7 @@ def _describe_call(call: Call, keys: str) -> Any:
 
         if called is load_encoder:
             return describe_run(os.path.join(arguments["folder"], "hyperparams.yaml"))["encoder"]
-    path = {load_class(path): path for path in ALLOWED}.get(called) if _hashable(called) else None
+    path = next((path for path in sorted(ALLOWED) if load_class(path) is called), None)
     if path is None or call.kind == "apply":
         raise ValueError(
             f"{keys}: {call.path} cannot be exported: an exported folder is data, and only classes "
@@ -194,7 +194,3 @@ def _described(path: str, arguments: Any, keys: str) -> dict[str, Any]:
         wrapped = {"transformer": arguments["transformer"]}  # as the encoder's constructor does
         arguments = {**arguments, "transformer": {"class": WRAPPER, "arguments": wrapped}}
     return {"class": path, "arguments": arguments}
-
-
-def _hashable(value: Any) -> bool:
-    return getattr(value, "__hash__", None) is not None

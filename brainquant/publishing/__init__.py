@@ -1,0 +1,1 @@
+"""How a trained encoder is given away."""

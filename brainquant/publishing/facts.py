@@ -1,0 +1,150 @@
+"""What is known of a run: its encoder, its corpus, its training, its probes; and no path."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.table import format_table
+from ..inference.describing import describe_run
+from ..inference.loading import load_pretrained
+from ..inference.pretrained import PretrainedEncoder
+from ..monitoring.report import plot_report, read_points
+from ..recipe import find_hparams, load_run, without_seeding
+
+REPORT = "report.png"
+OBJECTIVES = {
+    "BestRQBrain": "BEST-RQ",
+    "Wav2Vec2Brain": "wav2vec 2.0",
+    "CTCBrain": "CTC fine-tuning",
+}
+# What a log point of the validation says of a model
+MEASURES = ("loss", "accuracy", "code_perplexity_sum", "wer", "cer")
+
+
+@dataclass
+class Facts:
+    """What is known of a run.
+
+    Attributes
+    ----------
+    encoder : PretrainedEncoder
+        With its weights.
+    training : dict
+        ``objective``, ``corpus`` (names of folders), ``hours_seen`` and the last ``validation``,
+        as far as they are known.
+    probes : list of str
+        Tables of the probes of the run.
+    draw_report : callable or None
+        Draws the picture of the training into a file. None if the run has no log of codes.
+    """
+
+    encoder: PretrainedEncoder
+    training: dict[str, Any] = field(default_factory=dict)
+    probes: list[str] = field(default_factory=list)
+    draw_report: Callable[[str], object] | None = None
+
+
+def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
+    """What is known of a run.
+
+    Arguments
+    ---------
+    run_folder : str
+        The ``output_folder``.
+
+    Raises
+    ------
+    ValueError
+        If it is not the folder of a run, has no whole checkpoint, or if a part of its encoder
+        cannot be exported.
+    """
+    from ..brains.stock import is_stock
+
+    folder = os.fspath(run_folder)
+    path = find_hparams(folder)
+    description = describe_run(path)
+    if is_stock(path):
+        return Facts(load_pretrained(folder), {"objective": "BEST-RQ, SpeechBrain's recipe"})
+    brain, hparams = load_run(folder, overrides=without_seeding(path))
+    encoder = PretrainedEncoder(
+        brain.raw("encoder"),
+        brain.raw("quantiser") if description["quantiser"] else None,
+        step=brain.optimizer_step,
+        description=description,
+    )
+    metrics = os.path.join(folder, "metrics.jsonl")
+    facts = Facts(encoder, _training(type(brain).__name__, encoder, hparams, read_points(metrics)))
+    facts.probes = _probes(folder)
+    counts = getattr(getattr(getattr(brain, "tally", None), "run", None), "counts", None)
+    if counts is not None and os.path.isfile(metrics):
+        title = facts.training["objective"]
+        # Not a copy: the picture in the folder of the run has that folder in its title.
+        facts.draw_report = lambda file: plot_report(
+            metrics, np.asarray(counts.cpu()), file, title, hparams.get("warmup_steps") or 0
+        )
+    return facts
+
+
+def _training(
+    brain: str, encoder: PretrainedEncoder, hparams: Mapping[str, Any], points: list[dict[str, Any]]
+) -> dict[str, Any]:
+    training: dict[str, Any] = {
+        "objective": OBJECTIVES.get(brain, brain),
+        "corpus": corpus_names(hparams),
+    }
+    if seconds := seconds_seen(points, 1 / encoder.frame_rate):
+        training["hours_seen"] = round(seconds / 3600, 2)
+    validations = [point for point in points if point.get("stage") == "valid"]
+    if validations:
+        last = validations[-1]
+        training["validation"] = {key: last[key] for key in MEASURES if key in last}
+    return training
+
+
+def corpus_names(hparams: Mapping[str, Any]) -> list[str]:
+    """Names of the folder and of the splits of a corpus, without the way to them.
+
+    Example
+    -------
+    >>> corpus_names({"data_folder": "/data/LibriSpeech/", "train_splits": ["train-clean-100"]})
+    ['LibriSpeech', 'train-clean-100']
+    """
+    folder = hparams.get("source") or hparams.get("data_folder") or ""
+    names = [os.path.basename(os.path.normpath(str(folder))), *(hparams.get("train_splits") or ())]
+    private = {getpass.getuser(), socket.gethostname(), "", ".", ".."}
+    return [str(name) for name in names if name not in private]
+
+
+def seconds_seen(points: list[dict[str, Any]], frame_seconds: float) -> float:
+    """Seconds of speech in the batches of a pretraining, from its log; 0 if it does not say.
+
+    A log point counts the masked frames since the one before, and has their share of all.
+
+    Example
+    -------
+    >>> seconds_seen([{"stage": "train", "frames": 100, "masked_ratio": 0.5}], 0.04)
+    8.0
+    """
+    trained = [point for point in points if point.get("stage") == "train"]
+    frames = [p["frames"] / p["masked_ratio"] for p in trained if p.get("masked_ratio")]
+    return sum(frames) * frame_seconds
+
+
+def _probes(folder: str) -> list[str]:
+    """The tables of the probes in the folder of a run."""
+    tables = []
+    for path in sorted([*Path(folder).glob("phones.json"), *Path(folder).glob("probe_*.json")]):
+        try:
+            tables.append(format_table(json.loads(path.read_text("utf-8"))))
+        except (KeyError, TypeError, ValueError):  # a file of somebody else, or of an older version
+            continue
+    return tables

@@ -1,0 +1,158 @@
+"""Every recipe and every quantiser fragment can be described, exported, and built from data."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_ctc import FINETUNE
+
+from brainquant.inference import PretrainedEncoder
+from brainquant.inference.allowed import ALLOWED, check_description, load_class
+from brainquant.inference.architecture import build
+from brainquant.inference.describing import describe_run
+from brainquant.inference.folder import open_folder
+from brainquant.publishing.export import write_model
+from brainquant.training.hparams import load_hparams, parse_arguments
+from brainquant.training.resolve import write_hparams
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAGMENTS = sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))
+RECIPES = [path for path in sorted(ROOT.glob("recipes/*/hparams/*.yaml")) if path != FINETUNE]
+BEST_RQ = ROOT / "recipes/ToySpeech/hparams/best_rq.yaml"
+WAV2VEC2 = ROOT / "recipes/ToySpeech/hparams/wav2vec2.yaml"
+REFERENCE = "in_dim: !ref <extractor.out_dim>"
+
+
+@pytest.fixture
+def describe(tmp_path):
+    """The hyperparams.yaml of a run of a recipe that has not begun, with small sizes."""
+
+    def run(recipe, *options, name="run"):
+        small = {"d_model": 16, "d_ffn": 32, "num_layers": 1, "channels": 16}
+        document = recipe.read_text("utf-8")
+        argv = [str(recipe), *options]
+        for key, value in small.items():
+            argv += [f"--{key}", str(value)] if f"\n{key}:" in document else []
+        for key in ("data_folder", "source"):
+            argv += [f"--{key}", "x"] if f"\n{key}: !PLACEHOLDER" in document else []
+        file, _, overrides = parse_arguments([*argv, "--output_folder", str(tmp_path / name)])
+        write_hparams(tmp_path / name, file, {**overrides, "train_loggers": []})
+        return tmp_path / name / "hyperparams.yaml"
+
+    return run
+
+
+def modules_of(hparams_file):
+    """The modules that the YAML itself builds."""
+    torch.manual_seed(0)
+    changes = {"output_folder": str(hparams_file.parent), "__set_seed": None}
+    return load_hparams(hparams_file, changes, refuse_unused=False)["modules"]
+
+
+def assert_exported_equals(hparams_file, folder):
+    """What is built from data gives what the YAML's own modules give, bit for bit."""
+    modules = modules_of(hparams_file)
+    description = describe_run(hparams_file)
+    quantiser = modules.get("quantiser")
+    encoder = PretrainedEncoder(modules["encoder"], quantiser, step=3, description=description)
+    folder.mkdir()
+    write_model(str(folder), encoder, {})
+    opened = open_folder(folder)
+    wavs = torch.randn(2, 24000, generator=torch.manual_seed(1))
+    lengths = torch.tensor([24000, 15000])
+    with torch.no_grad():
+        assert torch.equal(opened(wavs, lengths).hidden, encoder(wavs, lengths).hidden)
+    if quantiser is not None:
+        assert torch.equal(opened.codes(wavs, lengths)[0], encoder.codes(wavs, lengths)[0])
+    assert opened.fingerprint() == encoder.fingerprint() and opened.step == 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_the_encoder_of_a_recipe_is_data(describe, tmp_path, recipe):
+    assert_exported_equals(describe(recipe), tmp_path / "exported")
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
+def test_a_quantiser_is_data(describe, tmp_path, fragment):
+    options = ["--make_quantiser", f"!include:{fragment}"]
+    if fragment.stem == "kmeans":
+        centroids = tmp_path / "needed.safetensors"
+        save_file({"centroids": torch.randn(8, 320)}, centroids)
+        copy = tmp_path / "kmeans.yaml"
+        text = fragment.read_text("utf-8").replace("results/kmeans.safetensors", str(centroids))
+        copy.write_text(text, "utf-8")
+        options[1] = f"!include:{copy}"
+    hparams_file = describe(BEST_RQ, *options)
+    assert_exported_equals(hparams_file, tmp_path / "exported")
+    config = json.loads((tmp_path / "exported/config.json").read_text("utf-8"))
+    assert str(tmp_path) not in json.dumps(config)  # centroids are a shape there
+
+
+def test_a_fine_tuned_encoder_is_that_of_its_pretraining(describe, tmp_path):
+    pretraining = describe(BEST_RQ, name="pretraining")
+    finetuning = describe(FINETUNE, "--pretrained", str(pretraining.parent))
+    expected = describe_run(pretraining)["encoder"]
+    assert describe_run(finetuning) == {"encoder": expected, "quantiser": None}
+
+
+def test_global_statistics_are_tensors_of_the_export(describe, tmp_path):
+    hparams_file = describe(BEST_RQ, "--normalize", "{norm_type: global}")
+    description = describe_run(hparams_file)
+    encoder = PretrainedEncoder(modules_of(hparams_file)["encoder"], description=description)
+    encoder.description["quantiser"] = None
+    encoder.encoder.normalize.glob_mean.fill_(0.25)
+    write_model(str(tmp_path), encoder, {})
+    assert (open_folder(tmp_path).encoder.normalize.glob_mean == 0.25).all()
+
+
+def test_a_reference_to_a_size_of_a_part_becomes_a_number(describe, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    text = WAV2VEC2.read_text("utf-8").replace("in_dim: !ref <channels>", REFERENCE)
+    text = text.replace("../../../hparams", str(ROOT / "hparams"))
+    recipe.write_text(text, "utf-8")
+    hparams_file = describe(recipe)
+    assert "!apply:getattr" in hparams_file.read_text("utf-8")
+    transformer = describe_run(hparams_file)["encoder"]["arguments"]["transformer"]
+    assert transformer["arguments"]["in_dim"] == 16
+
+
+def test_a_class_of_the_users_own_is_named(describe):
+    hparams_file = describe(BEST_RQ)
+    text = hparams_file.read_text("utf-8")
+    hparams_file.write_text(text.replace("torch.nn.GELU", "collections.Counter"), "utf-8")
+    with pytest.raises(ValueError, match="encoder.*activation: collections.Counter cannot be exp"):
+        describe_run(hparams_file)
+
+
+def test_the_list_has_no_class_that_does_not_exist():
+    assert all(isinstance(load_class(path), type) for path in ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        10**30, float("nan"), float("inf"), "../weights", "a/b", "~", "a" * 100, "x.y", "\x00",
+        {"class": "os.system", "arguments": {}}, {"class": "torch.nn.GELU"}, [[[["/"]]]],
+        {"class": "torch.load", "arguments": ["x"]}, {"name": "builtins.eval", "arguments": {}},
+        {"class": "torch.nn.modules.activation.GELU", "arguments": {}}, b"x",
+        {"class": ["torch.nn.GELU"], "arguments": {}}, {"class": "torch.nn.GELU", "arguments": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_only_plain_arguments_are_allowed(value):
+    good = {"class": "torch.nn.Dropout", "arguments": {"p": 0.5, "inplace": None}}
+    check_description({"encoder": good, "quantiser": None})
+    good["arguments"]["inplace"] = value
+    with pytest.raises(ValueError, match=r"^encoder\.inplace.*: ") as caught:
+        check_description({"encoder": good, "quantiser": None})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError):
+        build({"encoder": good, "quantiser": None})
+
+
+def test_an_encoder_and_a_quantiser_are_built_and_nothing_else():
+    dropout = {"class": "torch.nn.Dropout", "arguments": {"p": 0.5}}
+    with pytest.raises(ValueError, match="encoder: must be an encoder of brainquant.models"):
+        build({"encoder": dropout, "quantiser": None})
