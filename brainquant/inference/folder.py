@@ -18,6 +18,7 @@ from .safe_files import REMEDY, read_header, read_json
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FORMAT = 1
+MADE_BY = re.compile(r"brainquant [\w.+-]{1,40}")
 # What a config.json has, and its types. `training` is for readers only.
 KEYS: dict[str, type | tuple[type, ...]] = {
     "format": int,
@@ -84,13 +85,14 @@ def open_folder(
 
 def _check_config(config: dict[str, Any], path: str) -> None:
     version, made_by = config.get("format"), config.get("made_by")
-    if type(version) is not int or version < 1 or not isinstance(made_by, str):
+    named = isinstance(made_by, str) and MADE_BY.fullmatch(made_by)
+    if type(version) is not int or version < 1 or not named:
         raise ValueError(
             f"{path} was not written by brainquant export: it lacks format and made_by"
         )
     if version > FORMAT:
         raise ValueError(
-            f"{path}: made by {made_by:.50}, this is brainquant {__version__}; upgrade with: pip "
+            f"{path}: made by {made_by}, this is brainquant {__version__}; upgrade with: pip "
             f"install --upgrade brainquant"
         )
     if unknown := sorted(set(config) ^ set(KEYS)):
@@ -99,6 +101,8 @@ def _check_config(config: dict[str, Any], path: str) -> None:
     for key, kind in KEYS.items():
         if not isinstance(config[key], kind) or isinstance(config[key], bool):
             raise ValueError(f"{path}: {key} must not be {str(config[key])[:50]!r}; {REMEDY}")
+    if config["step"] is not None and not 0 <= config["step"] < 2**63:
+        raise ValueError(f"{path}: step must be from 0 up; {REMEDY}")
 
 
 def _load(model: PretrainedEncoder, path: str, dtypes: dict[str, torch.dtype]) -> None:

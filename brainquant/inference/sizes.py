@@ -32,7 +32,7 @@ class Limit(TorchDispatchMode):
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         stored = sum(torch.Size(shape).numel() for shape in shapes.values())
-        self.operations = 20_000 + 100 * len(shapes)
+        self.operations = 10_000 + 50 * len(shapes)
         self.elements = 2**28 + 20 * stored
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from .. import __version__
 from ..inference.folder import CONFIG, FORMAT, MEASURED, WEIGHTS, open_folder
 from ..inference.pretrained import PretrainedEncoder
+from ..inference.speechbrain import hyperparams_yaml
 from .card import model_card
 from .facts import REPORT, read_facts
 
@@ -106,13 +107,6 @@ def write_model(
     os.chmod(weights, 0o666 & ~_umask())  # the library makes a file that only its owner reads
     write(folder, CONFIG, json.dumps(config, indent=1) + "\n")
     return config
-
-
-def hyperparams_yaml(config: dict[str, Any]) -> str:
-    """The YAML for SpeechBrain's ``from_hparams``."""
-    from ..inference import speechbrain as interface
-
-    return interface.hyperparams_yaml(config)
 
 
 def write(folder: str, name: str, text: str) -> None:
