@@ -82,9 +82,17 @@ def _open_run(folder: str) -> PretrainedEncoder:
     if is_stock(path):
         return PretrainedEncoder(stock_encoder(path, changes), description=_describe(path))
     brain, _ = load_run(folder, overrides=changes)
+    return encoder_of(brain, path)
+
+
+def encoder_of(brain: Any, hparams_file: str) -> PretrainedEncoder:
+    """The encoder and the quantiser of a Brain, whose YAML with all values is ``hparams_file``."""
     quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
     return PretrainedEncoder(
-        brain.raw("encoder"), quantiser, step=brain.optimizer_step, description=_describe(path)
+        brain.raw("encoder"),
+        quantiser,
+        step=brain.optimizer_step,
+        description=_describe(hparams_file),
     )
 
 
