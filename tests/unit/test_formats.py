@@ -163,6 +163,21 @@ def test_durations_stand_beside_the_units(name, tmp_path):
     assert [row["durations"] for row in rows] == [[4, 1], [1, 1, 1]]
 
 
+@pytest.mark.parametrize("kind, name", EVERY)
+def test_a_writer_names_its_files_before_it_writes(kind, name, tmp_path):
+    path = str(tmp_path / "f")
+    writer = FORMATS[kind][name](path, {"kind": kind, **META})
+    if name != "parquet":  # it has no types without a row
+        writer.close()
+    shared = [str(tmp_path / "dict.km.txt")] if name == "km" else []
+    assert sorted(writer.files) == sorted([*writer.paths(path), *shared])
+
+
+def test_kaldi_has_no_float16():
+    with pytest.raises(ValueError, match="--half: archives of Kaldi have no float16"):
+        FORMATS["encode"]["kaldi"].check({"half": True})
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_kaldi_has_its_tables_of_frames(kind, tmp_path):
     durations = [np.array([4, 1]), None] if kind == "tokens" else None

@@ -24,11 +24,11 @@ HEADER_BYTES = 128  # of an .npy file, enough for any length
 
 
 class FairseqWriter(Writer):
-    """Writes the manifest, the ``.tsv``, beside another file; ``stem`` is its path without it."""
+    """Writes the manifest, a ``.tsv``, beside other files."""
 
-    def __init__(self, path: str, meta: dict[str, Any], stem: str) -> None:
+    def __init__(self, path: str, meta: dict[str, Any], manifest: str) -> None:
         super().__init__(path, meta)
-        self._manifest = self.open(f"{stem}.tsv", "w")
+        self._manifest = self.open(manifest, "w")
         self._manifest.write(f"{os.path.abspath(meta['root'])}\n")
 
     @classmethod
@@ -75,12 +75,17 @@ class NpyWriter(FairseqWriter):
     """
 
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
-        stem = without_ending(path, ".npy").removesuffix("_0_1")
-        super().__init__(path, meta, stem)
-        self._arrays = self.open(f"{stem}_0_1.npy", "wb")
-        self._lengths = self.open(f"{stem}_0_1.len", "w")
+        manifest, arrays, lengths = self.paths(path)
+        super().__init__(path, meta, manifest)
+        self._arrays, self._lengths = self.open(arrays, "wb"), self.open(lengths, "w")
         self._num_frames, self._dtype = 0, np.dtype(np.float32)
         self._arrays.write(bytes(HEADER_BYTES))
+
+    @classmethod
+    @override
+    def paths(cls, path: str) -> list[str]:
+        stem = without_ending(path, ".npy").removesuffix("_0_1")
+        return [f"{stem}.tsv", f"{stem}_0_1.npy", f"{stem}_0_1.len"]
 
     @override
     def add(self, clip: Clip, array: np.ndarray, durations: np.ndarray | None = None) -> None:
@@ -115,13 +120,19 @@ class KmWriter(FairseqWriter):
     """
 
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
-        stem = without_ending(path, ".km")
+        manifest, units = self.paths(path)
         dictionary = os.path.join(os.path.dirname(path), "dict.km.txt")
         words = "".join(f"{unit} 1\n" for unit in range(meta["num_codes"]))
         refuse_other(dictionary, words)
-        super().__init__(path, meta, stem)
-        self._units = self.open(f"{stem}.km", "w")
+        super().__init__(path, meta, manifest)
+        self._units = self.open(units, "w")
         self.open(dictionary, "w").write(words)
+
+    @classmethod
+    @override
+    def paths(cls, path: str) -> list[str]:
+        stem = without_ending(path, ".km")
+        return [f"{stem}.tsv", f"{stem}.km"]  # the dictionary is that of all outputs of the folder
 
     @classmethod
     @override

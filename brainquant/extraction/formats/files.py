@@ -61,6 +61,11 @@ class Writer:
             The clips that will be added.
         """
 
+    @classmethod
+    def paths(cls, path: str) -> list[str]:
+        """The files that belong to an output of this name alone: ``close`` replaces them."""
+        return [path]
+
     def add(self, clip: Clip, array: np.ndarray, durations: np.ndarray | None = None) -> None:
         """Adds the array of the next clip.
 

@@ -43,19 +43,28 @@ class KaldiWriter(Writer):
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         self._kaldiio: ModuleType = import_kaldiio()
         super().__init__(path, meta)
-        stem, folder = without_ending(path, ".ark", ".scp"), os.path.dirname(path)
-        self._archive_path = os.path.abspath(f"{stem}.ark")
-        self._archive = self.open(f"{stem}.ark", "wb")
-        self._index = self.open(f"{stem}.scp", "w")
+        archive, index, counts, shift = self.paths(path)
+        self._archive_path = os.path.abspath(archive)
+        self._archive = self.open(archive, "wb")
+        self._index = self.open(index, "w")
         self._counts = None
         if not meta.get("pooled"):
-            self._counts = self.open(os.path.join(folder, "utt2num_frames"), "w")
-            self.open(os.path.join(folder, "frame_shift"), "w").write(f"{meta['frame_shift']:g}\n")
+            self._counts = self.open(counts, "w")
+            self.open(shift, "w").write(f"{meta['frame_shift']:g}\n")
+
+    @classmethod
+    @override
+    def paths(cls, path: str) -> list[str]:
+        stem, folder = without_ending(path, ".ark", ".scp"), os.path.dirname(path)
+        beside = [os.path.join(folder, name) for name in ("utt2num_frames", "frame_shift")]
+        return [f"{stem}.ark", f"{stem}.scp", *beside]
 
     @classmethod
     @override
     def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         import_kaldiio()
+        if meta.get("half"):
+            raise ValueError("--half: archives of Kaldi have no float16; choose another --format")
         for clip in clips:
             if len(clip.id.split()) != 1 or clip.id.strip() != clip.id:
                 raise ValueError(
