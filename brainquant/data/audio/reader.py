@@ -1,19 +1,15 @@
 """Audio files become waveforms of one sample rate, or are refused with one clear reason."""
 
-import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from speechbrain.dataio.preprocess import AudioNormalizer
 
+from .conversion import Resampler, to_mono
 from .decoders import read_samples
 from .files import BadAudio
 from .headers import MIX_DOWNS, check_clip, read_header
-
-LARGEST_FILTER = 2**24  # samples: two rates without a common divisor need a longer filter
-LEAST_POWER = 0.01  # of the mean of channels, as a share of their power: 20 dB less
 
 
 class AudioReader:
@@ -61,7 +57,7 @@ class AudioReader:
         self.resample = resample
         self.mix_down = as_mix_down(mix_down)
         self.min_samples = min_samples
-        self.normalize = AudioNormalizer(sample_rate)
+        self.resampler = Resampler(sample_rate)
 
     def __call__(
         self,
@@ -117,9 +113,10 @@ class AudioReader:
             )
             rate = header.sample_rate
             check_duration((last - first) / rate, duration)
-            audio = self._to_mono(read_samples(header, first, last), channel)
+            mono = to_mono(read_samples(header, first, last), channel, self.mix_down)
+            audio = np.concatenate([np.zeros(0, np.float32), *mono])
             check_duration(len(audio) / rate, duration)
-            sig = self._to_sample_rate(audio, rate)
+            sig = self.resampler(torch.from_numpy(audio), rate)
             if len(sig) < self.min_samples:
                 raise BadAudio(f"has {len(sig)} samples, {self.min_samples} are needed")
             if not sig.isfinite().all():
@@ -128,36 +125,30 @@ class AudioReader:
             raise bad_clip(error, path, start, stop, channel, offset, size) from None
         return sig
 
-    def _to_mono(self, blocks: Iterable[np.ndarray], channel: int | None) -> np.ndarray:
-        if channel is None and self.mix_down != "mean":
-            channel = 0
-        mono, power, power_of_mean = [np.zeros(0, np.float32)], 0.0, 0.0
-        for block in blocks:
-            if channel is not None or block.shape[1] == 1:
-                mono.append(block[:, channel or 0].copy())  # a view would keep all channels
-                continue
-            mono.append(block.mean(1))
-            power += np.square(block, dtype=np.float64).mean(1).sum()
-            power_of_mean += np.square(mono[-1], dtype=np.float64).sum()
-        if power_of_mean < LEAST_POWER * power:
-            decibels = -10 * math.log10(max(power_of_mean / power, 1e-12))
-            raise BadAudio(
-                f"has channels that cancel out: their mean has {decibels:.0f} dB less power than "
-                f"they have; set mix_down: first, or invert the polarity of one of them"
+    def blocks(self, path: str | os.PathLike) -> Iterator[torch.Tensor]:
+        """Reads a whole file block by block: what ``__call__`` gives, in bounded memory.
+
+        Raises
+        ------
+        BadAudio
+            As ``__call__``; if it is the end of the file that cannot be used, after the blocks
+            before it.
+        """
+        try:
+            header = read_header(path)
+            first, last = check_clip(
+                header,
+                sample_rate=self.sample_rate,
+                resample=self.resample,
+                mix_down=self.mix_down,
             )
-        return np.concatenate(mono)
-
-    def _to_sample_rate(self, audio: np.ndarray, rate: int) -> torch.Tensor:
-        divisor = math.gcd(rate, self.sample_rate)
-        up, down = self.sample_rate // divisor, rate // divisor
-        if up * down <= LARGEST_FILTER:
-            sig = self.normalize(torch.from_numpy(audio), rate)
-            assert sig is not None, "SpeechBrain returns None for None only"
-            return sig
-        # torchaudio's filter would take gigabytes, for rates such as 11,127 Hz.
-        from scipy.signal import resample_poly
-
-        return torch.from_numpy(resample_poly(audio, up, down))
+            mono = to_mono(read_samples(header, first, last), mix_down=self.mix_down)
+            for block in self.resampler.blocks(mono, header.sample_rate):
+                if not block.isfinite().all():
+                    raise BadAudio("has samples that are NaN or infinite")
+                yield block
+        except BadAudio as error:
+            raise bad_clip(error, path) from None
 
 
 def as_mix_down(mix_down: bool | str | None) -> bool | str:
