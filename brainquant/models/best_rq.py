@@ -23,6 +23,7 @@ from .features import (
     stack_frames,
     stacks_ahead,
 )
+from .long_features import BestRQPieces
 from .speech_encoder import Encoded, SpeechEncoder, try_modules
 
 
@@ -73,6 +74,8 @@ class BestRQEncoder(SpeechEncoder):
     >>> encoder.frame_times(2)
     array([0.015, 0.055])
     """
+
+    context_seconds = 8.0
 
     def __init__(
         self,
@@ -181,16 +184,25 @@ class BestRQEncoder(SpeechEncoder):
         feats_BTF = self.normalize(feats_BTF, relative_lengths(valid_B, feats_BTF.shape[1]))
         return pad_to_stacks(feats_BTF, valid_B, self.stack), frames_B
 
+    @override
     def encode_features(self, feats_BTF: torch.Tensor, frames_B: torch.Tensor) -> torch.Tensor:
         """Outputs for features in whole stacks, shape (batch, stacks, dim)."""
-        stack, num_frames = self.stack, feats_BTF.shape[1]
-        if self.stacks_ahead:
-            feats_BTF = F.pad(feats_BTF, (0, 0, 0, self.stacks_ahead * stack))
-        hidden_BSD = self.front_end(feats_BTF).flatten(2)[:, : num_frames // stack]
-        steps_B = (frames_B + stack - 1) // stack
+        hidden_BSD = self.steps(feats_BTF)
+        steps_B = (frames_B + self.stack - 1) // self.stack
         return self.transformer(
             hidden_BSD, to_device(steps_B / hidden_BSD.shape[1], hidden_BSD.device)
         )
+
+    def steps(self, feats_BTF: torch.Tensor) -> torch.Tensor:
+        """What the Transformer reads: the steps of the front end, one for each whole stack."""
+        num_stacks = feats_BTF.shape[1] // self.stack
+        if self.stacks_ahead:
+            feats_BTF = F.pad(feats_BTF, (0, 0, 0, self.stacks_ahead * self.stack))
+        return self.front_end(feats_BTF).flatten(2)[:, :num_stacks]
+
+    @override
+    def in_pieces(self) -> BestRQPieces:
+        return BestRQPieces(self)
 
     @override
     def quantiser_inputs(

@@ -11,6 +11,8 @@ from typing_extensions import override
 from ..masking import lengths_to_mask
 
 STACKS_PROBED = 64  # a step of a front end reads fewer ahead
+# A channel of latents that varies by less over an utterance does not tell its frames apart.
+LEAST_DEVIATION = 3e-3
 
 
 def pad_to_stacks(feats_BTF: torch.Tensor, lengths_B: torch.Tensor, stack: int) -> torch.Tensor:
@@ -98,11 +100,7 @@ def stacks_ahead(front_end: torch.nn.Module, num_features: int, stack: int) -> i
     >>> stacks_ahead(ConvolutionFrontEnd(**sizes, num_layers_per_block=5).eval(), 20, 4)
     1
     """
-    parameter = next(front_end.parameters(), torch.empty(0))
-    feats_BTF = parameter.new_zeros(1, 2 * STACKS_PROBED * stack, num_features)
-    feats_BTF[:, STACKS_PROBED * stack :] = float("nan")  # makes NaN of all that it reaches
-    with torch.no_grad():
-        steps_S = front_end(feats_BTF).flatten(2).isfinite().all(-1)[0]
+    steps_S = _do_not_read(front_end, num_features, stack, slice(STACKS_PROBED * stack, None))
     if not steps_S.any():
         raise ValueError(
             f"front_end: its steps read {STACKS_PROBED} stacks ahead or more, so its "
@@ -110,6 +108,26 @@ def stacks_ahead(front_end: torch.nn.Module, num_features: int, stack: int) -> i
             f"read a few frames, such as SpeechBrain's ConvolutionFrontEnd"
         )
     return STACKS_PROBED - int(steps_S.sum())
+
+
+def stacks_behind(front_end: torch.nn.Module, num_features: int, stack: int) -> int:
+    """The number of stacks before its own that a step of a front end reads.
+
+    Arguments are those of ``stacks_ahead``.
+    """
+    steps_S = _do_not_read(front_end, num_features, stack, slice(STACKS_PROBED * stack))
+    return STACKS_PROBED - int(steps_S.sum())
+
+
+@torch.no_grad()
+def _do_not_read(
+    front_end: torch.nn.Module, num_features: int, stack: int, frames: slice
+) -> torch.Tensor:
+    """Which steps do not read some of the frames of ``2 * STACKS_PROBED`` stacks."""
+    parameter = next(front_end.parameters(), torch.empty(0))
+    feats_BTF = parameter.new_zeros(1, 2 * STACKS_PROBED * stack, num_features)
+    feats_BTF[:, frames] = float("nan")  # makes NaN of all that it reaches
+    return front_end(feats_BTF).flatten(2).isfinite().all(-1)[0]
 
 
 def normalise_utterances(

@@ -13,6 +13,7 @@ import torch
 from typing_extensions import Self, override
 
 from .layers import has_parameters
+from .long_features import FramesInPieces
 
 LISTS = (torch.nn.ModuleList, torch.nn.Sequential)  # of layers
 Result = TypeVar("Result")
@@ -48,12 +49,15 @@ class SpeechEncoder(torch.nn.Module):
         Size of the quantiser's inputs.
     lacks_weights : bool
         Whether the encoder was built without its weights and waits for a checkpoint.
+    context_seconds : float
+        Audio that a window of a long recording has on both sides, see docs/how_to/long_audio.md.
     """
 
     sample_rate: int
     dim: int
     input_dim: int
     lacks_weights: bool = False
+    context_seconds: float
     used_if_masked: tuple[str, ...] = ()  # parameters that only a masked forward uses
     is_pretrained = False  # after ``prepare_finetuning``
 
@@ -61,6 +65,14 @@ class SpeechEncoder(torch.nn.Module):
         self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs of the quantiser, (batch, frames, input dim), and the valid frames of each."""
+        raise NotImplementedError
+
+    def encode_features(self, feats_BTF: torch.Tensor, frames_B: torch.Tensor) -> torch.Tensor:
+        """Outputs for what ``in_pieces`` makes ready, shape (batch, encoder frames, dim)."""
+        raise NotImplementedError
+
+    def in_pieces(self) -> FramesInPieces:
+        """Makes features of a waveform of any length piece by piece."""
         raise NotImplementedError
 
     def count_frames(self, num_samples: Any) -> Any:
@@ -121,7 +133,16 @@ class SpeechEncoder(torch.nn.Module):
             If there is no such layer.
         """
         wanted = range(1, len(self.layers) + 1) if layers is None else layers
-        if unknown := [layer for layer in wanted if not 0 < layer <= len(self.layers)]:
+        return self.outputs_of(wanted, self, wavs_BL, lengths_B)
+
+    def outputs_of(
+        self, layers: Sequence[int], function: Callable[..., Any], *inputs: Any
+    ) -> list[torch.Tensor]:
+        """Outputs of layers while a function runs, which ends after the highest of them.
+
+        Arguments and errors are those of ``layer_outputs``; the function runs the Transformer.
+        """
+        if unknown := [layer for layer in layers if not 0 < layer <= len(self.layers)]:
             raise ValueError(
                 f"there is no layer {unknown[0]}; the encoder has the layers 1 to "
                 f"{len(self.layers)}"
@@ -130,23 +151,23 @@ class SpeechEncoder(torch.nn.Module):
 
         def keep(layer: int, output: Any) -> None:
             outputs[layer] = output[0] if isinstance(output, tuple) else output
-            if layer == max(wanted):
+            if layer == max(layers):
                 raise LastLayerReached
 
         hooks = [
             self.layers[layer - 1].register_forward_hook(
                 lambda module, inputs, output, layer=layer: keep(layer, output)
             )
-            for layer in set(wanted)
+            for layer in set(layers)
         ]
         try:
-            self(wavs_BL, lengths_B)
+            function(*inputs)
         except LastLayerReached:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
-        return [outputs[layer] for layer in wanted]
+        return [outputs[layer] for layer in layers]
 
     def parameters_by_layer(self) -> list[list[torch.nn.Parameter]]:
         """Trainable parameters by layer, for learning rates that differ by layer.

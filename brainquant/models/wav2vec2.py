@@ -14,11 +14,9 @@ from typing_extensions import override
 
 from ..functional.transfer import to_device
 from .extractor import Wav2Vec2Extractor
-from .features import normalise_utterances
+from .features import LEAST_DEVIATION, normalise_utterances
+from .long_features import Wav2Vec2Pieces
 from .speech_encoder import Encoded, SpeechEncoder, try_modules
-
-# A channel of latents that varies by less over an utterance does not tell its frames apart.
-LEAST_DEVIATION = 3e-3
 
 
 class Wav2Vec2Encoder(SpeechEncoder):
@@ -54,6 +52,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
     """
 
     used_if_masked = ("transformer.mask_emb",)
+    context_seconds = 2.0
 
     def __init__(
         self,
@@ -106,10 +105,24 @@ class Wav2Vec2Encoder(SpeechEncoder):
         """
         latents_BTC, penalty = self.extractor(wavs_BL, to_device(lengths_B, wavs_BL.device))
         frames_B = self.count_frames(lengths_B)
-        relative_B = to_device(frames_B.clamp(min=1) / latents_BTC.shape[1], latents_BTC.device)
-        hidden_BTD = self.transformer(latents_BTC, wav_lens=relative_B, mask=mask_BT)["embeddings"]
+        hidden_BTD = self.encode_features(latents_BTC, frames_B, mask_BT)
         frames_B = to_device(frames_B, latents_BTC.device)
         return Encoded(hidden_BTD, frames_B, self._targets(latents_BTC, frames_B), penalty)
+
+    @override
+    def encode_features(
+        self,
+        feats_BTF: torch.Tensor,
+        frames_B: torch.Tensor,
+        mask_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Outputs for latents, shape (batch, frames, dim)."""
+        relative_B = to_device(frames_B.clamp(min=1) / feats_BTF.shape[1], feats_BTF.device)
+        return self.transformer(feats_BTF, wav_lens=relative_B, mask=mask_BT)["embeddings"]
+
+    @override
+    def in_pieces(self) -> Wav2Vec2Pieces:
+        return Wav2Vec2Pieces(self)
 
     def _targets(self, latents_BTC: torch.Tensor, frames_B: torch.Tensor) -> torch.Tensor:
         if not self.normalise_targets:
