@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..functional.transfer import to_device
 from ..masking import lengths_to_mask
 from ..models import SpeechEncoder, quicken
 from ..quantisers import KMeansQuantizer, Quantiser
+from .long_audio import Stretch, encode_long, encode_stream
 
 
 class Hidden(NamedTuple):
@@ -308,6 +309,67 @@ class PretrainedEncoder(torch.nn.Module):
         (hidden_BTD,), frames_B = self(wavs_BL, lengths_B, layers=[layer])
         kmeans = self.kmeans[str(layer)]
         return Units(_cut(kmeans(hidden_BTD), frames_B, -1), frames_B)
+
+    # ---- long audio ------------------------------------------------------------------------
+
+    def encode_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        layers: Sequence[int] | None = None,
+        context_seconds: float | None = None,
+    ) -> Any:
+        """Hidden states of an audio file of any length, in bounded memory.
+
+        A file of up to 30 s gives what ``forward`` gives. A longer one is encoded in windows, see
+        ``brainquant.inference.long_audio.encode_long``. A file of another rate is resampled, and
+        its channels are mixed.
+
+        Arguments
+        ---------
+        path : str or os.PathLike
+            Any format that libsndfile reads or, with ``brainquant[codecs]``, ffmpeg.
+        layers : sequence of int or None
+            As in ``forward``.
+        context_seconds : float or None
+            Audio on both sides of a window. None: what was measured for this kind of encoder.
+
+        Returns
+        -------
+        hidden : torch.Tensor or list of torch.Tensor
+            Shape (frames, dim), on the CPU; a list if there are ``layers``.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read, or there is no such layer.
+        """
+        return encode_long(self.encoder, path, layers=layers, context_seconds=context_seconds)
+
+    def encode_stream(
+        self,
+        blocks: Iterable[Any],
+        *,
+        layers: Sequence[int] | None = None,
+        context_seconds: float | None = None,
+    ) -> Iterator[Stretch]:
+        """Hidden states of a stream of any length, as soon as what follows them has come.
+
+        See ``brainquant.inference.long_audio.encode_stream``.
+
+        Arguments
+        ---------
+        blocks : iterable of torch.Tensor or numpy.ndarray
+            Pieces of the waveform of any length, one-dimensional, of floats at ``sample_rate``.
+        layers, context_seconds : object
+            As in ``encode_file``.
+
+        Yields
+        ------
+        stretch : Stretch
+            The next hidden states, shape (frames, dim), and the number of their first frame.
+        """
+        return encode_stream(self.encoder, blocks, layers=layers, context_seconds=context_seconds)
 
     def fingerprint(self) -> str:
         """A hash of what the model is made of and of its tensors: that of its exported folder, too.
