@@ -1,0 +1,1 @@
+"""An upstream for s3prl: see README.md."""
