@@ -94,6 +94,20 @@ def pretrained_run(corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported(pretrained_run, tmp_path_factory):
+    """Gives the exported folder of a run of one step, of ``best_rq`` or ``wav2vec2``."""
+    from brainquant.publishing.export import export
+
+    @functools.cache
+    def make(name):
+        folder = tmp_path_factory.mktemp("exported") / name
+        export(pretrained_run(name), folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def librispeech(corpus, tmp_path_factory):
     """ToySpeech in the folders of LibriSpeech: train-clean-100, dev-clean and test-clean."""
     folder = tmp_path_factory.mktemp("unpacked") / "LibriSpeech"
