@@ -10,7 +10,7 @@ from typing import Any
 # ends the program with one line.
 from .. import __version__
 from ..errors import one_line_errors
-from . import copy, export, kmeans, probe, shards
+from . import copy, export, kmeans, probe, push, shards
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,6 +59,6 @@ def make_parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for module in (kmeans, probe, export, shards, copy):  # in the order of --help
+    for module in (kmeans, probe, export, push, shards, copy):  # in the order of --help
         module.add(command)
     return parser

@@ -1,0 +1,74 @@
+"""Uploads an exported folder to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+
+from ..inference.folder import open_folder
+from ..inference.hub import FILES, import_library, is_hub_id, one_line
+
+
+def push(
+    folder: str | os.PathLike[str],
+    name: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+) -> str:
+    """Uploads an exported folder in one commit: all of its files or none.
+
+    The login is huggingface_hub's own: ``hf auth login``, or the variable ``HF_TOKEN``.
+
+    Arguments
+    ---------
+    folder : str
+        The folder that ``brainquant export`` has written. It is opened first, as by
+        ``load_pretrained``. Only the files of an export are uploaded.
+    name : str
+        The Hub id, ``user/name``. The repository is made if there is none.
+    private : bool
+        Whether only you and those whom you allow may read it. A public repository that exists
+        already is refused, because it would stay public.
+    revision : str or None
+        A branch, which is made if there is none. None takes ``main``.
+
+    Returns
+    -------
+    url : str
+        Page of the repository on the Hub.
+
+    Raises
+    ------
+    ValueError
+        If the folder is no exported model, if ``name`` is no Hub id, if nobody is logged in or the
+        login may not write there, or if the Hub cannot be reached.
+    ImportError
+        If huggingface_hub is not installed.
+    """
+    if not is_hub_id(name):
+        raise ValueError(f"{name} is no Hub id; give user/name, as in somebody/best-rq-toy")
+    library = import_library()
+    open_folder(folder)
+    if library.get_token() is None:
+        raise ValueError(
+            f"nobody is logged in on {library.constants.ENDPOINT}; log in with `hf auth login` or "
+            f"set HF_TOKEN to a token that may write"
+        )
+    hub = library.HfApi()
+    with one_line(library, name, revision):
+        url = hub.create_repo(name, private=private or None, exist_ok=True)
+        if private and not hub.model_info(name).private:
+            raise ValueError(
+                f"{name} exists already and is public, so nothing was uploaded; make it private on "
+                f"{url} first, or leave out --private"
+            )
+        if revision:
+            hub.create_branch(name, branch=revision, exist_ok=True)
+        hub.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            allow_patterns=[*FILES],
+            revision=revision,
+            commit_message="Upload a model of brainquant",
+        )
+    return str(url)
