@@ -12,9 +12,7 @@ def run(source: str, output: str, format: str, **card: Any) -> None:
     """Exports an encoder; ``card`` are ``title``, ``license`` and ``language`` of the card."""
     if format == "onnx":
         if given := [f"--{name}" for name, value in card.items() if value is not None]:
-            raise ValueError(
-                f"{given[0]} is for the model card, which --format onnx does not write"
-            )
+            raise ValueError(f"{given[0]} is for the card, and --format onnx writes none")
         _export_onnx(source, os.path.join(output, "model.onnx"))
         return
     from ..publishing.export import export
