@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -174,15 +174,16 @@ def load_run(
 
 
 def load_encoder(folder: str, *, from_scratch: bool = False, weights: bool = True) -> SpeechEncoder:
-    """The encoder of a pretraining run, ready for fine-tuning: for ``!apply:`` in a YAML.
+    """The encoder of a pretraining, ready for fine-tuning: for ``!apply:`` in a YAML.
 
     Arguments
     ---------
     folder : str
-        The ``output_folder`` of a pretraining run, or of a run of SpeechBrain's BEST-RQ recipe.
+        The ``output_folder`` of a pretraining run, or of a run of SpeechBrain's BEST-RQ recipe; a
+        folder that ``brainquant export`` has written; or a Hub id, ``user/name``.
     from_scratch : bool
         Whether to draw its parameters anew, for comparison. Parts without parameters, such as the
-        normalisation, keep the state of the run.
+        normalisation, keep the state of the pretraining.
     weights : bool
         False loads neither parameters nor statistics, because a checkpoint of the fine-tuning will.
         The copy of the YAML in the folder of a fine-tuning says so.
@@ -190,28 +191,47 @@ def load_encoder(folder: str, *, from_scratch: bool = False, weights: bool = Tru
     Raises
     ------
     ValueError
-        If the folder is not that of a run, or has no whole checkpoint.
+        If the folder is not that of a run or of an export, or has no whole checkpoint.
     """
-    from .brains.stock import is_stock, stock_encoder
     from .models.speech_encoder import parts_without_parameters
 
-    path = find_hparams(folder)
-    changes = without_seeding(path)  # the fine-tuning has a seed of its own
-
-    def build(weights: bool) -> SpeechEncoder:
-        if is_stock(path):
-            return stock_encoder(path, changes, weights=weights)
-        brain, _ = (load_run if weights else open_run)(folder, overrides=changes)
-        return brain.raw("encoder")
-
+    build = _open_pretraining(folder)
     encoder = build(weights)
     if from_scratch and weights:
         trained = parts_without_parameters(encoder)
-        encoder = build(weights=False)
+        encoder = build(False)
         for name, part in trained.items():
             setattr(encoder, name, part)
     encoder.lacks_weights = not weights
     return encoder.train().prepare_finetuning()
+
+
+def _open_pretraining(source: str) -> Callable[[bool], SpeechEncoder]:
+    """What builds the encoder of a pretraining, with its weights or without."""
+    from .brains.stock import is_stock, stock_encoder
+    from .inference.folder import build_encoder, is_exported, open_folder
+
+    folder = _local_folder(source)
+    if is_exported(folder):
+        return lambda weights: open_folder(folder).encoder if weights else build_encoder(folder)
+    path = find_hparams(folder)
+    changes = without_seeding(path)  # the fine-tuning has a seed of its own
+    if is_stock(path):
+        return lambda weights: stock_encoder(path, changes, weights=weights)
+
+    def build(weights: bool) -> SpeechEncoder:
+        brain, _ = (load_run if weights else open_run)(folder, overrides=changes)
+        return brain.raw("encoder")
+
+    return build
+
+
+def _local_folder(source: str) -> str:
+    """The folder of a Hub id, which is downloaded; any other text is a path."""
+    from .inference.hub import download, is_hub_id
+
+    folder = os.fspath(source)
+    return download(folder) if is_hub_id(folder) and not os.path.isdir(folder) else folder
 
 
 def keep_pretraining(argument: str, folder: str, kept: str) -> dict[str, Any] | None:
@@ -234,16 +254,19 @@ def keep_pretraining(argument: str, folder: str, kept: str) -> dict[str, Any] | 
         Arguments of ``load_encoder`` that use the copy; None if there is neither a pretraining nor
         a copy.
     """
+    from .inference.folder import CONFIG, is_exported
     from .training.needed_files import FOLDER
     from .training.resolve import HPARAMS
 
-    if not os.path.isfile(os.path.join(kept, HPARAMS)):
-        if not os.path.isfile(os.path.join(folder, HPARAMS)):
+    if not is_exported(kept) and not os.path.isfile(os.path.join(kept, HPARAMS)):
+        folder = _local_folder(folder)
+        names = [CONFIG] if is_exported(folder) else [HPARAMS]
+        if not os.path.isfile(os.path.join(folder, names[0])):
             return None
         os.makedirs(kept, exist_ok=True)
-        if os.path.isdir(needed := os.path.join(folder, FOLDER)):
+        if not is_exported(folder) and os.path.isdir(needed := os.path.join(folder, FOLDER)):
             shutil.copytree(needed, os.path.join(kept, FOLDER), dirs_exist_ok=True)
-        shutil.copyfile(os.path.join(folder, HPARAMS), os.path.join(kept, HPARAMS))
+        shutil.copyfile(os.path.join(folder, names[0]), os.path.join(kept, names[0]))
     return {argument: kept, "weights": False}
 
 

@@ -18,6 +18,8 @@ from ..quantisers import KMeansQuantizer, make_quantiser
 from ..quantisers.kmeans import load_centroids
 from .allowed import ALLOWED, CENTROIDS, load_class
 from .architecture import make
+from .folder import CONFIG, is_exported
+from .safe_files import read_json
 
 WRAPPER = "speechbrain.lobes.models.transformer.TransformerASR.EncoderWrapper"
 TRANSFORMER = "speechbrain.lobes.models.transformer.TransformerASR.TransformerASR"
@@ -168,7 +170,9 @@ def _describe_call(call: Call, keys: str) -> Any:
         from ..recipe import load_encoder
 
         if called is load_encoder:
-            return describe_run(os.path.join(arguments["folder"], "hyperparams.yaml"))["encoder"]
+            if is_exported(folder := arguments["folder"]):
+                return read_json(os.path.join(folder, CONFIG))["architecture"]["encoder"]
+            return describe_run(os.path.join(folder, "hyperparams.yaml"))["encoder"]
     path = next((path for path in sorted(ALLOWED) if load_class(path) is called), None)
     if path is None or call.kind == "apply":
         raise ValueError(

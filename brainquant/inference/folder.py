@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .. import __version__
+from ..models import SpeechEncoder
 from .architecture import build
 from .pretrained import PretrainedEncoder
 from .safe_files import REMEDY, read_header, read_json
@@ -64,7 +67,7 @@ def open_folder(
     """
     config_path = os.path.join(os.fspath(folder), CONFIG)
     weights_path = os.path.join(os.fspath(folder), WEIGHTS)
-    try:
+    with _one_line():
         config = read_json(config_path)
         _check_config(config, config_path)
         header = read_header(weights_path)
@@ -78,9 +81,36 @@ def open_folder(
         )
         _load(model, weights_path, {name: DTYPES[dtype] for name, (dtype, _) in header.items()})
         _compare(model, config, config_path)
-    except ValueError as error:  # names of strangers may have line ends in them
-        raise ValueError(" ".join(re.sub(r"[^\x20-\x7e]", " ", str(error)).split())) from error
     return model.to(device)
+
+
+def is_exported(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is an exported one, and not that of a run."""
+    return os.path.isfile(os.path.join(folder, CONFIG))
+
+
+def build_encoder(folder: str | os.PathLike[str]) -> SpeechEncoder:
+    """The encoder that an exported folder describes, with random parameters.
+
+    It reads ``config.json`` only. Errors are those of ``open_folder``.
+    """
+    path = os.path.join(folder, CONFIG)
+    with _one_line():
+        config = read_json(path)
+        _check_config(config, path)
+        try:
+            return build(config["architecture"])[0]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Makes one line of an error: names of strangers may have line ends in them."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(" ".join(re.sub(r"[^\x20-\x7e]", " ", str(error)).split())) from error
 
 
 def _check_config(config: dict[str, Any], path: str) -> None:

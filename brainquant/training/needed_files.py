@@ -19,6 +19,7 @@ import ruamel.yaml
 from ruamel.yaml.comments import TaggedScalar
 from speechbrain.utils.logger import get_logger
 
+from ..inference.hub import is_hub_id
 from .checkpoint_folder import remove_tree
 from .defaults import tag_of
 from .resolve import HPARAMS
@@ -51,7 +52,8 @@ def keep_needed_files(run_folder: str | os.PathLike[str], *, went_on: bool) -> N
         if is_inside(path, run_folder):
             changes = {name: path}
         else:
-            if not went_on and os.path.exists(path) and os.path.lexists(kept):
+            is_there = os.path.exists(path) or is_hub_id(path)
+            if not went_on and is_there and os.path.lexists(kept):
                 remove_tree(Path(kept))
             changes = keep(name, path, kept) or {}
         for key, value in changes.items():

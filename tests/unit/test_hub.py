@@ -12,6 +12,7 @@ from hub_server import TOKEN, Hub, Repository
 import brainquant
 from brainquant.inference.hub import FILES, download, is_hub_id
 from brainquant.publishing.push import push
+from brainquant.recipe import keep_pretraining, load_encoder
 
 NAME = "somebody/best-rq"
 
@@ -93,6 +94,18 @@ def test_a_folder_never_uses_the_network(hub, exported, tmp_path, monkeypatch):
     assert here.fingerprint() == brainquant.load_pretrained(exported("best_rq")).fingerprint()
     with pytest.raises(ValueError, match="there is no folder runs/a/b, and it is no Hub id"):
         brainquant.load_pretrained("runs/a/b")
+    assert not hub.requests
+
+
+def test_fine_tuning_begins_from_a_model_of_the_hub_and_keeps_its_config(hub, exported, tmp_path):
+    put(hub, NAME, exported("best_rq"))
+    encoder, expected = load_encoder(NAME), load_encoder(str(exported("best_rq")))
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], tensor), name
+    kept = str(tmp_path / "kept")
+    assert keep_pretraining("folder", NAME, kept) == {"folder": kept, "weights": False}
+    hub.requests.clear()
+    assert load_encoder(**keep_pretraining("folder", NAME, kept)).lacks_weights
     assert not hub.requests
 
 
