@@ -1,6 +1,7 @@
 """Every command and code block of the READMEs and of the documentation runs.
 
-tests/recipes/test_contributor.py plays the pages for contributors.
+In tests/recipes, test_contributor.py plays the pages for contributors, and test_use_the_model.py
+those about a finished run.
 """
 
 import json
@@ -23,23 +24,29 @@ ROOT = Path(__file__).resolve().parents[2]
 READMES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("recipes/*/README.md"))
 READMES = ["README.md", "CONTRIBUTING.md", *READMES]
 DOCS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))
-PLAYED = {"docs/tutorials/own_quantiser.md", "docs/how_to/contribute_a_recipe.md"}
+PLAYED = {
+    "docs/tutorials/own_quantiser.md",
+    "docs/how_to/contribute_a_recipe.md",
+    "docs/tutorials/use_the_model.md",
+    "docs/how_to/use_encoder.md",
+}
 # The YAML of schedules is tested in tests/unit/test_schedules.py.
 SCHEDULES = "docs/how_to/schedules_and_optimisers.md"
 
 
-def blocks(language, pages=(*READMES, *DOCS)):
+def blocks(language, pages=(*READMES, *DOCS), without=PLAYED):
     for page in pages:
-        if page not in PLAYED:
+        if page not in without:
             text = (ROOT / page).read_text("utf-8")
             yield from re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def lines(pages):
-    return {line for block in blocks("bash", pages) for line in block.strip().splitlines()}
+def lines(pages, without=PLAYED):
+    found = blocks("bash", pages, without)
+    return {line for block in found for line in block.strip().splitlines()}
 
 
-LINES = sorted(lines([*READMES, *DOCS]))
+LINES = sorted(lines([*READMES, *DOCS]) - lines(PLAYED, without=()))
 RUNS = [line for line in LINES if "recipes/" in line or line.startswith("brainquant ")]
 # All of them run with --debug: a line that another one begins with needs no run of its own.
 RUNS_ONCE = [line for line in RUNS if not any(o.startswith(f"{line} --debug") for o in RUNS)]
