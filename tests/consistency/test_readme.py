@@ -17,6 +17,7 @@ import soundfile
 from hyperpyyaml import load_hyperpyyaml
 from tiny_ctc import pretrain
 
+from brainquant.cli import make_parser
 from brainquant.data.manifests import read_rows
 from brainquant.training import keys
 
@@ -214,7 +215,8 @@ def test_links_and_pictures_are_there(page):
 def anchors(path):
     """The headings of a page, as GitHub names them in links."""
     if "<!-- commands:" in (text := path.read_text("utf-8")):
-        text += "\n## brainquant kmeans\n## brainquant probe\n## brainquant shards\n"
+        (commands,) = (a.choices for a in make_parser()._actions if a.metavar == "command")
+        text += "".join(f"\n## brainquant {name}\n" for name in commands)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
