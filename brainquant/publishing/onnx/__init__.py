@@ -1,0 +1,5 @@
+"""A trained encoder as ONNX, for programs without torch."""
+
+from .export import export_onnx
+
+__all__ = ["export_onnx"]
