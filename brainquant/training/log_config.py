@@ -20,6 +20,9 @@ WORDY = (
     "speechbrain.dataio.sampler",
 )  # fmt: skip
 
+# These describe a training; a command that uses a trained model builds a Brain, too.
+OF_A_TRAINING = ("speechbrain.core", "brainquant.models.quick")
+
 
 def log_config(run_opts: RunOptions) -> str:
     """The ``log_config`` of SpeechBrain's ``create_experiment_directory``.
@@ -74,6 +77,8 @@ def log_to_terminal() -> None:
     """Shows log lines of level INFO and above, for a command without a log file."""
     if not logging.root.handlers:
         quieten()
+        for name in OF_A_TRAINING:
+            logging.getLogger(name).setLevel(logging.WARNING)
         handler = TqdmCompatibleStreamHandler(sys.stderr)
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
