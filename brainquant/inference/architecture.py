@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -60,8 +61,9 @@ def build(description: Any, shapes: Shapes | None = None) -> tuple[SpeechEncoder
     check_description(description)
     with torch.random.fork_rng(devices=[]):
         if shapes is not None:
-            _one_line(partial(check_sizes, partial(_make_parts, description, skeleton), shapes))
-        parts = _one_line(partial(_make_parts, description, _call))
+            with one_line("architecture"):
+                check_sizes(lambda: _make_parts(description, skeleton), shapes)
+        parts = _make_parts(description, _call)
     encoder, quantiser = parts["encoder"], parts["quantiser"]
     if not isinstance(encoder, SpeechEncoder):
         raise ValueError(
@@ -72,15 +74,6 @@ def build(description: Any, shapes: Shapes | None = None) -> tuple[SpeechEncoder
             f"quantiser: must be a quantiser of brainquant, got {type(quantiser).__name__}"
         )
     return encoder, quantiser
-
-
-def _one_line(function: Callable[[], Any]) -> Any:
-    """The result of a function that calls constructors; whatever they raise is a ValueError."""
-    try:
-        return function()
-    except Exception as error:  # those of SpeechBrain and torch raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"architecture: {reason[:500]}") from error
 
 
 def _make_parts(description: dict[str, Any], make_encoder: Callable[..., Any]) -> dict[str, Any]:
@@ -111,7 +104,11 @@ def make(value: Any) -> Any:
     arguments = _make_arguments(value["arguments"])
     if "name" in value:
         named = load_class(value["name"])
-        return _call(partial(partial, named), arguments) if arguments else named
+        if not arguments:
+            return named  # as !name: of hyperpyyaml
+        if isinstance(arguments, list):
+            return partial(named, *arguments)
+        return partial(named, **arguments)
     if value["class"].endswith(".KMeansQuantizer"):
         arguments[CENTROIDS] = torch.zeros(arguments[CENTROIDS])
     return _call(load_class(value["class"]), arguments)
@@ -125,4 +122,23 @@ def _make_arguments(arguments: Any) -> Any:
 
 
 def _call(function: Callable[..., Any], arguments: Any) -> Any:
-    return function(*arguments) if isinstance(arguments, list) else function(**arguments)
+    with one_line(getattr(function, "__name__", "a class")):
+        return function(*arguments) if isinstance(arguments, list) else function(**arguments)
+
+
+@contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """Makes whatever a constructor raises a ValueError of one line that begins with a name.
+
+    Example
+    -------
+    >>> with one_line("Dropout"):
+    ...     torch.nn.Dropout(1, 2, 3)
+    Traceback (most recent call last):
+    ValueError: Dropout: Dropout.__init__() takes from 1 to 3 positional arguments but 4 were given
+    """
+    try:
+        yield
+    except Exception as error:  # those of SpeechBrain and torch raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: {reason[:500]}") from error

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ruamel.yaml
-from hyperpyyaml.core import _make_tuple
+import yaml
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from ..models import BestRQEncoder, SpeechEncoder
@@ -49,9 +49,14 @@ def _constructor(kind: str) -> Callable[[Any, str, Any], Call]:
     return construct
 
 
+def _construct_tuple(loader: Any, node: Any) -> list[Any]:
+    """A text in parentheses, as hyperpyyaml reads it; JSON has lists only."""
+    return yaml.safe_load(f"[{loader.construct_scalar(node)[1:-1]}]")
+
+
 for _kind in ("new", "name", "apply"):
     CallLoader.add_multi_constructor(f"!{_kind}:", _constructor(_kind))
-CallLoader.add_constructor("!tuple", _make_tuple)
+CallLoader.add_constructor("!tuple", _construct_tuple)
 CallLoader.add_implicit_resolver("!tuple", re.compile(r"^\(.*\)$"), first="(")
 
 

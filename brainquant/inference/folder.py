@@ -75,7 +75,7 @@ def open_folder(
         try:
             encoder, quantiser = build(config["architecture"], shapes)
         except ValueError as error:
-            raise ValueError(f"{config_path} and {WEIGHTS}: {error}") from error
+            raise ValueError(f"{config_path} and {WEIGHTS}: {error}; {REMEDY}") from error
         model = PretrainedEncoder(
             encoder, quantiser, step=config["step"], description=config["architecture"]
         )

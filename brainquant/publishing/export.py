@@ -102,7 +102,12 @@ def write_model(
         "training": {**training, "versions": versions},
     }
     weights = os.path.join(folder, WEIGHTS)
-    tensors = {name: t.contiguous().clone() for name, t in encoder.state_dict().items()}
+    parts = "encoder.", "quantiser."  # and no k-means that somebody has added
+    tensors = {
+        name: tensor.contiguous().clone()
+        for name, tensor in encoder.state_dict().items()
+        if name.startswith(parts)
+    }
     save_file(tensors, weights, {"format": "pt"})
     os.chmod(weights, 0o666 & ~_umask())  # the library makes a file that only its owner reads
     write(folder, CONFIG, json.dumps(config, indent=1) + "\n")

@@ -12,6 +12,8 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.seed import seed_everything
 from tiny_ctc import pretrain
 
+from brainquant import load_pretrained
+from brainquant.publishing.export import export
 from brainquant.recipe import load_encoder, load_run, open_run
 
 # What SpeechBrain's BEST-RQ recipe leaves in its folder, with a smaller model.
@@ -323,6 +325,15 @@ def test_a_stock_encoder_pads_on_the_right_and_on_no_other_side(stock):
     assert frames_B.tolist() == [98] and feats_BTF.shape[1] == 100
     assert not feats_BTF[0, 98:].any() and feats_BTF[0, :98].any(dim=1).all()
     assert encoder(clip_BL, lengths_B)[1].tolist() == [25]
+
+
+def test_a_stock_encoder_can_be_given_away(stock):
+    folder, _ = stock
+    exported = export(folder, folder / "exported")
+    run = load_pretrained(folder)
+    clips = two_clips()
+    assert torch.equal(exported(*clips).hidden, run(*clips).hidden)
+    assert exported.fingerprint() == run.fingerprint()
 
 
 def test_a_stock_checkpoint_that_was_cut_short_is_passed_over(stock):
