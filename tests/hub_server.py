@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from huggingface_hub import constants
+
 TOKEN = "hf_TestTokenThatNobodyMaySee"
 LARGE = (".safetensors", ".png")  # kept outside Git on the Hub
 
@@ -252,3 +254,16 @@ class Answers(BaseHTTPRequestHandler):
 def git_name(content):
     """The name that Git gives to a file of this content."""
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+def use(hub, folder, patch):
+    """Makes huggingface_hub of this process use a hub, and an empty cache in a folder."""
+    home = folder / "home"
+    for name, value in {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        patch.setattr(constants, name, value)

@@ -17,6 +17,7 @@ NAMED = {
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
     "probe": "RUN_FOLDER --train --valid --test --label --alignments --data_folder --seeds "
     "--train_minutes --context --device --output",
+    "push": "DIR USER/NAME --private --revision",
     "shards": "MANIFEST --data_folder --output --shard_megabytes --num_workers",
 }
 

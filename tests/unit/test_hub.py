@@ -7,7 +7,7 @@ import huggingface_hub.constants
 import huggingface_hub.utils
 import pytest
 import torch
-from hub_server import TOKEN, Hub, Repository
+from hub_server import TOKEN, Hub, Repository, use
 
 import brainquant
 from brainquant.inference.hub import FILES, download, is_hub_id
@@ -20,21 +20,9 @@ NAME = "somebody/best-rq"
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A running hub, an empty cache, and nobody logged in."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     with Hub() as server:
-        server.variables = {
-            "HF_ENDPOINT": server.url,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_HUB_DISABLE_XET": "1",
-        }
-        constants = huggingface_hub.constants
-        files = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        use(server, tmp_path, monkeypatch)
         yield server
 
 
@@ -54,7 +42,10 @@ def test_a_model_is_pushed_and_loaded_by_its_name(hub, exported, tmp_path, start
     folder = shutil.copytree(exported("best_rq"), tmp_path / "model")
     (folder / "notes.txt").write_text("nobody else's business", "utf-8")
     command = ["-m", "brainquant.cli", "push", folder, NAME, "--revision", "v1"]
-    variables = {**hub.variables, "HF_TOKEN": TOKEN, "HF_HUB_VERBOSITY": "debug"}
+    variables = {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_VERBOSITY": "debug",
+    }  # fmt: skip
     pushed = start_program(*command, variables=variables, cwd=tmp_path)
     shown, errors = pushed.communicate(timeout=120)
     assert pushed.returncode == 0, errors[-2000:]
@@ -140,7 +131,9 @@ def test_what_cannot_be_downloaded_is_one_line(name, revision, message, hub, exp
 
 def test_without_a_connection_it_says_what_is_not_in_the_cache(hub, monkeypatch, tmp_path):
     hub.__exit__()
-    with pytest.raises(ValueError, match="is no folder and not in .*cache, and http.* not answer"):
+    with pytest.raises(
+        ValueError, match="is no folder and not in .*home/hub, and http.* not answer"
+    ):
         download(NAME)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="revision v1 of .* and HF_HUB_OFFLINE is set; unset it"):
