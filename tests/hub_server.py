@@ -163,7 +163,10 @@ class Answers(BaseHTTPRequestHandler):
         return 200, answer, {}
 
     def validate(self):
-        return 200, {"warnings": [], "errors": []}, {}
+        card = json.loads(self.sent)["content"]
+        if "license: [" not in card:
+            return 200, {"warnings": [], "errors": []}, {}
+        return 400, {"warnings": [], "errors": [{"message": '"license" must be a string'}]}, {}
 
     def preupload(self, name, revision):
         if refusal := self.may_write(name) or self.may_read(name, revision):

@@ -123,8 +123,11 @@ def one_line(library: ModuleType, name: str, revision: str | None = None) -> Ite
         line = f"{name} needs {hub}, but {offline}"
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
-        what = f"{hub} refuses {name} with HTTP {status}"
+        why = " ".join(str(error.server_message or "").split())[:200]
+        what = f"{hub} refuses {name} with HTTP {status}" + (f" ({why})" if why else "")
         line = f"{what}; {log_in}" if status in (401, 403) else f"{what}; try again later"
+    except ValueError as error:  # such as the front matter of a model card that the Hub refuses
+        line = " ".join(str(error).split())
     except (errors.HTTPError, OSError, RuntimeError) as error:
         if getattr(error, "errno", None):  # of this machine's files
             line = f"{name}: {error}; make room or give another folder in HF_HUB_CACHE"

@@ -8,6 +8,7 @@ import huggingface_hub.utils
 import pytest
 import torch
 from hub_server import TOKEN, Hub, Repository, use
+from speechbrain.inference import WaveformEncoder
 
 import brainquant
 from brainquant.inference.hub import FILES, download, is_hub_id
@@ -88,6 +89,17 @@ def test_a_folder_never_uses_the_network(hub, exported, tmp_path, monkeypatch):
     assert not hub.requests
 
 
+@pytest.mark.parametrize("savedir", [None, "saved"])
+def test_speechbrain_loads_a_model_of_the_hub(savedir, hub, exported, tmp_path):
+    put(hub, NAME, exported("best_rq"))
+    savedir = savedir and str(tmp_path / savedir)
+    encoder = WaveformEncoder.from_hparams(source=NAME, savedir=savedir)
+    wavs = torch.randn(1, 16000)
+    with torch.no_grad():
+        expected = brainquant.load_pretrained(exported("best_rq"))(wavs).hidden
+        assert torch.equal(encoder.encode_batch(wavs, torch.ones(1))["embeddings"], expected)
+
+
 def test_fine_tuning_begins_from_a_model_of_the_hub_and_keeps_its_config(hub, exported, tmp_path):
     put(hub, NAME, exported("best_rq"))
     encoder, expected = load_encoder(NAME), load_encoder(str(exported("best_rq")))
@@ -157,8 +169,8 @@ def test_the_login_of_this_machine_opens_a_private_model(hub, exported, logged_i
     [
         ("best-rq", TOKEN, {}, "best-rq is no Hub id; give user/name"),
         (NAME, None, {}, "nobody is logged in on http.*; log in with `hf auth login`"),
-        (NAME, "hf_secret", {}, f"refuses {NAME} with HTTP 401; log in"),
-        ("other/model", TOKEN, {}, "refuses other/model with HTTP 403; log in"),
+        (NAME, "hf_secret", {}, f"refuses {NAME} with HTTP 401 .Invalid credentials.*; log in"),
+        ("other/model", TOKEN, {}, "refuses other/model with HTTP 403 .You don't have.*; log in"),
         ("somebody/public", TOKEN, {"private": True}, "exists already and is public, so nothing"),
     ],
 )
@@ -172,6 +184,14 @@ def test_a_push_that_may_not_be_uploads_nothing(
         push(exported("best_rq"), name, **options)
     assert token is None or token not in str(error.value)
     assert not hub.large_files and not any("/commit/" in path for _, path in hub.requests)
+
+
+def test_a_model_card_that_the_hub_refuses_is_one_line(hub, exported, tmp_path, logged_in):
+    folder = shutil.copytree(exported("best_rq"), tmp_path / "model")
+    (folder / "README.md").write_text("---\nlicense: [no]\n---\n", "utf-8")
+    with pytest.raises(ValueError, match="^Invalid metadata in README.md. - .license. must be"):
+        push(folder, NAME)
+    assert not any("/commit/" in path for _, path in hub.requests)
 
 
 def test_only_an_exported_folder_is_pushed(hub, pretrained_run, exported, tmp_path, logged_in):
