@@ -1,5 +1,6 @@
 """The pages about a finished run, played from the first line to the last in one folder."""
 
+import json
 import re
 import shlex
 import shutil
@@ -41,8 +42,19 @@ def test_every_line_of_the_pages_runs(finished_run, capsys):
                 assert program == "brainquant"
                 main(arguments)
     assert "log-mel: " in capsys.readouterr().out
+    assert_durations_fit("results/fairseq/test")
     shutil.rmtree(finished_run)  # the exported folder needs nothing of it
     main("encode results/my_encoder data/ToySpeech/valid.csv --output again.npz".split())
+
+
+def assert_durations_fit(split):
+    """What fairseq's HubertDataset checks: labels last as long as the audio, to 0.1 s."""
+    clips = Path(f"{split}.tsv").read_text("utf-8").splitlines()[1:]
+    labels = Path(f"{split}.km").read_text("utf-8").splitlines()
+    rate = json.loads(Path(f"{split}.km.json").read_text("utf-8"))["frame_rate"]
+    assert len(clips) == len(labels) > 0
+    for clip, units in zip(clips, labels):
+        assert abs(int(clip.split("\t")[1]) / 16000 - len(units.split()) / rate) < 0.1
 
 
 def test_python_of_the_readme_is_that_of_these_pages():
