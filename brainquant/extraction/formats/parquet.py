@@ -14,7 +14,9 @@ from .libraries import import_pyarrow
 if TYPE_CHECKING:
     from ..clips import Clip
 
-GROUP_BYTES = 16 * 2**20  # of arrays that are kept until they are written
+# What is kept until it is written, as a row group
+GROUP_BYTES = 16 * 2**20
+GROUP_ROWS = 4096
 
 
 class ParquetWriter(Writer):
@@ -58,7 +60,7 @@ class ParquetWriter(Writer):
         self._arrays.append(array)
         self._durations.append(as_durations(durations, len(array)))
         self._num_bytes += array.nbytes + self._durations[-1].nbytes
-        if self._num_bytes >= GROUP_BYTES:
+        if self._num_bytes >= GROUP_BYTES or len(self._ids) == GROUP_ROWS:
             self._write_rows()
 
     @override
