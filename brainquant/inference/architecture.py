@@ -132,10 +132,10 @@ def one_line(name: str) -> Iterator[None]:
 
     Example
     -------
-    >>> with one_line("Dropout"):
-    ...     torch.nn.Dropout(1, 2, 3)
+    >>> with one_line("Linear"):
+    ...     raise RuntimeError("sizes\\ndo not fit")
     Traceback (most recent call last):
-    ValueError: Dropout: Dropout.__init__() takes from 1 to 3 positional arguments but 4 were given
+    ValueError: Linear: sizes do not fit
     """
     try:
         yield

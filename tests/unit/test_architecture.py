@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from speechbrain.nnet import attention
 from tiny_ctc import FINETUNE
 
 from brainquant.inference import PretrainedEncoder
@@ -88,6 +89,22 @@ def test_a_quantiser_is_data(describe, tmp_path, fragment):
     assert_exported_equals(hparams_file, tmp_path / "exported")
     config = json.loads((tmp_path / "exported/config.json").read_text("utf-8"))
     assert str(tmp_path) not in json.dumps(config)  # centroids are a shape there
+
+
+@pytest.mark.parametrize("attention_type", ["RoPEMHA", "regularMHA", "hypermixing"])
+def test_other_attention_is_data(describe, tmp_path, attention_type):
+    # SpeechBrain keeps the sines of rotary positions for the next model, also those without memory.
+    attention._get_precomputed_values.memo.clear()
+    hparams_file = describe(BEST_RQ, "--transformer", f"{{attention_type: {attention_type}}}")
+    description = describe_run(hparams_file)
+    encoder, _ = build(description)
+    attention._get_precomputed_values.memo.clear()
+    shapes = {f"encoder.{name}": tuple(t.shape) for name, t in encoder.state_dict().items()}
+    description["quantiser"] = None
+    again, _ = build(description, shapes)
+    again.load_state_dict(encoder.state_dict())
+    clip = torch.randn(1, 8000), torch.tensor([8000])
+    assert torch.equal(again.eval()(*clip).hidden_BTD, encoder.eval()(*clip).hidden_BTD)
 
 
 def test_a_fine_tuned_encoder_is_that_of_its_pretraining(describe, tmp_path):
