@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
+from huggingface_hub.utils import _http
 
 TOKEN = "hf_TestTokenThatNobodyMaySee"
 LARGE = (".safetensors", ".png")  # kept outside Git on the Hub
@@ -259,7 +260,7 @@ def git_name(content):
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
-def use(hub, folder, patch):
+def use(hub, folder, patch, **more):
     """Makes huggingface_hub of this process use a hub, and an empty cache in a folder."""
     home = folder / "home"
     for name, value in {
@@ -268,5 +269,9 @@ def use(hub, folder, patch):
         "HF_HUB_CACHE": str(home / "hub"),
         "HF_TOKEN_PATH": str(home / "token"),
         "HF_HUB_DISABLE_XET": True,
+        **more,
     }.items():
         patch.setattr(constants, name, value)
+        if hasattr(file_download, name):  # huggingface_hub 0.34 copies it
+            patch.setattr(file_download, name, value)
+    getattr(_http, "reset_sessions", lambda: None)()  # 0.34: a session remembers to be offline

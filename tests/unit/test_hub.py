@@ -23,7 +23,7 @@ def hub(monkeypatch, tmp_path):
     """A running hub, an empty cache, and nobody logged in."""
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with Hub() as server:
-        use(server, tmp_path, monkeypatch)
+        use(server, tmp_path, monkeypatch, HF_HUB_OFFLINE=False)
         yield server
 
 
@@ -72,7 +72,7 @@ def test_a_revision_is_a_branch_or_a_commit(hub, exported, tmp_path, monkeypatch
     assert (tmp_path / download(NAME) / "README.md").read_bytes() == b"second"
     assert (tmp_path / download(NAME, first) / "README.md").read_bytes() != b"second"
     hub.requests.clear()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    use(hub, tmp_path, monkeypatch, HF_HUB_OFFLINE=True)
     for revision in (None, "main", first, second):
         download(NAME, revision)
     assert not hub.requests
@@ -147,7 +147,7 @@ def test_without_a_connection_it_says_what_is_not_in_the_cache(hub, monkeypatch,
         ValueError, match="is no folder and not in .*home/hub, and http.* not answer"
     ):
         download(NAME)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    use(hub, tmp_path, monkeypatch, HF_HUB_OFFLINE=True)
     with pytest.raises(ValueError, match="revision v1 of .* and HF_HUB_OFFLINE is set; unset it"):
         download(NAME, "v1")
     monkeypatch.setitem(sys.modules, "huggingface_hub.constants", None)

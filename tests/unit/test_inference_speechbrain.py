@@ -3,6 +3,7 @@
 import copy
 import os
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +12,12 @@ from speechbrain.inference import WaveformEncoder
 from speechbrain.utils.fetching import LocalStrategy
 
 import brainquant
-from brainquant.inference.speechbrain import ExportedEncoder, FolderPretrainer, SSLEncoder
+from brainquant.inference.speechbrain import (
+    ExportedEncoder,
+    FolderPretrainer,
+    SSLEncoder,
+    count_samples,
+)
 from brainquant.models import InputNormalization
 
 RECIPES = ["best_rq", "wav2vec2"]
@@ -116,6 +122,15 @@ for folder in sys.argv[1:]:
             for folder in folders
         ]
     assert [float(line) for line in shown.splitlines()] == pytest.approx(sums, abs=1e-4)
+
+
+@hypothesis.given(hypothesis.strategies.data())
+def test_lengths_of_speechbrain_are_exact_up_to_eight_minutes(data):
+    longest = data.draw(hypothesis.strategies.integers(1, 8 * 60 * 16000))
+    length = data.draw(hypothesis.strategies.integers(0, longest))
+    wavs = torch.empty(1, 1).expand(1, longest)
+    assert count_samples(wavs, torch.tensor([length / longest])).tolist() == [length]
+    assert count_samples(wavs, None) is None
 
 
 def test_an_encoder_without_its_folder_is_one_clear_error(exported, tmp_path):
