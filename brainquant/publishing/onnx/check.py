@@ -5,9 +5,10 @@ Shape suffixes: B batch, L samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 # rounding, so a frame that lies between two codes may get the other.
 TOLERANCE, MOST_UNEQUAL_CODES = 1e-3, 1e-3
 BATCHES = ([1.0], [7.0, 2.3, 4.1], [2.0] * 8)  # seconds of the clips
+
+
+class Batch(NamedTuple):
+    """Clips, and the inputs of the model for them; noise of another kind follows their ends."""
+
+    clips: list[torch.Tensor]
+    inputs: dict[str, np.ndarray]
 
 
 class Difference(NamedTuple):
@@ -41,43 +49,48 @@ def make_clips(sample_rate: int, seconds: list[float]) -> list[torch.Tensor]:
     return clips
 
 
+def make_batches(pretrained: PretrainedEncoder) -> list[Batch]:
+    """Batches of one to eight clips."""
+    rate, batches = pretrained.sample_rate, []
+    for seconds in BATCHES:
+        clips = make_clips(rate, [max(s, pretrained.min_samples / rate) for s in seconds])
+        wavs_BL = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=0.5)
+        lengths_B = np.array([len(wav_L) for wav_L in clips])
+        batches.append(Batch(clips, {"wavs": wavs_BL.numpy(), "lengths": lengths_B}))
+    return batches
+
+
 @torch.no_grad()
-def difference(pretrained: PretrainedEncoder, session: Any) -> Difference:
-    """Compares each clip of a batch of ONNX Runtime with what the encoder gives it alone.
+def difference(
+    pretrained: PretrainedEncoder, batches: list[Batch], outputs: list[Any]
+) -> Difference:
+    """Compares each clip of the batches with what the encoder gives it alone.
 
     Arguments
     ---------
     pretrained : PretrainedEncoder
         The encoder.
-    session : onnxruntime.InferenceSession
-        The exported model.
+    batches : list of Batch
+        From ``make_batches``.
+    outputs : list of list of np.ndarray
+        For each batch, the outputs of the exported model.
 
     Returns
     -------
     difference : Difference
+        Infinite if a clip has another number of frames, or if a hidden state is not finite.
     """
     worst, unequal, compared = 0.0, 0, 0
-    for clips, hidden, frames, *codes in run_batches(pretrained, session):
-        for index, wav_L in enumerate(clips):
-            expected = pretrained(wav_L[None].to(pretrained.device))
-            valid = int(expected.frames_B)
-            if valid != frames[index]:
-                return Difference(float("inf"), 1.0)
-            off = (hidden[index, :valid] - expected.hidden[0].cpu()).abs().max()
-            worst = max(worst, float(off)) if off == off else float("inf")
+    for batch, (hidden, frames, *codes) in zip(batches, outputs):
+        for row, wav_L in enumerate(batch.clips):
+            wav_1L = wav_L[None].to(pretrained.device)
+            expected, valid = pretrained(wav_1L)
+            if valid != frames[row]:
+                return Difference(math.inf, 1.0)
+            off = np.abs(hidden[row, : int(valid)] - expected[0].cpu().numpy()).max()
+            worst = max(worst, float(off)) if np.isfinite(off) else math.inf
             if codes:
-                alone = pretrained.codes(wav_L[None].to(pretrained.device)).codes_BTG[0].cpu()
-                unequal += int((codes[0][index, : len(alone)] != alone).sum())
-                compared += alone.numel()
+                alone = pretrained.codes(wav_1L).codes_BTG[0].cpu().numpy()
+                unequal += int((codes[0][row, : len(alone)] != alone).sum())
+                compared += alone.size
     return Difference(worst, unequal / max(compared, 1))
-
-
-def run_batches(pretrained: PretrainedEncoder, session: Any) -> Iterator[tuple[Any, ...]]:
-    """The clips of each batch, and the outputs of ONNX Runtime for them as tensors."""
-    for seconds in BATCHES:
-        least = pretrained.min_samples / pretrained.sample_rate
-        clips = make_clips(pretrained.sample_rate, [max(s, least) for s in seconds])
-        wavs_BL = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=0.5)
-        lengths_B = torch.tensor([len(wav_L) for wav_L in clips])
-        outputs = session.run(None, {"wavs": wavs_BL.numpy(), "lengths": lengths_B.numpy()})
-        yield clips, *map(torch.from_numpy, outputs)

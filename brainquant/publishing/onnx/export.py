@@ -14,7 +14,7 @@ import torch
 
 from ... import __version__
 from ...functional.imports import import_late
-from .check import MOST_UNEQUAL_CODES, TOLERANCE, Difference, difference
+from .check import MOST_UNEQUAL_CODES, TOLERANCE, Difference, difference, make_batches
 from .traced import TracedEncoder
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def export_onnx(encoder: PretrainedEncoder, path: str | os.PathLike[str]) -> lis
         model = trace(traced, encoder.sample_rate, encoder.min_samples)
         found = compare(encoder, model, runtime)
     if not found.hidden <= TOLERANCE:
-        raise ValueError(
-            f"the encoder cannot be exported to ONNX: hidden states would differ by "
-            f"{found.hidden:.2g}, more than {TOLERANCE}; use the exported folder with torch"
-        )
+        raise refusal(f"hidden states would differ by {found.hidden:.2g}, more than {TOLERANCE}")
     describe(model, encoder, traced.search is not None, onnx)
     write(model, Path(path))
     return notes
@@ -119,19 +116,15 @@ def trace(traced: TracedEncoder, sample_rate: int, min_samples: int) -> Any:
     any_size = torch.export.Dim.DYNAMIC
     outputs = ["hidden", "frames", "codes"][: 2 if traced.search is None else 3]
     try:
-        with quiet_torch(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 traced, (wavs_BL, lengths_B), dynamo=True, verbose=False, opset_version=OPSET,
                 input_names=["wavs", "lengths"], output_names=outputs,
                 dynamic_shapes={"wavs": {0: any_size, 1: any_size}, "lengths": {0: any_size}},
             )  # fmt: skip
     except Exception as error:  # of torch.export, of the exporter, of SpeechBrain's layers
-        cause = error.__cause__ or error
-        raise ValueError(
-            f"the encoder cannot be exported to ONNX: one of its layers has no form there "
-            f"({str(cause).strip().splitlines()[0] if str(cause) else type(cause).__name__}); use "
-            f"the exported folder with torch"
-        ) from error
+        reason = first_line(error.__cause__ or error)
+        raise refusal(f"one of its layers has no form there ({reason})") from error
     assert program is not None
     model = program.model_proto
     strip(model.graph)
@@ -158,25 +151,45 @@ def strip(graph: Any) -> None:
 
 
 @contextmanager
-def quiet_torch() -> Iterator[None]:
-    """Keeps warnings of the exporter, which the user can do nothing about, from the screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet_exporter() -> Iterator[None]:
+    """Keeps from the screen what the exporter says, which a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def compare(encoder: PretrainedEncoder, model: Any, runtime: Any) -> Difference:
     """Runs a model with ONNX Runtime, and compares it with the encoder."""
-    session = runtime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    batches = make_batches(encoder)
+    try:
+        session = runtime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        outputs = [session.run(None, batch.inputs) for batch in batches]
+    except Exception as error:
+        reason = f"ONNX Runtime cannot run one of its layers ({first_line(error)})"
+        raise refusal(reason) from error
+    return difference(encoder, batches, outputs)
+
+
+def refusal(reason: str) -> ValueError:
+    """The error of an encoder that cannot be exported."""
+    return ValueError(
+        f"the encoder cannot be exported to ONNX: {reason}; use the exported folder with torch"
     )
-    return difference(encoder, session)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that has many, in at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def describe(model: Any, encoder: PretrainedEncoder, has_codes: bool, onnx: Any) -> None:
