@@ -99,26 +99,20 @@ class BestRQPieces(FramesInPieces):
         self.top_db = math.inf
         self.own = slice(0)  # frames of a piece that do not reach beyond it
         self.compute_features = copy.deepcopy(encoder.compute_features)
-        self.margin = self._measure_margin()
         fbanks = getattr(self.compute_features, "compute_fbanks", None)
         if fbanks is not None:
-            self.top_db = self._drop_limit(fbanks)
+            self.top_db, fbanks.top_db = fbanks.top_db, math.inf
+        self.margin = self._measure_margin()
+        if fbanks is not None:
             fbanks.register_forward_hook(self._cut_off)
 
-    @staticmethod
-    def _drop_limit(fbanks: Any) -> float:
-        top_db, fbanks.top_db = fbanks.top_db, math.inf
-        return top_db
-
     def _measure_margin(self) -> int:
-        """Frames on each side of a sample that read it."""
-        probe = copy.deepcopy(self.compute_features)
-        if (fbanks := getattr(probe, "compute_fbanks", None)) is not None:
-            self._drop_limit(fbanks)
-        middle = 100
-        wav_L = torch.zeros(1, 2 * middle * self.encoder.hop, device=self._device)
-        wav_L[0, middle * self.encoder.hop] = float("nan")
-        read_T = probe(wav_L)[0].isnan().any(-1).nonzero()[:, 0]
+        """Frames that a part of the audio must have on both sides of those that it is read for."""
+        hop, middle = self.encoder.hop, 100
+        wavs_BL = torch.zeros(2, 2 * middle * hop, device=self._device)
+        wavs_BL[1, middle * hop] = 1.0
+        without_TF, with_TF = self.compute_features(wavs_BL)
+        read_T = (without_TF != with_TF).any(-1).nonzero()[:, 0]
         return 1 + int((read_T - middle).abs().max())
 
     @property

@@ -11,7 +11,9 @@ import pytest
 import soundfile
 import torch
 
+import brainquant.data.audio.reader
 from brainquant.data.audio import AudioReader, BadAudio
+from brainquant.data.audio.decoders import read_samples
 
 RATE = 16000
 
@@ -79,6 +81,41 @@ def test_channels_become_their_mean_where_that_is_asked_for(write):
         AudioReader(RATE, resample=True)(path, 1.0)
     sig = AudioReader(RATE, mix_down=True)(path, 1.0)
     assert (sig - torch.from_numpy(tone() / 2)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [8000, 11127, 16000, 44100, 48000])
+def test_blocks_of_a_file_are_the_whole_file(write, rate):
+    """11,127 Hz needs the longer of the two filters."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (40 * rate + 77, 2))
+    path = write(noise, rate, name="long.flac")
+    reader = AudioReader(RATE, resample=True, mix_down="mean")
+    blocks = list(reader.blocks(path))
+    assert len(blocks) > 1
+    expected = reader(path, len(noise) / rate)
+    torch.testing.assert_close(torch.cat(blocks), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "samples, kwargs, reason",
+    [
+        (tone(), {"keep": 0.5, "name": "clip.flac"}, "ends at sample 8192 where its header says"),
+        (np.append(tone(), np.nan), {"subtype": "FLOAT"}, "samples that are NaN or infinite"),
+        (np.stack([tone(), -tone()], 1), {}, "channels that cancel out"),
+    ],
+)
+def test_blocks_of_a_broken_file_end_with_the_reason(write, samples, kwargs, reason):
+    path = write(samples, **kwargs)
+    with pytest.raises(BadAudio, match=f"clip.*: .*{reason}"):
+        list(AudioReader(RATE, resample=True, mix_down="mean").blocks(path))
+
+
+def test_blocks_that_end_before_the_file_are_refused(write, monkeypatch):
+    def half(header, start, stop):
+        yield from read_samples(header, start, stop // 2)
+
+    monkeypatch.setattr(brainquant.data.audio.reader, "read_samples", half)
+    with pytest.raises(BadAudio, match="clip.wav: lasts 0.5 s where its header says 1 s"):
+        list(AudioReader(RATE).blocks(write(tone())))
 
 
 def test_a_reader_in_another_process_gives_the_same(write):

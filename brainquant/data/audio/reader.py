@@ -1,13 +1,13 @@
 """Audio files become waveforms of one sample rate, or are refused with one clear reason."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from .conversion import Resampler, to_mono
-from .decoders import read_samples
+from .decoders import Header, read_samples
 from .files import BadAudio
 from .headers import MIX_DOWNS, check_clip, read_header
 
@@ -143,7 +143,7 @@ class AudioReader:
                 mix_down=self.mix_down,
             )
             mono = to_mono(read_samples(header, first, last), mix_down=self.mix_down)
-            for block in self.resampler.blocks(mono, header.sample_rate):
+            for block in self.resampler.blocks(_all(mono, header), header.sample_rate):
                 if not block.isfinite().all():
                     raise BadAudio("has samples that are NaN or infinite")
                 yield block
@@ -167,10 +167,21 @@ def as_mix_down(mix_down: bool | str | None) -> bool | str:
     return value
 
 
-def check_duration(seconds: float, expected: float) -> None:
-    """Refuses a clip that is longer or shorter than its manifest says."""
+def _all(blocks: Iterable[np.ndarray], header: Header) -> Iterator[np.ndarray]:
+    """The blocks of a whole file, which is refused if samples are missing at its end."""
+    num_samples = 0
+    for block in blocks:
+        num_samples += len(block)
+        yield block
+    check_duration(
+        num_samples / header.sample_rate, header.num_samples / header.sample_rate, "its header"
+    )
+
+
+def check_duration(seconds: float, expected: float, source: str = "the manifest") -> None:
+    """Refuses a clip that is longer or shorter than its manifest, or its header, says."""
     if abs(seconds - expected) > max(0.1, 0.01 * expected):
-        raise BadAudio(f"lasts {seconds:.4g} s where the manifest says {expected:.4g} s")
+        raise BadAudio(f"lasts {seconds:.4g} s where {source} says {expected:.4g} s")
 
 
 def bad_clip(
