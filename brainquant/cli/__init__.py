@@ -10,7 +10,9 @@ from typing import Any
 # ends the program with one line.
 from .. import __version__
 from ..errors import one_line_errors
-from . import copy, export, kmeans, probe, push, shards
+from . import copy, encode, export, kmeans, probe, push, shards, tokens
+
+COMMANDS = (encode, tokens, kmeans, probe, export, push, shards, copy)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,6 +61,6 @@ def make_parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for module in (kmeans, probe, export, push, shards, copy):  # in the order of --help
+    for module in COMMANDS:
         module.add(command)
     return parser

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from brainquant.extraction.corpus import find_source, read_corpus
 from safetensors.torch import load_file
 
 import brainquant
 from brainquant.cli import main
+from brainquant.extraction.corpus import find_source, read_corpus
 from brainquant.extraction.kmeans import corpus_frames, fit_model
 from brainquant.fitting import recipe_fingerprint
 from brainquant.inference.pretrained import read_metadata
