@@ -77,9 +77,11 @@ def log_to_terminal() -> None:
     """Shows log lines of level INFO and above, for a command without a log file."""
     if not logging.root.handlers:
         quieten()
-        for name in OF_A_TRAINING:
-            logging.getLogger(name).setLevel(logging.WARNING)
         handler = TqdmCompatibleStreamHandler(sys.stderr)
+        # A filter: SpeechBrain sets the level of a logger when its module is imported.
+        handler.addFilter(
+            lambda record: record.levelno > logging.INFO or record.name not in OF_A_TRAINING
+        )
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 

@@ -9,7 +9,7 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 from speechbrain.utils.superpowers import run_shell
 
-from brainquant.training.log_config import OF_A_TRAINING, WORDY, log_config, log_to_terminal
+from brainquant.training.log_config import WORDY, log_config, log_to_terminal
 
 OURS = get_logger("brainquant.training.checkpoints")
 
@@ -18,8 +18,7 @@ OURS = get_logger("brainquant.training.checkpoints")
 def write_lines(tmp_path, monkeypatch):
     """Has everybody write lines into the log of a run, and gives what is there."""
     root, before = logging.root, (logging.root.level, [*logging.root.handlers])
-    names = [*root.manager.loggerDict, *WORDY, *OF_A_TRAINING]
-    levels = {name: logging.getLogger(name).level for name in names}
+    levels = {name: logging.getLogger(name).level for name in [*root.manager.loggerDict, *WORDY]}
     monkeypatch.setenv("SB_LOG_LEVEL", "INFO")
     monkeypatch.setattr("sys.excepthook", lambda *_: None)
 
@@ -95,6 +94,6 @@ def test_a_command_shows_its_lines_beside_its_bars(write_lines, capsys, monkeypa
     log_to_terminal()
     OURS.info("INFO of ours")
     logging.getLogger("numba.core.ssa").info("INFO of numba")
-    logging.getLogger("speechbrain.core").info("INFO of a Brain")
+    get_logger("speechbrain.core").info("INFO of a Brain")
     shown = capsys.readouterr()
     assert (shown.err, shown.out) == ("INFO of ours\n", "")
