@@ -82,6 +82,7 @@ class ExportedEncoder(torch.nn.Module):
     def load(self, folder: str | Path) -> None:
         """Opens an exported folder, without trust, as ``load_pretrained`` does."""
         self.model = open_folder(folder)
+        self.model.encoder.prepare_finetuning()  # from_hparams(freeze_params=False) may train it
 
     @override
     def forward(

@@ -158,10 +158,24 @@ def test_in_a_recipe_it_is_trained_or_stays_as_it_is(folder, model):
 
     trained = SSLEncoder(str(folder))
     assert trained.training and trained.model.quantiser is None
-    normalisation = [m for m in trained.modules() if isinstance(m, InputNormalization)]
+    train(trained, wavs, shares)
+
+
+def test_from_hparams_gives_an_encoder_that_can_be_trained(folder):
+    wavs, _, shares = clips()
+    opened = WaveformEncoder.from_hparams(source=str(folder), freeze_params=False)
+    train(opened.mods.encoder, wavs, shares)
+
+
+def train(encoder, wavs, shares):
+    """Makes gradients of all that is trained; statistics of a normalisation stay."""
+    encoder.train()
+    normalisation = [m for m in encoder.modules() if isinstance(m, InputNormalization)]
     statistics = copy.deepcopy([m.state_dict() for m in normalisation])
-    trained(wavs, shares).square().mean().backward()
-    parameters = [p for p in trained.parameters() if p.requires_grad]
+    output = encoder(wavs, shares)
+    hidden = output if isinstance(output, torch.Tensor) else output["embeddings"]
+    hidden.square().mean().backward()
+    parameters = [p for p in encoder.model.encoder.parameters() if p.requires_grad]
     assert parameters and all(p.grad is not None for p in parameters)
     for module, before in zip(normalisation, statistics):
         assert not module.training
