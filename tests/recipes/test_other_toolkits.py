@@ -83,7 +83,7 @@ def test_the_page_runs(here, monkeypatch):
     assert names["encoder"].step == 1
 
 
-@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("freeze", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_eight_lines_put_the_encoder_into_the_ctc_recipe(freeze, here, start_program):
     (lines,) = blocks("yaml")
     assert len(lines.splitlines()) == 8
