@@ -14,6 +14,7 @@ from brainquant.cli import main, make_parser
 
 NAMED = {
     "": "kmeans probe shards",
+    "export": "RUN --output --title --license --language --format",
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
     "probe": "RUN_FOLDER --train --valid --test --label --alignments --data_folder --seeds "
     "--train_minutes --context --device --output",
