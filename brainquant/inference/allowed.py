@@ -49,7 +49,9 @@ ALLOWED = frozenset(
     + [f"torch.nn.{name}" for name in TORCH]
 )
 # The classes of vector-quantize-pytorch that LibraryQuantizer may be given by name
-LIBRARY = ("FSQ", "LFQ", "ResidualFSQ", "ResidualVQ", "VectorQuantize")
+LIBRARY = (
+    "FSQ", "LFQ", "ResidualFSQ", "ResidualSimVQ", "ResidualVQ", "SimVQ", "VectorQuantize",
+)  # fmt: skip
 CENTROIDS = "centroids"  # of a KMeansQuantizer: a shape here, tensors are in the .safetensors
 
 DEEPEST = 20  # nested values

@@ -16,7 +16,7 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 from ..models import BestRQEncoder, SpeechEncoder
 from ..quantisers import KMeansQuantizer, make_quantiser
 from ..quantisers.kmeans import load_centroids
-from .allowed import ALLOWED, CENTROIDS, load_class
+from .allowed import ALLOWED, CENTROIDS, check_description, load_class
 from .architecture import make
 from .folder import CONFIG, is_exported
 from .safe_files import read_json
@@ -86,15 +86,20 @@ def describe_run(hparams_file: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if is_stock(path):
             with open(path, encoding="utf-8") as file:
-                return _stock_description(load_calls(file.read()), NORMALISATION)
-        document = load_calls(_resolved(path))
-        modules = document.get("modules")
-        if not isinstance(modules, dict) or "encoder" not in modules:
-            raise ValueError("modules: has no encoder")
-        encoder = describe(modules["encoder"], "encoder")
-        return {"encoder": encoder, "quantiser": describe(modules.get("quantiser"), "quantiser")}
+                description = _stock_description(load_calls(file.read()), NORMALISATION)
+        else:
+            description = _own_description(load_calls(_resolved(path)))
+        check_description(description)
+        return description
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _own_description(document: Any) -> dict[str, Any]:
+    modules = document.get("modules")
+    if not isinstance(modules, dict) or "encoder" not in modules:
+        raise ValueError("modules: has no encoder")
+    return {part: describe(modules.get(part), part) for part in ("encoder", "quantiser")}
 
 
 def _resolved(path: str) -> str:

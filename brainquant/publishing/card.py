@@ -135,9 +135,11 @@ def _summary(facts: Facts, config: dict[str, Any], license: str | None) -> str:
     )
     if config["num_codebooks"]:
         quantiser = config["architecture"]["quantiser"]["class"].rpartition(".")[2]
+        one = config["num_codebooks"] == 1
+        codes = "a code" if one else f"{config['num_codebooks']} codes, each"
         text += (
-            f" Its quantiser, a `{quantiser}`, gives each frame {config['num_codebooks']} code(s), "
-            f"of {config['codebook_size']}."
+            f" Its quantiser, a `{quantiser}`, gives each frame {codes} out of "
+            f"{config['codebook_size']}."
         )
     if license is None:
         text += "\n\nThe authors have named no licence: ask them before you use it."
@@ -154,7 +156,8 @@ def _training(training: dict[str, Any], config: dict[str, Any]) -> str:
         rows[f"Validation, {key.replace('_', ' ')}"] = f"{value:.4g}"
     versions = training["versions"].items()
     rows["Versions"] = ", ".join(f"{name} {version}" for name, version in versions)
-    lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    cells = {name: value.replace("|", "\\|") for name, value in rows.items() if value}
+    lines = [f"| {name} | {value} |" for name, value in cells.items()]
     return "\n".join(["## Training", "", "| | |", "|---|---|", *lines, ""])
 
 

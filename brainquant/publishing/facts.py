@@ -85,8 +85,10 @@ def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
         description=description,
     )
     metrics = os.path.join(folder, "metrics.jsonl")
-    facts = Facts(encoder, _training(type(brain).__name__, encoder, hparams, read_points(metrics)))
-    facts.probes = _probes(folder)
+    # A run may have gone on after its last whole checkpoint.
+    points = [point for point in read_points(metrics) if point["step"] <= brain.optimizer_step]
+    facts = Facts(encoder, _training(type(brain).__name__, encoder, hparams, points))
+    facts.probes = _probes(folder, brain.optimizer_step)
     counts = getattr(getattr(getattr(brain, "tally", None), "run", None), "counts", None)
     if counts is not None and os.path.isfile(metrics):
         title = facts.training["objective"]
@@ -109,7 +111,8 @@ def _training(
     validations = [point for point in points if point.get("stage") == "valid"]
     if validations:
         last = validations[-1]
-        training["validation"] = {key: last[key] for key in MEASURES if key in last}
+        known = {key: last.get(key) for key in MEASURES}  # null: a number that is not known
+        training["validation"] = {key: value for key, value in known.items() if value is not None}
     return training
 
 
@@ -123,8 +126,12 @@ def corpus_names(hparams: Mapping[str, Any]) -> list[str]:
     """
     folder = hparams.get("source") or hparams.get("data_folder") or ""
     names = [os.path.basename(os.path.normpath(str(folder))), *(hparams.get("train_splits") or ())]
-    private = {getpass.getuser(), socket.gethostname(), "", ".", ".."}
-    return [str(name) for name in names if name not in private]
+    private = {socket.gethostname(), "", ".", ".."}
+    try:
+        private.add(getpass.getuser())
+    except (ImportError, KeyError, OSError):  # a container without the user's entry
+        pass
+    return [name for name in map(str, names) if name not in private and name.isprintable()]
 
 
 def seconds_seen(points: list[dict[str, Any]], frame_seconds: float) -> float:
@@ -138,14 +145,17 @@ def seconds_seen(points: list[dict[str, Any]], frame_seconds: float) -> float:
     8.0
     """
     trained = [point for point in points if point.get("stage") == "train"]
-    frames = [p["frames"] / p["masked_ratio"] for p in trained if p.get("masked_ratio")]
-    return sum(frames) * frame_seconds
+    logged = [p for p in trained if p.get("masked_ratio") and p.get("frames")]
+    return sum(point["frames"] / point["masked_ratio"] for point in logged) * frame_seconds
 
 
-def _probes(folder: str) -> list[str]:
-    """The tables of the probes in the folder of a run."""
+def _probes(folder: str, step: int) -> list[str]:
+    """The tables of the probes in the folder of a run, without that of another step."""
     tables = []
-    for path in sorted([*Path(folder).glob("phones.json"), *Path(folder).glob("probe_*.json")]):
+    evaluated = Path(folder, "evaluated_at_step.txt")
+    is_old = evaluated.is_file() and evaluated.read_text("utf-8").strip() != str(step)
+    phones = [] if is_old else Path(folder).glob("phones.json")
+    for path in sorted([*phones, *Path(folder).glob("probe_*.json")]):
         try:
             tables.append(format_table(json.loads(path.read_text("utf-8"))))
         except (KeyError, TypeError, ValueError):  # a file of somebody else, or of an older version

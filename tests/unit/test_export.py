@@ -21,7 +21,7 @@ from brainquant.evaluation.table import ENCODERS
 from brainquant.inference.describing import describe_run
 from brainquant.publishing.card import model_card
 from brainquant.publishing.export import export
-from brainquant.publishing.facts import Facts
+from brainquant.publishing.facts import Facts, read_facts
 
 USER, HOST, HOME = "xqzuser", "xqzhost", "xqzhome"
 ROW = {"mean": 0.5, "spread": 0.01, "best_layer": 1, "layers": [[0.5, 0.4]]}
@@ -169,6 +169,23 @@ def test_hours_are_those_of_the_batches(exports):
     )
 
 
+def test_what_the_run_has_measured_after_its_checkpoint_is_not_said_of_the_model(exports, tmp_path):
+    run = shutil.copytree(exports["best_rq"][0], tmp_path / "run")
+    facts = read_facts(run)
+    later = {"step": 2, "stage": "valid", "loss": 0.0, "frames": 1, "masked_ratio": 0.5}
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": 1, "stage": "valid", "loss": None, "accuracy": 0.5}) + "\n")
+        file.write(json.dumps(later) + "\n" + json.dumps({**later, "stage": "train"}) + "\n")
+    (run / "phones.json").write_text(json.dumps({**PROBE, "of": "phones"}), "utf-8")
+    (run / "evaluated_at_step.txt").write_text("0", "utf-8")
+    again = read_facts(run)
+    assert again.training.pop("validation") == {"accuracy": 0.5}
+    assert facts.training.pop("validation")["loss"] > 0
+    assert again.training == facts.training and again.probes == facts.probes
+    (run / "evaluated_at_step.txt").write_text("1", "utf-8")
+    assert len(read_facts(run).probes) == 2
+
+
 def test_the_card_says_what_the_model_is(exports):
     _, folder = exports["best_rq"]
     _, front, text = (folder / "README.md").read_text("utf-8").split("---\n", 2)
@@ -181,7 +198,7 @@ def test_the_card_says_what_the_model_is(exports):
     }
     for part in (
         "# BEST-RQ on ToySpeech", "and 2 layers", "16000 Hz", "25 vectors of 16 values",
-        "1 code(s), of 32", "![Loss, accuracy and codes over the training](report.png)",
+        "gives each frame a code out of 32", "![Loss, accuracy and codes", "](report.png)",
         "Linear probe of speakers", "brainquant.load_pretrained", "WaveformEncoder.from_hparams",
         "YAML of this form is code", "brainquant tokens", "--format onnx", "## Limits",
     ):  # fmt: skip
