@@ -79,7 +79,7 @@ def work(job: Job, plan: Plan, share: Share, encoder: PretrainedEncoder | None =
         encoder = encoder or job.open_model()
         reader = AudioReader(encoder.sample_rate, resample=True, mix_down="mean")
         reading = ReadAhead(
-            lambda number: _read_unless_long(reader, plan.clips[number]),
+            lambda number: read_unless_long(reader, plan.clips[number]),
             (plan.batches[batch] for part in mine for batch in plan.parts[part]),
             num_workers=job.num_workers,
         )
@@ -115,7 +115,7 @@ def read_clip(reader: AudioReader, clip: Clip) -> torch.Tensor | str:
         return _reason(error, clip)
 
 
-def _read_unless_long(reader: AudioReader, clip: Clip) -> Read:
+def read_unless_long(reader: AudioReader, clip: Clip) -> Read:
     """A whole file that is encoded in windows is also read in windows."""
     if clip.seconds > WHOLE_SECONDS and clip.start is None and clip.channel is None:
         return Path(clip.path)

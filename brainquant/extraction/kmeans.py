@@ -1,25 +1,21 @@
-"""Fits a k-means to a layer of any trained encoder, on any corpus.
-
-Shape suffixes: B batch, L samples, N frames of a batch, I dim.
-"""
+"""Fits a k-means to a layer of any trained encoder, on any corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from speechbrain.utils.logger import get_logger
 
 from ..data.audio import AudioReader
-from ..fitting import Frames, check_layer, check_sizes, describe_frames, fit_centroids, valid_frames
-from ..functional.precision import full_precision
+from ..fitting import Frames, check_layer, check_sizes, describe_frames, fit_centroids
 from ..functional.safe_bytes import safetensors_bytes
 from ..inference import PretrainedEncoder, load_pretrained
-from .compute import read_clip
+from .compute import encode_batch, read_unless_long
 from .corpus import Corpus, find_source, read_corpus
 from .plan import make_plan
 from .reading import ReadAhead
+from .results import Features
 
 logger = get_logger(__name__)
 
@@ -86,35 +82,32 @@ def fit_model(
 def corpus_frames(
     encoder: PretrainedEncoder, corpus: Corpus, layer: int, source: str, seed: int
 ) -> Frames:
-    """The frames of a layer over a corpus; each pass over it has another order.
+    """The hidden states of a layer over a corpus, as ``brainquant encode`` writes them.
 
-    Clips of similar lengths are in one batch.
+    Each pass over it has another order. Clips of similar lengths are in one batch.
     """
     plan = make_plan(corpus.clips, BATCH_SECONDS, bytes_per_second=1)
     reader = AudioReader(encoder.sample_rate, resample=True, mix_down="mean")
+    features = Features([layer])
+    (name,) = features.names()
     for left_out in corpus.left_out:
         logger.warning(f"{left_out.path} left out: {left_out.reason}")
 
     def batches(number: int) -> Iterator[tuple[Sequence[str], np.ndarray]]:
         order = np.random.default_rng([seed, number]).permutation(len(plan.batches))
         clips = [[corpus.clips[n] for n in plan.batches[batch]] for batch in order]
-        sigs = ReadAhead(lambda clip: read_clip(reader, clip), clips, num_workers=NUM_THREADS)
-        for batch, found in zip(clips, sigs):
-            for clip, reason in zip(batch, found):
-                if isinstance(reason, str) and number == 1:
-                    logger.warning(f"clip {clip.id!r} left out: {reason}")
-            read = [(clip.id, sig) for clip, sig in zip(batch, found) if not isinstance(sig, str)]
-            if read:
-                ids, wavs = zip(*read)
-                yield ids, _frames_of_batch(encoder, wavs, layer)
+        read = ReadAhead(
+            lambda clip: read_unless_long(reader, clip), clips, num_workers=NUM_THREADS
+        )
+        for batch, of_batch in zip(clips, read):
+            encoded: list[tuple[str, np.ndarray]] = []
+            for clip, found in zip(batch, encode_batch(features, encoder, batch, of_batch)):
+                if not isinstance(found, str):
+                    encoded.append((clip.id, found[1][name]))
+                elif number == 1:
+                    logger.warning(f"clip {clip.id!r} left out: {found}")
+            if encoded:
+                ids, arrays = zip(*encoded)
+                yield ids, np.concatenate(arrays)
 
     return Frames(batches, layer, source)
-
-
-def _frames_of_batch(
-    encoder: PretrainedEncoder, wavs: Sequence[torch.Tensor], layer: int
-) -> np.ndarray:
-    wavs_BL = torch.nn.utils.rnn.pad_sequence(list(wavs), batch_first=True)
-    lengths_B = torch.tensor([len(wav) for wav in wavs])
-    with full_precision(encoder.device):
-        return valid_frames(encoder.encoder, wavs_BL.to(encoder.device), lengths_B, layer)

@@ -41,10 +41,6 @@ def test_a_pass_has_the_frames_of_each_clip_alone(name, layer, pretrained_run, s
         wav, _ = soundfile.read(speech / f"{clip}.wav", dtype="float32")
         with torch.no_grad():
             (hidden,), frames = encoder(torch.from_numpy(wav)[None], layers=[layer])
-        if layer == 0:  # only the frames that the audio fills are targets
-            frames = encoder.encoder.quantiser_inputs(
-                torch.from_numpy(wav)[None], torch.tensor([len(wav)])
-            )[1]
         alone.append(hidden[0, : int(frames)].numpy())
     nearest = np.abs(np.concatenate(alone)[:, None] - rows).max(-1).min(1)
     assert nearest.max() < 1e-4
