@@ -1,7 +1,8 @@
 """Every command and code block of the READMEs and of the documentation runs.
 
 In tests/recipes, test_contributor.py plays the pages for contributors, test_use_the_model.py those
-about a finished run, and test_other_toolkits.py the one about other toolkits.
+about a finished run, and test_other_toolkits.py the one about other toolkits; in tests/unit,
+test_onnx.py plays the one about ONNX.
 """
 
 import json
@@ -31,6 +32,7 @@ PLAYED = {
     "docs/tutorials/use_the_model.md",
     "docs/how_to/use_encoder.md",
     "docs/how_to/other_toolkits.md",
+    "docs/how_to/onnx.md",
 }
 # The YAML of schedules is tested in tests/unit/test_schedules.py.
 SCHEDULES = "docs/how_to/schedules_and_optimisers.md"

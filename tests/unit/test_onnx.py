@@ -1,8 +1,11 @@
 """ONNX Runtime gives what the encoder gives, in a process that has no torch."""
 
+import copy
 import functools
 import getpass
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
@@ -20,13 +24,14 @@ from speechbrain.processing.features import STFT
 from speechbrain.utils.dynamic_chunk_training import DynChunkTrainConfig
 from tones import batched
 
+import brainquant
 from brainquant import (
     GumbelVectorQuantizer,
     KMeansQuantizer,
     LibraryQuantizer,
-    RandomProjectionQuantizer,
     VectorQuantizer,
 )
+from brainquant.cli import main
 from brainquant.inference import PretrainedEncoder
 from brainquant.models import (
     BestRQEncoder,
@@ -43,26 +48,42 @@ from brainquant.publishing.onnx.layers import make_exportable
 from brainquant.publishing.onnx.traced import TracedEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/how_to/onnx.md").read_text("utf-8")
 RATE = 16000
-# Runs a model on the batches of a file, where neither torch nor this package can be imported.
-PROGRAM = """
+NO_CODES = "the file gives no codes: LibraryQuantizer has no form in ONNX"
+# Begins each program: neither torch nor this package can be imported in it.
+FORBID = """
 import sys
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("torch", "torchaudio", "speechbrain", "brainquant"):
             raise ImportError(f"{name} is not for this process")
 sys.meta_path.insert(0, Forbidden())
+"""
+# Runs the model on the batches of a file.
+PROGRAM = """
 import numpy, onnxruntime
-model, batches, results = sys.argv[1:]
-session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-arrays, outputs = numpy.load(batches), {}
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+arrays, outputs = numpy.load("batches.npz"), {}
 for n in range(len(arrays) // 2):
     inputs = {name: arrays[f"{name}{n}"] for name in ("wavs", "lengths")}
     for output, value in zip(session.get_outputs(), session.run(None, inputs)):
         outputs[f"{output.name}{n}"] = value
-numpy.savez(results, **outputs)
-assert "torch" not in sys.modules
+numpy.savez("results.npz", **outputs)
 """
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def run_without_torch(program, folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", FORBID + program, *arguments],
+        capture_output=True, text=True, timeout=300, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def best_rq(quantiser=None, norm_type="sentence", chunks=None, conv=ChannelsLastConv2d, **changes):
@@ -94,40 +115,34 @@ def wav2vec2(quantiser=None, **changes):
     return PretrainedEncoder(Wav2Vec2Encoder(extractor, transformer, **changes), quantiser)
 
 
-def whitened():
-    quantiser = RandomProjectionQuantizer(64, 8, 128, num_codebooks=2, seed=0, whiten=True)
-    quantiser.fit(torch.randn(500, 64) @ torch.randn(64, 64))
-    return quantiser
-
-
-MODELS = {
-    "best_rq": lambda: best_rq(whitened()),
-    "wav2vec2": lambda: wav2vec2(
-        GumbelVectorQuantizer(8, 32, (2.0, 0.5, 0.999), 2, 16), normalise_targets=True
-    ),
-    "streaming": lambda: best_rq(
-        LibraryQuantizer(64, 8, "FSQ", levels=[4, 4]), "global", DynChunkTrainConfig(4, 2)
-    ),
-}
-NO_CODES = "the file gives no codes: LibraryQuantizer has no form in ONNX"
-
-
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def opened(exported, tmp_path_factory):
+    """Gives an encoder and its ONNX file: a recipe's by the command of the page."""
+    (command,) = blocks("bash")
+
     @functools.cache
     def make(name):
-        pretrained = MODELS[name]()
-        path = tmp_path_factory.mktemp(name) / "out" / "model.onnx"
-        assert export_onnx(pretrained, path) == ([NO_CODES] if name == "streaming" else [])
-        assert os.listdir(path.parent) == ["model.onnx"]
-        return pretrained, path
+        folder = tmp_path_factory.mktemp(name)
+        if name == "streaming":
+            quantiser = LibraryQuantizer(64, 8, "FSQ", levels=[4, 4])
+            pretrained = best_rq(quantiser, "global", DynChunkTrainConfig(4, 2))
+            assert export_onnx(pretrained, folder / "onnx/model.onnx") == [NO_CODES]
+        else:
+            (folder / "results").mkdir()
+            (folder / "results/my_encoder").symlink_to(exported(name))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                main(shlex.split(command)[1:])
+            pretrained = brainquant.load_pretrained(exported(name))
+        assert os.listdir(folder / "onnx") == ["model.onnx"]
+        return pretrained, folder / "onnx/model.onnx"
 
     return make
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_onnx_runtime_gives_what_the_encoder_gives_each_clip_alone(exported, name, tmp_path):
-    pretrained, path = exported(name)
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2", "streaming"])
+def test_onnx_runtime_gives_what_the_encoder_gives_each_clip_alone(opened, name, tmp_path):
+    pretrained, path = opened(name)
     shortest = pretrained.min_samples / RATE
     batches = [
         make_clips(RATE, seconds)
@@ -143,11 +158,7 @@ def test_onnx_runtime_gives_what_the_encoder_gives_each_clip_alone(exported, nam
             wavs[row, length:] = torch.nan  # what follows the end of a clip is not read
         arrays |= {f"wavs{n}": wavs.numpy(), f"lengths{n}": lengths.numpy()}
     np.savez(tmp_path / "batches.npz", **arrays)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, path, tmp_path / "batches.npz", tmp_path / "results.npz"],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_without_torch(PROGRAM, tmp_path, path)
     results = np.load(tmp_path / "results.npz")
     for n, clips in enumerate(batches):
         hidden, frames = results[f"hidden{n}"], results[f"frames{n}"]
@@ -165,18 +176,29 @@ def test_onnx_runtime_gives_what_the_encoder_gives_each_clip_alone(exported, nam
                 assert (codes[row, len(expected) :] == -1).all()
 
 
-def test_a_file_says_what_it_is_and_nothing_of_this_machine(exported):
-    pretrained, path = exported("best_rq")
+def test_a_file_says_what_it_is_and_nothing_of_this_machine(opened):
+    pretrained, path = opened("best_rq")
     model = onnx.load(path)
     onnx.checker.check_model(model)
     says = {entry.key: entry.value for entry in model.metadata_props}
     assert says["fingerprint"] == pretrained.fingerprint()
     assert (says["sample_rate"], says["frame_rate"], says["dim"]) == ("16000", "25.0", "16")
-    assert (says["num_codebooks"], says["codebook_size"]) == ("2", "128")
+    assert (says["num_codebooks"], says["codebook_size"]) == ("1", "32")
     assert says["brainquant_version"]
     content = path.read_bytes()
     for text in (str(ROOT), "site-packages", "stack_trace", f"/{getpass.getuser()}/", "File "):
         assert text.encode() not in content, text
+
+
+def test_python_of_the_page_runs_without_torch(opened, tmp_path):
+    pretrained, path = opened("best_rq")
+    one, two = make_clips(RATE, [1.0, 0.4])
+    soundfile.write(tmp_path / "one.wav", one, RATE, "FLOAT")
+    soundfile.write(tmp_path / "two.wav", two, RATE, "FLOAT")
+    (tmp_path / "onnx").symlink_to(path.parent)
+    printed = run_without_torch("\n".join([*blocks("python"), "print(codes[0, 0, 0])"]), tmp_path)
+    assert f"{pretrained.fingerprint()} {brainquant.__version__}\n" in printed
+    assert printed.endswith(f"\n{int(pretrained.codes(one[None]).codes_BTG[0, 0, 0])}\n")
 
 
 @pytest.mark.parametrize(
@@ -224,23 +246,23 @@ def test_features_without_a_fourier_transform(features):
     torch.testing.assert_close(features(wavs), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_file_that_differs_is_not_written(exported, tmp_path, monkeypatch):
-    _, path = exported("wav2vec2")
+def test_a_file_that_differs_is_not_written(opened, tmp_path, monkeypatch):
+    pretrained, path = opened("wav2vec2")
     monkeypatch.setattr(export, "trace", lambda *_: onnx.load(path))
-    other = MODELS["wav2vec2"]()
+    other = copy.deepcopy(pretrained)
     other.encoder.transformer.latent_encoder.norm.norm.bias.data += 0.002
     with pytest.raises(ValueError, match=r"exported to ONNX: hidden states would differ by 0\.002"):
         export_onnx(other, tmp_path / "model.onnx")
     assert not os.listdir(tmp_path)
 
 
-def test_a_file_that_does_not_run_is_not_written(exported, tmp_path, monkeypatch):
-    _, path = exported("wav2vec2")
+def test_a_file_that_does_not_run_is_not_written(opened, tmp_path, monkeypatch):
+    pretrained, path = opened("wav2vec2")
     broken = onnx.load(path)
     broken.graph.output[0].name = "nothing"
     monkeypatch.setattr(export, "trace", lambda *_: broken)
     with pytest.raises(ValueError, match="exported to ONNX: ONNX Runtime cannot run") as caught:
-        export_onnx(wav2vec2(), tmp_path / "model.onnx")
+        export_onnx(pretrained, tmp_path / "model.onnx")
     assert "\n" not in str(caught.value) and not os.listdir(tmp_path)
 
 
