@@ -87,7 +87,8 @@ class Parts:
             try:
                 self.about(part)
             except SafetensorError:
-                os.remove(self._path(part))
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                    os.remove(self._path(part))
                 damaged.append(part)
         return damaged
 

@@ -70,7 +70,6 @@ def extract(job: Job, num_processes: int | None = None) -> None:
             return
         corpus = read_corpus(job.source, source, encoder.sample_rate, encoder.min_samples)
         outputs = make_outputs(job, encoder, corpus)
-        plan = make_plan(corpus.clips, job.batch_seconds, job.results.bytes_per_second(encoder))
         if not parts.exist() and (files := files_in_the_way(outputs)):
             if provenance.is_complete(made_of):  # other processes have just written it
                 return
@@ -78,6 +77,7 @@ def extract(job: Job, num_processes: int | None = None) -> None:
                 f"{files[0]} exists, and nothing says that it was made of the same; give another "
                 f"--output, or remove {' '.join(files)}"
             )
+        plan = make_plan(corpus.clips, job.batch_seconds, job.results.bytes_per_second(encoder))
         parts.open({**made_of, "plan": plan.digest()})
         for part in parts.remove_damaged(len(plan.parts)):
             logger.warning(f"part {part} of {parts.folder} is damaged; it is computed again")
@@ -85,12 +85,7 @@ def extract(job: Job, num_processes: int | None = None) -> None:
             timing = work(job, plan, share, encoder)
         else:
             share, timing = _work_here(job, plan, parts, encoder, num_processes, num_threads)
-        if not share.rank and timing.speech:
-            logger.info(
-                f"{timing.speech:.0f} s of speech in {timing.elapsed:.1f} s, "
-                f"{timing.speech / timing.elapsed:.0f} times real time in each of {share.ranks} "
-                f"processes; {timing.waited / timing.elapsed:.1%} of it waited for reading"
-            )
+        _say_how_fast(share, timing)
         if missing := _wait_for_others(parts, plan):
             logger.info(
                 f"this share is done, {missing} of {len(plan.parts)} parts are missing; whoever "
@@ -128,6 +123,16 @@ def _work_here(
 def _work_on(job: Job, plan: Plan, encoder: PretrainedEncoder | None, share: Share) -> None:
     with _explained(job):
         work(job, plan, share, encoder)
+
+
+def _say_how_fast(share: Share, timing: Timing) -> None:
+    if share.rank or not timing.speech:
+        return
+    logger.info(
+        f"{timing.speech:.0f} s of speech in {timing.elapsed:.1f} s, "
+        f"{timing.speech / timing.elapsed:.0f} times real time in each of {share.ranks} processes; "
+        f"{timing.waited / timing.elapsed:.1%} of it waited for reading"
+    )
 
 
 def identity_of(job: Job, encoder: PretrainedEncoder, source: Source) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from measure import machine, print_table
 from steps import open_recipe, recipe_arguments
 
 from brainquant.data.audio.headers import read_header
+from brainquant.extraction.clips import Clip
+from brainquant.extraction.plan import make_plan
 from brainquant.training.hparams import parse_arguments
 from brainquant.training.resolve import write_hparams
 
@@ -101,11 +103,12 @@ def run(*command):
 
 
 def largest_batch(manifest, batch_seconds, path):
-    """A manifest of the clips that fill a batch, the longest first."""
+    """A manifest of the clips of the batch that has most with its padding."""
     root, *lines = manifest.read_text("utf-8").splitlines()
-    lines.sort(key=lambda line: -int(line.split("\t")[1]))
-    longest = int(lines[0].split("\t")[1]) / RATE
-    path.write_text("\n".join([root, *lines[: max(1, int(batch_seconds / longest))]]), "utf-8")
+    clips = [Clip(line, "", int(line.split("\t")[1]), RATE) for line in lines]
+    batches = make_plan(clips, batch_seconds, bytes_per_second=1).batches
+    batch = max(batches, key=lambda batch: len(batch) * clips[batch[0]].seconds)
+    path.write_text("\n".join([root, *(lines[number] for number in batch)]), "utf-8")
     return path
 
 
