@@ -125,7 +125,7 @@ def _values(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
         children = value
     if isinstance(children, dict):
         for key, child in children.items():
-            yield from _values(child, (*keys, key))
+            yield from _values(child, (*keys, str(key)))
     elif isinstance(children, list):
         for number, child in enumerate(children):
             yield from _values(child, (*keys, str(number)))

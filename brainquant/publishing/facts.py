@@ -15,7 +15,7 @@ import numpy as np
 
 from ..evaluation.table import format_table
 from ..inference.describing import describe_run
-from ..inference.folder import CONFIG
+from ..inference.folder import is_exported
 from ..inference.loading import load_pretrained
 from ..inference.pretrained import PretrainedEncoder
 from ..monitoring.report import plot_report, read_points
@@ -71,7 +71,7 @@ def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
     from ..brains.stock import is_stock
 
     folder = os.fspath(run_folder)
-    if os.path.isfile(os.path.join(folder, CONFIG)):
+    if is_exported(folder):
         raise ValueError(f"{folder} is exported already; give the output_folder of a run")
     path = find_hparams(folder)
     description = describe_run(path)

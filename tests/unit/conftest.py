@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 from speechbrain.utils.importutils import LazyModule
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,14 +31,14 @@ hypothesis.settings.load_profile("unit")
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest result of any operation."""
+    """Remembers the number of elements of the largest result, with memory, of any operation."""
 
     elements = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor):
                 self.elements = max(self.elements, leaf.numel())
         return result
 

@@ -13,9 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from brainquant import load_pretrained
 from brainquant.inference.allowed import ALLOWED
@@ -153,28 +150,11 @@ def test_centroids_are_no_path(folder):
         (lambda c: c["architecture"]["quantiser"]["arguments"], {"unheard_of": 1}, "unheard_of"),
     ],
 )  # fmt: skip
-def test_sizes_that_do_not_fit_take_no_memory(folder, target, values, said):
+def test_sizes_that_do_not_fit_take_no_memory(folder, largest_tensor, target, values, said):
     folder.change_config(replace(target, **values))
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         refuse(folder, said)
     assert largest.elements < 10**7
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the elements of the largest tensor with memory that any operation gives."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if (
-                isinstance(leaf, torch.Tensor)
-                and not isinstance(leaf, FakeTensor)
-                and not leaf.is_meta
-            ):
-                self.elements = max(self.elements, leaf.numel())
-        return result
 
 
 def name_of_first(header):
@@ -372,20 +352,27 @@ def mutated(data, tree):
     return tree
 
 
-def opened_or_refused(path):
+@pytest.fixture
+def opened_or_refused(largest_tensor):
     """Opens a folder with little memory; None if it is refused in one line."""
-    with LargestTensor() as largest:
-        try:
-            opened = open_folder(path)
-        except ValueError as error:
-            assert str(error).isprintable() and str(path) in str(error)
-            opened = None
-    assert largest.elements < 2**26
-    return opened
+
+    def open_it(path):
+        with largest_tensor() as largest:
+            try:
+                opened = open_folder(path)
+            except ValueError as error:
+                assert str(error).isprintable() and str(path) in str(error)
+                opened = None
+        assert largest.elements < 2**26
+        return opened
+
+    return open_it
 
 
 @pytest.mark.parametrize("forged", [False, True], ids=["fuzz", "forged fingerprint"])
-def test_any_config_gives_the_model_or_one_clear_line(exported, tmp_path, forged, monkeypatch):
+def test_any_config_gives_the_model_or_one_clear_line(
+    exported, opened_or_refused, tmp_path, forged, monkeypatch
+):
     source, encoder = exported
     folder = Folder(source, tmp_path / "model")
     original = json.loads(folder.config.read_text("utf-8"))
@@ -406,7 +393,7 @@ def test_any_config_gives_the_model_or_one_clear_line(exported, tmp_path, forged
 
 
 @pytest.mark.parametrize("kind", ["bytes", "values"])
-def test_any_header_gives_the_model_or_one_clear_line(exported, tmp_path, kind):
+def test_any_header_gives_the_model_or_one_clear_line(exported, opened_or_refused, tmp_path, kind):
     source, encoder = exported
     folder = Folder(source, tmp_path / "model")
     whole = folder.weights.read_bytes()
