@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..data.prepare import to_csv, write_whole
+from ..data.prepare import to_csv
 from ..inference import PretrainedEncoder
 from .corpus import Corpus, LeftOut
 from .formats import FORMATS, Writer
@@ -144,7 +144,7 @@ def merge(
     list_of_left_out = f"{job.output}.left_out.csv"
     if left_out:
         rows = [(clip.id, clip.path, clip.reason) for clip in left_out]
-        write_whole(list_of_left_out, to_csv([("ID", "path", "reason"), *rows]))
+        parts.publish(list_of_left_out, to_csv([("ID", "path", "reason"), *rows]))
     elif os.path.exists(list_of_left_out):
         os.remove(list_of_left_out)
     folder = os.path.dirname(job.output)

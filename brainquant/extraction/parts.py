@@ -129,6 +129,12 @@ class Parts:
             else:
                 yield True
 
+    def publish(self, path: str, text: str) -> None:
+        """Writes a file beside the output, whole, and leaves nothing else there if it is killed."""
+        made = os.path.join(self.folder, os.path.basename(path))
+        write_whole(made, text)
+        os.replace(made, path)
+
     def remove(self) -> None:
         """Removes the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -7,8 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.prepare import write_whole
-
 VERSIONS = ("brainquant", "torch")  # may differ where an output is complete
 # Hashes say nothing to a reader.
 HASHED = {
@@ -32,7 +30,8 @@ class Provenance:
     >>> output = str(getfixture("tmp_path") / "f.npz")
     >>> open(output, "w").close()
     >>> provenance = Provenance(output)
-    >>> provenance.write({"made_of": {"model": "a1"}, "files": ["f.npz"]})
+    >>> with open(provenance.path, "w") as file:
+    ...     json.dump({"made_of": {"model": "a1"}, "files": ["f.npz"]}, file)
     >>> provenance.is_complete({"model": "a1"})
     True
     >>> provenance.is_complete({"model": "b2"})  # doctest: +ELLIPSIS
@@ -59,10 +58,6 @@ class Provenance:
                 f"remove both"
             )
         return found
-
-    def write(self, content: dict[str, Any]) -> None:
-        """Writes it: from now on the output is complete."""
-        write_whole(self.path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def is_complete(self, identity: dict[str, Any]) -> bool:
         """Whether the output is there and was made of just this.

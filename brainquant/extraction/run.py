@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import sys
 import time
@@ -97,7 +98,9 @@ def extract(job: Job, num_processes: int | None = None) -> None:
                 return  # another process writes, or has written
             if not provenance.is_complete(made_of):
                 summary = merge(job, outputs, corpus, plan, parts)
-                provenance.write({"made_of": made_of, **facts_of(job, encoder), **summary})
+                content = {"made_of": made_of, **facts_of(job, encoder), **summary}
+                # From now on the output is complete.
+                parts.publish(provenance.path, json.dumps(content, indent=2) + "\n")
                 logger.info(describe(job, summary))
             parts.remove()
 

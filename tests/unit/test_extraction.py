@@ -144,7 +144,8 @@ def test_an_output_without_a_readable_provenance_is_refused(tmp_path):
 
 def test_a_missing_file_makes_an_output_incomplete(tmp_path):
     provenance = Provenance(str(tmp_path / "f.npz"))
-    provenance.write({"made_of": {"model": "a"}, "files": ["f.layer1.npz", "f.layer2.npz"]})
+    said = {"made_of": {"model": "a"}, "files": ["f.layer1.npz", "f.layer2.npz"]}
+    (tmp_path / "f.npz.json").write_text(json.dumps(said))
     (tmp_path / "f.layer1.npz").touch()
     assert not provenance.is_complete({"model": "b"})
     (tmp_path / "f.layer2.npz").touch()
