@@ -122,7 +122,6 @@ def codes_long(encoder: SpeechEncoder, quantiser: Quantiser, audio: Audio) -> to
     return torch.cat(codes)
 
 
-@torch.no_grad()
 def encode_stream(
     encoder: SpeechEncoder,
     blocks: Iterable[Any],
@@ -133,7 +132,7 @@ def encode_stream(
 ) -> Iterator[Stretch]:
     """Hidden states of a stream, as soon as what follows them has come.
 
-    A frame waits for three times the context; with dynamic chunk training and a limited left
+    A frame waits for up to three times the context; with dynamic chunk training and a limited left
     context, for about a second. The levels, means and variances are those of the stream so far. The
     results do not depend on where the stream is cut into blocks.
 
@@ -148,22 +147,24 @@ def encode_stream(
         What ``measure`` gives for another recording of this microphone: the stream is normalised as
         that recording, from its first frame.
 
-    Yields
-    ------
-    stretch : Stretch
+    Returns
+    -------
+    stretches : iterator of Stretch
         The next hidden states, and the number of their first frame.
 
     Raises
     ------
     ValueError
-        If a block is not a part of a waveform, or there is no such layer.
+        If there is no such layer; from the iterator, if a block is not a part of a waveform.
     """
     _check_layers(encoder, layers)
     plan = make_plan(encoder, context_seconds, LATENCY_SECONDS)
     front = encoder.in_pieces() if statistics is None else statistics
     pieces = front.pieces(map(as_waveform, blocks), STREAM_SECONDS)
-    for tensors, start in encode_windows(encoder, front, pieces, plan, layers):
-        yield Stretch(tensors[0] if layers is None else tensors, start)
+    return (
+        Stretch(tensors[0] if layers is None else tensors, start)
+        for tensors, start in encode_windows(encoder, front, pieces, plan, layers)
+    )
 
 
 @torch.no_grad()

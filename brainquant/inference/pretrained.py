@@ -364,9 +364,9 @@ class PretrainedEncoder(torch.nn.Module):
         layers, context_seconds : object
             As in ``encode_file``.
 
-        Yields
-        ------
-        stretch : Stretch
+        Returns
+        -------
+        stretches : iterator of Stretch
             The next hidden states, shape (frames, dim), and the number of their first frame.
         """
         return encode_stream(self.encoder, blocks, layers=layers, context_seconds=context_seconds)

@@ -56,12 +56,15 @@ def _say_once(what: str, path: str | os.PathLike) -> None:
 
 
 def as_waveform(block: Any) -> torch.Tensor:
+    """A part of a waveform as a tensor; a ValueError if it is none."""
     wav_L = torch.as_tensor(block)
     if wav_L.dim() != 1 or not wav_L.is_floating_point():
         raise ValueError(
             f"a waveform must be of shape (samples,), of floats from -1 to 1, got {wav_L.dtype} of "
             f"shape {tuple(wav_L.shape)}; convert it first"
         )
+    if not wav_L.isfinite().all():
+        raise ValueError("a waveform must not have samples that are NaN or infinite")
     return wav_L.float()
 
 

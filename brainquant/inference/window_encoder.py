@@ -40,6 +40,7 @@ def make_plan(
     return Plan(2 * context, context, context)
 
 
+@torch.no_grad()
 def encode_windows(
     encoder: SpeechEncoder,
     front: FramesInPieces,
@@ -52,13 +53,11 @@ def encode_windows(
     run = _make_runner(encoder, front, above)
     for window in cut_windows(pieces, front.stack, plan):
         outputs = iter(run(window))
-        yield (
-            [
-                (front.inputs(window.feats_TF)[window.kept] if layer == 0 else next(outputs)).cpu()
-                for layer in layers or [None]
-            ],
-            window.start,
-        )
+        tensors = [
+            front.inputs(window.feats_TF)[window.kept] if layer == 0 else next(outputs)
+            for layer in ([None] if layers is None else layers)
+        ]
+        yield [tensor.cpu() for tensor in tensors], window.start
 
 
 def _make_runner(

@@ -12,7 +12,6 @@ Last, an hour of 44.1 kHz stereo in a process of its own. About 5 minutes on 2 c
 import argparse
 import csv
 import json
-import resource
 import tempfile
 import time
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from measure import in_process, machine, print_table
+from measure import in_process, machine, peak_mb, print_table
 from speechbrain.lobes.models.transformer.Transformer import PositionalEncoding
 
 import brainquant
@@ -88,17 +87,17 @@ def encode_whole(encoder, wav_L, layer=None):
 
 def differences(encoder, wav_L):
     """A row for each window: the difference to the whole recording, and the time that it takes."""
-    began = time.perf_counter()
+    began = time.process_time()
     whole_TD = encode_whole(encoder, wav_L)
     seconds = len(wav_L) / encoder.sample_rate
-    print(f"the whole recording of {seconds:.0f} s at once: {time.perf_counter() - began:.1f} s")
+    print(f"the whole recording of {seconds:.0f} s at once: {time.process_time() - began:.1f} s")
     absolute = isinstance(encoder, Wav2Vec2Encoder)
     for context in CONTEXTS:
         for kept in sorted({2 * context, *KEPT}):
-            began = time.perf_counter()
+            began = time.process_time()
             hidden_TD = encode_in(encoder, wav_L, context, kept, None)
-            took = time.perf_counter() - began
-            row = {"context, s": context, "kept, s": kept, "ms per s": 1000 * took / seconds}
+            took = time.process_time() - began
+            row = {"context, s": context, "kept, s": kept, "CPU ms per s": 1000 * took / seconds}
             row["difference, %"] = percent(hidden_TD, whole_TD)
             if absolute:
                 hidden_TD = encode_in(encoder, wav_L, context, kept, None, of_the_whole=True)
@@ -140,13 +139,17 @@ def phones(encoder, corpus, layer):
         return 100 * probe_layers(layers, named, seed=0)[0][1]
 
     alone = [encode_whole(encoder, clip.sig, layer).numpy() for clip in test]
-    yield {"windows": "each clip alone", "phones, %": read(alone, [clip.labels for clip in test])}
     whole = encode_whole(encoder, recording, layer).numpy()
-    yield {"windows": "the whole at once", "phones, %": read([whole], [labels])}
+    for name, share in (
+        ("each clip alone", read(alone, [clip.labels for clip in test])),
+        ("the whole at once", read([whole], [labels])),
+    ):
+        yield {"windows": name, "phones, %": share, "with its positions, %": None}
     for context in CONTEXTS:
         arguments = encoder, recording, context, 2 * context, layer
         row = {"windows": f"{context} s of context"}
         row["phones, %"] = read([encode_in(*arguments).numpy()], [labels])
+        row["with its positions, %"] = None
         if isinstance(encoder, Wav2Vec2Encoder):
             hidden_TD = encode_in(*arguments, of_the_whole=True)
             row["with its positions, %"] = read([hidden_TD.numpy()], [labels])
@@ -165,15 +168,14 @@ def hour(run, wav_L, rate, folder):
 
 
 def peak(run, path):
+    """A row about a file: of a process that has done nothing else."""
     encoder = brainquant.load_pretrained(run)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    began = time.perf_counter()
+    began = time.process_time()
     hidden_TD = encoder.encode_file(path)
-    seconds = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = time.process_time() - began
     return {
-        "run": Path(run).name, "frames": len(hidden_TD), "seconds": seconds, "peak, MB": after,
-        "before, MB": before, "result, MB": hidden_TD.numel() * 4 / 2**20,
+        "run": Path(run).name, "CPU seconds": seconds, "frames": len(hidden_TD),
+        "of them the result, MB": hidden_TD.numel() * 4 / 2**20, "peak, MB": peak_mb(),
     }  # fmt: skip
 
 

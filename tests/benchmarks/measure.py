@@ -45,15 +45,21 @@ def alternate(calls, repeats=7):
 def extra_mb(call):
     """Megabytes that a call adds to this process at its peak; Linux only."""
 
-    def status(key):
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return int(re.search(rf"{key}:\s+(\d+)", file.read())[1]) / 1024
-
     with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
         file.write("5")  # the peak starts again from what is resident now
-    before = status("VmRSS")
+    before = _status_mb("VmRSS")
     call()
-    return status("VmHWM") - before
+    return peak_mb() - before
+
+
+def peak_mb():
+    """Megabytes of this process at its peak; Linux only."""
+    return _status_mb("VmHWM")
+
+
+def _status_mb(key):
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return int(re.search(rf"{key}:\s+(\d+)", file.read())[1]) / 1024
 
 
 def in_process(program, *arguments):

@@ -31,6 +31,7 @@ PLAYED = {
     "docs/how_to/contribute_a_recipe.md",
     "docs/tutorials/use_the_model.md",
     "docs/how_to/use_encoder.md",
+    "docs/how_to/long_audio.md",
     "docs/how_to/other_toolkits.md",
     "docs/how_to/onnx.md",
 }

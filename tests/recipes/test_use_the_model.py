@@ -11,7 +11,11 @@ import pytest
 from brainquant.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/tutorials/use_the_model.md", "docs/how_to/use_encoder.md")  # the second goes on
+PAGES = (  # each goes on where the one before it ends
+    "docs/tutorials/use_the_model.md",
+    "docs/how_to/use_encoder.md",
+    "docs/how_to/long_audio.md",
+)
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

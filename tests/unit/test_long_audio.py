@@ -270,6 +270,10 @@ def test_wrong_input_is_refused_before_any_work(encoders):
         encode_long(encoder, wav_L[None])
     with pytest.raises(ValueError, match="of floats from -1 to 1, got torch.int16"):
         next(encode_stream(encoder, [np.zeros(800, np.int16)]))
+    with pytest.raises(ValueError, match="must not have samples that are NaN or infinite"):
+        next(encode_stream(encoder, [wav_L, np.full(800, np.nan)]))
+    with pytest.raises(ValueError, match="there is no layer -1"):
+        encode_stream(encoder, [], layers=[-1])  # before the first block
 
 
 def test_a_normalisation_that_is_not_known_is_refused():
