@@ -85,8 +85,11 @@ def open_folder(
 
 
 def is_exported(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder is an exported one, and not that of a run."""
-    return os.path.isfile(os.path.join(folder, CONFIG))
+    """Whether a folder is an exported one, and not that of a run, whose YAML is executed.
+
+    So a folder with only a part of an export, or with something else under these names, is none.
+    """
+    return any(os.path.lexists(os.path.join(folder, name)) for name in (CONFIG, WEIGHTS))
 
 
 def build_encoder(folder: str | os.PathLike[str]) -> SpeechEncoder:
@@ -110,7 +113,8 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(" ".join(re.sub(r"[^\x20-\x7e]", " ", str(error)).split())) from error
+        line = "".join(c if c.isprintable() else " " for c in str(error))
+        raise ValueError(" ".join(line.split())) from error
 
 
 def _check_config(config: dict[str, Any], path: str) -> None:

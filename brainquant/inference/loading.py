@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from .folder import CONFIG, is_exported, open_folder
 from .pretrained import PretrainedEncoder
 
-CONFIG = "config.json"  # in an exported folder
 HPARAMS = "hyperparams.yaml"  # in the folder of a run
 
 
@@ -59,9 +59,7 @@ def load_pretrained(
         raise ValueError(
             f"revision is for models of the Hub, got revision={revision!r} for the folder {folder}"
         )
-    if os.path.isfile(os.path.join(folder, CONFIG)):
-        from .folder import open_folder
-
+    if is_exported(folder):
         return open_folder(folder).to(device)
     if os.path.isfile(os.path.join(folder, HPARAMS)):
         return _open_run(folder).to(device)

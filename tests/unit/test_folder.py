@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -19,6 +20,7 @@ from brainquant.inference.allowed import ALLOWED
 from brainquant.inference.folder import open_folder
 from brainquant.inference.pretrained import PretrainedEncoder
 from brainquant.publishing.export import write_model
+from brainquant.recipe import load_encoder
 
 CANARY = "canary"
 
@@ -316,6 +318,35 @@ def test_missing_files_and_files_that_are_none(folder):
     refuse(folder, "model.safetensors cannot be read")
     os.mkfifo(folder.weights)  # would wait for ever
     refuse(folder, "model.safetensors is not a file")
+
+
+@pytest.mark.parametrize("fault", ["missing", "fifo", "broken link"])
+def test_a_folder_without_its_config_is_no_run_whose_yaml_is_executed(folder, fault):
+    folder.config.unlink()
+    yaml = f"seed: !apply:os.system [touch {CANARY}]\n"
+    (folder.path / "hyperparams.yaml").write_text(yaml, "utf-8")
+    if fault == "fifo":
+        os.mkfifo(folder.config)
+    elif fault == "broken link":
+        folder.config.symlink_to("nowhere")
+    for used in (load_pretrained, load_encoder):
+        with pytest.raises(ValueError, match="config.json (cannot be read|is not a file)"):
+            used(str(folder.path))
+        assert not os.path.exists(CANARY)
+
+
+def test_an_error_shows_the_path_as_it_is(folder):
+    folder.path = folder.path.rename(folder.path.with_name("modèle 音声"))
+    (folder.path / "config.json").write_text("{", "utf-8")
+    refuse(folder, "modèle 音声/config.json is not JSON")
+
+
+def test_sizes_that_do_not_fit_log_nothing_before_the_error(folder, monkeypatch):
+    records, log = [], logging.getLogger("torch._subclasses.fake_tensor")
+    monkeypatch.setattr(log, "filters", [records.append])
+    folder.change_config(replace(transformer_arguments, input_size=7))
+    refuse(folder, "architecture")
+    assert not records and log.isEnabledFor(logging.ERROR)
 
 
 def nodes(value, path=()):
