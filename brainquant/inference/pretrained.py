@@ -389,10 +389,11 @@ class PretrainedEncoder(torch.nn.Module):
         self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Waveforms that are long enough for a frame, with zeros after their ends, and lengths."""
-        if wavs_BL.dim() != 2:
+        if wavs_BL.dim() != 2 or not wavs_BL.is_floating_point():
             raise ValueError(
-                f"waveforms must be of shape (batch, samples), got {tuple(wavs_BL.shape)}; for one "
-                f"clip, use wav[None]"
+                f"waveforms must be floats of shape (batch, samples), got {wavs_BL.dtype} of shape "
+                f"{tuple(wavs_BL.shape)}; for one clip, use wav[None], and for 16-bit samples, "
+                f"wav / 32768"
             )
         batch, num_samples = wavs_BL.shape
         if lengths_B is None:
@@ -409,7 +410,7 @@ class PretrainedEncoder(torch.nn.Module):
                 f"{lengths_B.tolist()}"
             )
         # A window of the features that is centred before the end of a clip reaches beyond it.
-        wavs_BL = _cut(wavs_BL.to(self.device), to_device(lengths_B, self.device), 0.0)
+        wavs_BL = _cut(wavs_BL.to(self.device).float(), to_device(lengths_B, self.device), 0.0)
         return F.pad(wavs_BL, (0, max(0, self.min_samples - num_samples))), lengths_B
 
 

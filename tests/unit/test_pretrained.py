@@ -129,10 +129,18 @@ def test_the_fingerprint_changes_with_any_tensor_and_with_the_description(encode
     assert len({before, changed, encoder.fingerprint()}) == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_waveforms_of_another_type_are_float32_before_the_features(encoder, dtype):
+    wavs = clips()[0].to(dtype)
+    assert torch.equal(encoder(wavs).hidden, encoder(wavs.float()).hidden)
+    assert torch.equal(encoder.codes(wavs)[0], encoder.codes(wavs.float())[0])
+
+
 def test_wrong_input_is_one_clear_error(encoder, kmeans, tmp_path):
     wavs, lengths = clips()
     for arguments, text in [
         ((wavs[0],), "for one clip, use wav"),
+        (((32768 * wavs).short(),), "got torch.int16 of shape"),
         ((wavs, lengths / 16000), "a LongTensor, got torch.float32"),
         ((wavs, lengths[:2]), "samples of each of 4 clips"),
         ((wavs, lengths + 1), "from 0 to the 16000 samples"),
