@@ -12,7 +12,7 @@ LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 
 NAME = "user/name"
 SMALL_HOURS = 1000
-TOKENS = f"brainquant tokens {NAME} FOLDER_OF_AUDIO --output codes.npz\n"
+TOKENS = f"brainquant tokens {NAME} FOLDER_OF_AUDIO --format npz --output codes.npz\n"
 REPORT_LINE = f"![Loss, accuracy and codes over the training]({REPORT})\n"
 
 LOADING = """\

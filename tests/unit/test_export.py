@@ -200,7 +200,8 @@ def test_the_card_says_what_the_model_is(exports):
         "# BEST-RQ on ToySpeech", "and 2 layers", "16000 Hz", "25 vectors of 16 values",
         "gives each frame a code out of 32", "![Loss, accuracy and codes", "](report.png)",
         "Linear probe of speakers", "brainquant.load_pretrained", "WaveformEncoder.from_hparams",
-        "YAML of this form is code", "brainquant tokens", "--format onnx", "## Limits",
+        "YAML of this form is code", "FOLDER_OF_AUDIO --format npz --output codes.npz",
+        "--format onnx", "## Limits",
     ):  # fmt: skip
         assert part in text, part
     _, folder = exports["ctc"]
