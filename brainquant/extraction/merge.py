@@ -18,7 +18,7 @@ from .plan import Plan
 from .results import collapse
 
 # Of the files that the formats write: the name of a layer stands before them.
-ENDINGS = {".npz", ".npy", ".km", ".jsonl", ".ark", ".scp", ".parquet"}
+ENDINGS = {end for formats in FORMATS.values() for made in formats.values() for end in made.endings}
 
 
 class Output:
@@ -51,6 +51,11 @@ def make_outputs(job: Job, encoder: PretrainedEncoder, corpus: Corpus) -> dict[s
         What it encodes.
     """
     writer, names = FORMATS[job.results.kind][job.format], job.results.names()
+    if os.path.splitext(job.output)[1] in ENDINGS - {*writer.endings}:
+        raise ValueError(
+            f"--output {job.output} ends as other files than those of --format {job.format}: "
+            f"{' or '.join(writer.endings)}; give another --format, or another name"
+        )
     outputs = {}
     for name in names:
         meta = {
@@ -64,7 +69,7 @@ def make_outputs(job: Job, encoder: PretrainedEncoder, corpus: Corpus) -> dict[s
         path = path_of(job.output, name) if len(names) > 1 else job.output
         outputs[name] = Output(path, writer, {**meta, "root": corpus.root})
     for output in outputs.values():
-        writer.check(output.meta, corpus.clips)
+        writer.check(output.path, output.meta, corpus.clips)
     return outputs
 
 

@@ -266,7 +266,8 @@ def test_any_number_of_processes_writes_the_same_bytes(
     else:
         command = ["tokens", *arguments, "--kmeans", kmeans, "--format", "jsonl", "--dedup"]
     folders = [tmp_path / "one", tmp_path / "two"]
-    outputs = [["--output", folder / "f.npz"] for folder in folders]
+    name = "f.npz" if launcher == "torchrun" else "f.jsonl"
+    outputs = [["--output", folder / name] for folder in folders]
     main([*map(str, [*command, *outputs[0], "--num_processes", 1])])
     if launcher == "num_processes":
         main([*map(str, [*command, *outputs[1], "--num_processes", 2])])
@@ -440,6 +441,21 @@ def test_files_of_others_are_not_replaced(job, tmp_path, name, output):
         extract(job(QuantiserTokens(), output=output, format=form))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "output, form, message",
+    [
+        ("f.km", "km", "dict.km.txt is the dictionary of another number of units"),
+        ("f.npz", "km", "--output .*f.npz ends as other files than those of --format km: .km;"),
+        ("f.parquet", "kaldi", "those of --format kaldi: .ark or .scp; give another --format"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(job, tmp_path, output, form, message):
+    (tmp_path / "dict.km.txt").write_text("0 1\n")
+    with pytest.raises(ValueError, match=message):
+        extract(job(QuantiserTokens(), output=output, format=form))
+    assert [path.name for path in tmp_path.iterdir()] == ["dict.km.txt"]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,21 @@ def test_a_pass_has_the_frames_of_each_clip_alone(name, layer, pretrained_run, s
     assert len(np.concatenate(alone)) < len(rows) < 1.3 * len(np.concatenate(alone))
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_long_recording_has_the_frames_that_tokens_gives_units_to(
+    layer, pretrained_run, tmp_path, caplog
+):
+    encoder, noise = brainquant.load_pretrained(pretrained_run("best_rq")), np.random.default_rng(0)
+    waves = {"long": noise.normal(0, 0.1, 16000 * 90), "bad": np.full(16000 * 31, np.nan)}
+    for name, wave in waves.items():
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16000, "FLOAT")
+    corpus = read_corpus(str(tmp_path), find_source(str(tmp_path)), 16000, encoder.min_samples)
+    ((ids, rows),) = corpus_frames(encoder, corpus, layer, "speech", seed=0).batches(1)
+    (expected,) = encoder.encode_file(tmp_path / "long.wav", layers=[layer])
+    assert [*ids] == ["long"] and np.array_equal(rows, expected.numpy())
+    assert "'bad' left out: has samples that are NaN or infinite" in caplog.text
+
+
 def test_the_seed_decides_and_nothing_else(pretrained_run, speech):
     run = str(pretrained_run("best_rq"))
     first, again, other = (fit_model(run, str(speech), seed=n, **SIZES)[0] for n in (1, 1, 2))

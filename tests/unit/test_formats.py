@@ -174,7 +174,7 @@ def test_a_writer_names_its_files_before_it_writes(kind, name, tmp_path):
 
 def test_kaldi_has_no_float16():
     with pytest.raises(ValueError, match="--half: archives of Kaldi have no float16"):
-        FORMATS["encode"]["kaldi"].check({"half": True})
+        FORMATS["encode"]["kaldi"].check("f.ark", {"half": True})
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -280,7 +280,7 @@ def test_datasets_of_hugging_face_loads_parquet_without_network(kind, tmp_path):
 def test_what_a_format_cannot_hold_is_refused_before_the_work(kind, name, meta, clip, message):
     clip = Clip(**{"id": "a", "path": "/speech/a.wav", "num_samples": 1, "sample_rate": 8, **clip})
     with pytest.raises(ValueError, match=message):
-        FORMATS[kind][name].check({**META, "kind": kind, **meta}, [clip])
+        FORMATS[kind][name].check("f", {**META, "kind": kind, **meta}, [clip])
 
 
 def test_the_dictionary_of_other_units_is_kept(tmp_path):
@@ -296,4 +296,4 @@ def test_the_dictionary_of_other_units_is_kept(tmp_path):
 def test_a_library_that_is_missing_is_named_with_its_extra(module, name, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=rf"--format {name} needs .*brainquant\[{name}\]"):
-        FORMATS["encode"][name].check({**META, "kind": "encode"})
+        FORMATS["encode"][name].check("f", {**META, "kind": "encode"})

@@ -33,7 +33,7 @@ class FairseqWriter(Writer):
 
     @classmethod
     @override
-    def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
+    def check(cls, path: str, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         for clip in clips:
             if re.search(r"[\t\r\n]|^\s|\s$", clip.path):
                 raise ValueError(
@@ -74,6 +74,8 @@ class NpyWriter(FairseqWriter):
     '/data\\na.wav\\t16000\\nb.wav\\t16000\\n'
     """
 
+    endings = (".npy",)
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         manifest, arrays, lengths = self.paths(path)
         super().__init__(path, meta, manifest)
@@ -84,7 +86,7 @@ class NpyWriter(FairseqWriter):
     @classmethod
     @override
     def paths(cls, path: str) -> list[str]:
-        stem = without_ending(path, ".npy").removesuffix("_0_1")
+        stem = without_ending(path, *cls.endings).removesuffix("_0_1")
         return [f"{stem}.tsv", f"{stem}_0_1.npy", f"{stem}_0_1.len"]
 
     @override
@@ -119,30 +121,31 @@ class KmWriter(FairseqWriter):
     ('2 2 0\\n', '0 1\\n1 1\\n2 1\\n')
     """
 
+    endings = (".km",)
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         manifest, units = self.paths(path)
-        dictionary = os.path.join(os.path.dirname(path), "dict.km.txt")
-        words = "".join(f"{unit} 1\n" for unit in range(meta["num_codes"]))
-        refuse_other(dictionary, words)
         super().__init__(path, meta, manifest)
         self._units = self.open(units, "w")
+        dictionary, words = make_dictionary(path, meta["num_codes"])
         self.open(dictionary, "w").write(words)
 
     @classmethod
     @override
     def paths(cls, path: str) -> list[str]:
-        stem = without_ending(path, ".km")
+        stem = without_ending(path, *cls.endings)
         return [f"{stem}.tsv", f"{stem}.km"]  # the dictionary is that of all outputs of the folder
 
     @classmethod
     @override
-    def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
+    def check(cls, path: str, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         if meta["num_codebooks"] > 1:
             raise ValueError(
                 f"--format km holds one unit for each frame, and this model has "
                 f"{meta['num_codebooks']} codebooks; choose jsonl, kaldi, parquet or npz"
             )
-        super().check(meta, clips)
+        super().check(path, meta, clips)
+        refuse_other(*make_dictionary(path, meta["num_codes"]))
 
     @override
     def add(self, clip: Clip, array: np.ndarray, durations: np.ndarray | None = None) -> None:
@@ -155,6 +158,18 @@ def write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) 
     fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     text = repr(fields).encode().ljust(HEADER_BYTES - 11) + b"\n"
     file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
+
+
+def make_dictionary(path: str, num_codes: int) -> tuple[str, str]:
+    """The path and the text of the dictionary beside an output.
+
+    Example
+    -------
+    >>> make_dictionary("units/train.km", 2)
+    ('units/dict.km.txt', '0 1\\n1 1\\n')
+    """
+    words = "".join(f"{unit} 1\n" for unit in range(num_codes))
+    return os.path.join(os.path.dirname(path), "dict.km.txt"), words
 
 
 def refuse_other(path: str, text: str) -> None:

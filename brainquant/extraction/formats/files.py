@@ -32,6 +32,8 @@ class Writer:
     ----------
     files : list of str
         The paths of all files that ``close`` writes.
+    endings : tuple of str
+        Those of a path for this format; a path may have none.
 
     Raises
     ------
@@ -39,8 +41,10 @@ class Writer:
         If the format cannot hold what ``meta`` describes.
     """
 
+    endings: tuple[str, ...] = ()
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
-        self.check(meta)
+        self.check(path, meta)
         self.path, self.meta = path, meta
         self.files: list[str] = []
         self._opened: list[tuple[IO[Any], str]] = []
@@ -50,12 +54,12 @@ class Writer:
         os.makedirs(self._unfinished)
 
     @classmethod
-    def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
+    def check(cls, path: str, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         """Raises a ValueError if the format cannot hold such arrays, or one of the clips.
 
         Arguments
         ---------
-        meta : dict
+        path, meta : object
             As for the writer itself.
         clips : iterable of Clip
             The clips that will be added.

@@ -28,6 +28,8 @@ class JsonLinesWriter(Writer):
     '{"id": "a", "units": [7, 3], "durations": [1, 4]}\\n'
     """
 
+    endings = (".jsonl",)
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         super().__init__(path, meta)
         self._lines = self.open(path, "w")

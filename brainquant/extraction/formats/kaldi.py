@@ -40,6 +40,8 @@ class KaldiWriter(Writer):
     ('a 2\\n', '0.04\\n')
     """
 
+    endings = (".ark", ".scp")
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         self._kaldiio: ModuleType = import_kaldiio()
         super().__init__(path, meta)
@@ -55,13 +57,13 @@ class KaldiWriter(Writer):
     @classmethod
     @override
     def paths(cls, path: str) -> list[str]:
-        stem, folder = without_ending(path, ".ark", ".scp"), os.path.dirname(path)
+        stem, folder = without_ending(path, *cls.endings), os.path.dirname(path)
         beside = [os.path.join(folder, name) for name in ("utt2num_frames", "frame_shift")]
         return [f"{stem}.ark", f"{stem}.scp", *beside]
 
     @classmethod
     @override
-    def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
+    def check(cls, path: str, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         import_kaldiio()
         if meta.get("half"):
             raise ValueError("--half: archives of Kaldi have no float16; choose another --format")

@@ -31,13 +31,15 @@ class NpzWriter(Writer):
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
 
+    endings = (".npz",)
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         super().__init__(path, meta)
         self._zip = zipfile.ZipFile(self.open(path, "wb"), "w", zipfile.ZIP_STORED)
 
     @classmethod
     @override
-    def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
+    def check(cls, path: str, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         for clip in clips:
             # numpy.load finds an array by its name with and without .npy.
             if "\0" in clip.id or clip.id.endswith(".npy"):

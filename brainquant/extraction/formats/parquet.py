@@ -37,6 +37,8 @@ class ParquetWriter(Writer):
     [{'id': 'a', 'units': [7, 3], 'durations': [1, 4]}]
     """
 
+    endings = (".parquet",)
+
     def __init__(self, path: str, meta: dict[str, Any]) -> None:
         self._arrow: Any = import_pyarrow()
         super().__init__(path, meta)
@@ -49,7 +51,7 @@ class ParquetWriter(Writer):
 
     @classmethod
     @override
-    def check(cls, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
+    def check(cls, path: str, meta: dict[str, Any], clips: Iterable[Clip] = ()) -> None:
         import_pyarrow()
 
     @override
