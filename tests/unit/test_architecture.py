@@ -1,6 +1,5 @@
 """Every recipe and every quantiser fragment can be described, exported, and built from data."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from brainquant.inference.describing import describe_run
 from brainquant.inference.folder import open_folder
 from brainquant.publishing.export import write_model
 from brainquant.training.hparams import load_hparams, parse_arguments
+from brainquant.training.needed_files import keep_needed_files
 from brainquant.training.resolve import write_hparams
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,20 +75,34 @@ def test_the_encoder_of_a_recipe_is_data(describe, tmp_path, recipe):
     assert_exported_equals(describe(recipe), tmp_path / "exported")
 
 
+@pytest.fixture
+def centroids(tmp_path):
+    """A file of centroids, and the fragment of a quantiser that names it."""
+    path, fragment = tmp_path / "k.safetensors", tmp_path / "kmeans.yaml"
+    save_file({"centroids": torch.randn(8, 320)}, path)
+    text = (ROOT / "hparams/quantisers/kmeans.yaml").read_text("utf-8")
+    fragment.write_text(text.replace("results/kmeans.safetensors", str(path)), "utf-8")
+    return path, fragment
+
+
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
-def test_a_quantiser_is_data(describe, tmp_path, fragment):
-    options = ["--make_quantiser", f"!include:{fragment}"]
+def test_a_quantiser_is_data(describe, tmp_path, centroids, fragment):
     if fragment.stem == "kmeans":
-        centroids = tmp_path / "needed.safetensors"
-        save_file({"centroids": torch.randn(8, 320)}, centroids)
-        copy = tmp_path / "kmeans.yaml"
-        text = fragment.read_text("utf-8").replace("results/kmeans.safetensors", str(centroids))
-        copy.write_text(text, "utf-8")
-        options[1] = f"!include:{copy}"
-    hparams_file = describe(BEST_RQ, *options)
+        _, fragment = centroids
+    hparams_file = describe(BEST_RQ, "--make_quantiser", f"!include:{fragment}")
     assert_exported_equals(hparams_file, tmp_path / "exported")
-    config = json.loads((tmp_path / "exported/config.json").read_text("utf-8"))
-    assert str(tmp_path) not in json.dumps(config)  # centroids are a shape there
+    config = (tmp_path / "exported/config.json").read_text("utf-8")
+    assert str(tmp_path) not in config  # centroids are a shape there
+
+
+def test_centroids_that_a_run_has_kept_are_found_after_it_was_moved(describe, tmp_path, centroids):
+    path, fragment = centroids
+    hparams_file = describe(BEST_RQ, "--make_quantiser", f"!include:{fragment}")
+    keep_needed_files(hparams_file.parent, went_on=False)
+    path.unlink()
+    hparams_file.parent.rename(tmp_path / "moved")
+    quantiser = describe_run(tmp_path / "moved/hyperparams.yaml")["quantiser"]
+    assert quantiser["arguments"]["centroids"] == [8, 320]
 
 
 @pytest.mark.parametrize("attention_type", ["RoPEMHA", "regularMHA", "hypermixing"])
