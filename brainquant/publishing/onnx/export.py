@@ -122,6 +122,11 @@ def trace(traced: TracedEncoder, sample_rate: int, min_samples: int) -> Any:
                 input_names=["wavs", "lengths"], output_names=outputs,
                 dynamic_shapes={"wavs": {0: any_size, 1: any_size}, "lengths": {0: any_size}},
             )  # fmt: skip
+    except ImportError as error:
+        raise ValueError(
+            f"the export to ONNX needs a newer onnxscript for torch {torch.__version__} ({error}); "
+            f'pip install --upgrade "brainquant[onnx]"'
+        ) from error
     except Exception as error:  # of torch.export, of the exporter, of SpeechBrain's layers
         reason = first_line(error.__cause__ or error)
         raise refusal(f"one of its layers has no form there ({reason})") from error

@@ -1,7 +1,7 @@
 """From waveforms to the inputs of the Transformer, in operators that ONNX has.
 
 Shape suffixes: B batch, L samples, T frames, C channels, F frequencies or features, O output
-channels, M mel filters.
+channels, M mel filters, S stacks of frames, D dim, I features of a stack.
 """
 
 import math
@@ -13,9 +13,12 @@ from speechbrain.lobes.features import Fbank
 from speechbrain.nnet.CNN import Conv2d, get_padding_elem
 from speechbrain.processing.features import STFT
 
+from ...masking import lengths_to_mask
+from ...models.best_rq import BestRQEncoder
 from ...models.extractor import Wav2Vec2Extractor
-from ...models.features import normalise_utterances
+from ...models.features import normalise_utterances, relative_lengths
 from ...models.layers import ChannelsLastConv2d
+from ...models.speech_encoder import Encoded
 
 
 class OnnxSTFT(STFT):
@@ -103,3 +106,28 @@ class OnnxWav2Vec2Extractor(Wav2Vec2Extractor):
             x_BTC = F.conv1d(x_BTC.mT, conv.conv.weight, conv.conv.bias, conv.conv.stride).mT
             x_BTC = gelu(norm(x_BTC))
         return self.norm(x_BTC), None
+
+
+class OnnxBestRQEncoder(BestRQEncoder):
+    """The encoder of BEST-RQ, which gathers frames where torch would have to prove a size."""
+
+    def forward(
+        self,
+        wavs_BL: torch.Tensor,
+        lengths_B: torch.Tensor,
+        mask_BT: torch.Tensor | None = None,
+        noise_BTF: torch.Tensor | None = None,
+    ) -> Encoded:
+        """Encodes; nothing is masked."""
+        feats_BTF = self.compute_features(wavs_BL)
+        frames_B = self.count_feature_frames(lengths_B)
+        B, T, _ = feats_BTF.shape
+        feats_BTF = self.normalize(feats_BTF, relative_lengths(frames_B, T))
+        feats_BTF = feats_BTF.masked_fill(~lengths_to_mask(frames_B, T)[..., None], 0.0)
+        S, ahead = (T + self.stack - 1) // self.stack, self.stacks_ahead
+        feats_BTF = F.pad(feats_BTF, (0, 0, 0, (ahead + 1) * self.stack))
+        feats_BTF = feats_BTF[:, torch.arange((S + ahead) * self.stack)]
+        inputs_BSI = feats_BTF.reshape(B, S + ahead, self.input_dim)[:, torch.arange(S)]
+        steps_B = self.count_frames(lengths_B)
+        hidden_BSD = self.front_end(feats_BTF).flatten(2)[:, torch.arange(S)]
+        return Encoded(self.transformer(hidden_BSD, steps_B / S), steps_B, inputs_BSI)

@@ -10,9 +10,10 @@ from speechbrain.nnet.CNN import Conv2d
 from speechbrain.processing.features import STFT
 
 from ...models import quick
+from ...models.best_rq import BestRQEncoder
 from ...models.extractor import Wav2Vec2Extractor
 from ...models.layers import ChannelsLastConv2d, MaskingEncoder
-from .front import OnnxConv2d, OnnxFbank, OnnxSTFT, OnnxWav2Vec2Extractor
+from .front import OnnxBestRQEncoder, OnnxConv2d, OnnxFbank, OnnxSTFT, OnnxWav2Vec2Extractor
 from .transformer import (
     OnnxConvolutionModule,
     OnnxMultiheadAttention,
@@ -23,6 +24,7 @@ from .transformer import (
 )
 
 ONNX: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+    BestRQEncoder: OnnxBestRQEncoder,
     ChannelsLastConv2d: OnnxConv2d,
     Conv2d: OnnxConv2d,
     Fbank: OnnxFbank,

@@ -137,4 +137,5 @@ class OnnxConvolutionModule(QuickConvolutionModule):
         x_BTC = F.pad(x_BTC, (0, 0, self.padding, chunk_size))
         frame_NW = torch.arange(chunks)[:, None] * chunk_size + torch.arange(W)
         x_BWC = F.pad(x_BTC[:, frame_NW].flatten(0, 1), (0, 0, 0, self.padding))
-        return self.convolve(x_BWC, 0).reshape(B, chunks * chunk_size, C)[:, :T]
+        y_BTC = self.convolve(x_BWC, 0).reshape(B, chunks * chunk_size, C)
+        return y_BTC[:, torch.arange(T)]
