@@ -128,7 +128,7 @@ def trace(traced: TracedEncoder, sample_rate: int, min_samples: int) -> Any:
             f'pip install --upgrade "brainquant[onnx]"'
         ) from error
     except Exception as error:  # of torch.export, of the exporter, of SpeechBrain's layers
-        reason = first_line(error.__cause__ or error)
+        reason = one_line(error.__cause__ or error)
         raise refusal(f"one of its layers has no form there ({reason})") from error
     assert program is not None
     model = program.model_proto
@@ -173,14 +173,15 @@ def quiet_exporter() -> Iterator[None]:
 
 def compare(encoder: PretrainedEncoder, model: Any, runtime: Any) -> Difference:
     """Runs a model with ONNX Runtime, and compares it with the encoder."""
-    batches = make_batches(encoder)
+    batches, options = make_batches(encoder), runtime.SessionOptions()
+    options.log_severity_level = 4  # its errors are in the exception, too
     try:
         session = runtime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         outputs = [session.run(None, batch.inputs) for batch in batches]
     except Exception as error:
-        reason = f"ONNX Runtime cannot run one of its layers ({first_line(error)})"
+        reason = f"ONNX Runtime cannot run one of its layers ({one_line(error)})"
         raise refusal(reason) from error
     return difference(encoder, batches, outputs)
 
@@ -192,9 +193,9 @@ def refusal(reason: str) -> ValueError:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error that has many, in at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def one_line(error: BaseException) -> str:
+    """The beginning of an error of many lines."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def describe(model: Any, encoder: PretrainedEncoder, has_codes: bool, onnx: Any) -> None:
