@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..data.own_speech.left_out import on_one_line
 from ..data.prepare import to_csv
 from ..inference import PretrainedEncoder
 from .corpus import Corpus, LeftOut
@@ -148,7 +149,7 @@ def merge(
         files += writer.files
     list_of_left_out = f"{job.output}.left_out.csv"
     if left_out:
-        rows = [(clip.id, clip.path, clip.reason) for clip in left_out]
+        rows = [(clip.id, on_one_line(clip.path), clip.reason) for clip in left_out]
         parts.publish(list_of_left_out, to_csv([("ID", "path", "reason"), *rows]))
     elif os.path.exists(list_of_left_out):
         os.remove(list_of_left_out)

@@ -228,6 +228,17 @@ def test_bad_files_are_listed_and_shift_no_others(job, speech, tmp_path):
     assert provenance(mixed)["left_out"] == 2 and not os.path.exists(f"{good.output}.left_out.csv")
 
 
+def test_a_name_that_is_not_utf_8_is_listed(job, speech, tmp_path):
+    folder = tmp_path / "names"
+    folder.mkdir()
+    os.link(speech / "b.wav", folder / "b.wav")
+    os.link(speech / "c.wav", folder / "c\udcff.wav")
+    made = job(source=folder)
+    extract(made)
+    assert [*read(made)] == ["b"] and provenance(made)["left_out"] == 1
+    assert "c\\udcff.wav,has a name" in Path(f"{made.output}.left_out.csv").read_text("utf-8")
+
+
 def test_clips_too_short_for_a_frame_are_listed(job, speech, tmp_path):
     folder = tmp_path / "short"
     folder.mkdir()

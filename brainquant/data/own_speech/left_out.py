@@ -30,7 +30,7 @@ class LeftOutList:
 
     def add(self, faults: Iterable[tuple[str, str]]) -> None:
         """Adds paths and the reasons why they cannot be used."""
-        self._rows |= dict.fromkeys((_on_one_line(wav), reason) for wav, reason in faults)
+        self._rows |= dict.fromkeys((on_one_line(wav), reason) for wav, reason in faults)
         write_whole(self.path, to_csv(self._rows))
 
     def refuse_half(
@@ -43,14 +43,20 @@ class LeftOutList:
         self.add(faults)
         if not faults:
             return
-        shown = first_few([f"{_on_one_line(wav)} {reason}" for wav, reason in faults])
+        shown = first_few([f"{on_one_line(wav)} {reason}" for wav, reason in faults])
         text = f"{len(faults)} of {number} {what} cannot be used: {shown}"
         if 2 * len(faults) > number:
             raise ValueError(f"{text}; {remedy}")
         logger.warning(f"{text}; they are left out and listed in {self.name}")
 
 
-def _on_one_line(wav: str) -> str:
-    """A path without line breaks, in characters that UTF-8 has."""
+def on_one_line(wav: str) -> str:
+    """A path without line breaks, in characters that UTF-8 has.
+
+    Example
+    -------
+    >>> on_one_line("a\\nb.wav")
+    'a\\\\nb.wav'
+    """
     wav = wav.replace("\r", "\\r").replace("\n", "\\n")
     return wav.encode("utf-8", "backslashreplace").decode()
