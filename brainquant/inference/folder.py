@@ -161,9 +161,9 @@ def _load(model: PretrainedEncoder, path: str, dtypes: dict[str, torch.dtype]) -
 def _compare(model: PretrainedEncoder, config: dict[str, Any], path: str) -> None:
     """Whether the model is the one that was exported."""
     for key in MEASURED:
-        if config[key] != getattr(model, key):
+        if config[key] != (value := getattr(model, key)):
             raise ValueError(
-                f"{path}: {key} is {config[key]}, but the model has {getattr(model, key)}; {REMEDY}"
+                f"{path}: {key} is {config[key]!s:.30}, but the model has {value}; {REMEDY}"
             )
     if config["fingerprint"] != model.fingerprint():
         raise ValueError(

@@ -306,6 +306,11 @@ def test_a_config_with_other_values(folder, key, value):
     refuse(folder, "config.json")
 
 
+def test_a_number_of_thousands_of_digits_makes_a_short_error(folder):
+    folder.change_config(lambda config: config.update(dim=10**4000))
+    refuse(folder, "dim is 1000")
+
+
 def test_a_config_with_a_key_too_many_or_too_few(folder):
     folder.change_config(lambda config: config.update(auto_map={"AutoModel": "x.py"}))
     refuse(folder, "unknown key 'auto_map'")
