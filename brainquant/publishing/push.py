@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..inference.folder import open_folder
+from ..inference.folder import is_exported, open_folder
 from ..inference.hub import FILES, import_library, is_hub_id, one_line
 
 
@@ -47,6 +47,11 @@ def push(
     """
     if not is_hub_id(name):
         raise ValueError(f"{name} is no Hub id; give user/name, as in somebody/best-rq-toy")
+    if not is_exported(folder):
+        raise ValueError(
+            f"{folder} is not an exported folder; make one of the folder of a run with: brainquant "
+            f"export RUN --output DIR"
+        )
     library = import_library()
     open_folder(folder)
     if library.get_token() is None:

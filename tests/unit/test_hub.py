@@ -197,7 +197,9 @@ def test_a_model_card_that_the_hub_refuses_is_one_line(hub, exported, tmp_path, 
 def test_only_an_exported_folder_is_pushed(hub, pretrained_run, exported, tmp_path, logged_in):
     broken = shutil.copytree(exported("best_rq"), tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"no tensors")
-    for folder in (pretrained_run("best_rq"), broken, tmp_path / "none"):
-        with pytest.raises(ValueError, match=r"config\.json|model\.safetensors"):
+    for folder in (pretrained_run("best_rq"), tmp_path / "none"):
+        with pytest.raises(ValueError, match="is not an exported folder; make one .* export RUN"):
             push(folder, NAME)
+    with pytest.raises(ValueError, match="model.safetensors is not safetensors"):
+        push(broken, NAME)
     assert not hub.requests
