@@ -131,10 +131,11 @@ def _work_on(job: Job, plan: Plan, encoder: PretrainedEncoder | None, share: Sha
 def _say_how_fast(share: Share, timing: Timing) -> None:
     if share.rank or not timing.speech:
         return
+    each = f" in each of {share.ranks} processes" if share.ranks > 1 else ""
     logger.info(
         f"{timing.speech:.0f} s of speech in {timing.elapsed:.1f} s, "
-        f"{timing.speech / timing.elapsed:.0f} times real time in each of {share.ranks} processes; "
-        f"{timing.waited / timing.elapsed:.1%} of it waited for reading"
+        f"{timing.speech / timing.elapsed:.0f} times real time{each}; "
+        f"{timing.waited / timing.elapsed:.1%} of the time waited for reading"
     )
 
 
@@ -165,7 +166,9 @@ def facts_of(job: Job, encoder: PretrainedEncoder) -> dict[str, Any]:
 
 def describe(job: Job, summary: dict[str, Any]) -> str:
     """The last line of a run."""
-    text = f"{job.output}: {summary['clips']} clips, {summary['frames']} frames"
+    folder = os.path.dirname(job.output)
+    files = ", ".join(os.path.join(folder, name) for name in summary["files"])
+    text = f"{files}: {summary['clips']} clips, {summary['frames']} frames"
     if summary["left_out"]:
         text += f"; {summary['left_out']} clips left out, listed in {job.output}.left_out.csv"
     return text
