@@ -103,9 +103,18 @@ class OnnxWav2Vec2Extractor(Wav2Vec2Extractor):
         blocks: list[Any] = list(self.extractor.children())
         for block in blocks:
             conv, norm, gelu = list(block.convs.children())[:3]
-            x_BTC = F.conv1d(x_BTC.mT, conv.conv.weight, conv.conv.bias, conv.conv.stride).mT
-            x_BTC = gelu(norm(x_BTC))
+            x_BTC = gelu(norm(convolve(x_BTC, conv.conv)))
         return self.norm(x_BTC), None
+
+
+def convolve(x_BTC: torch.Tensor, conv: torch.nn.Conv1d) -> torch.Tensor:
+    """A convolution as a product of its windows: ONNX Runtime's needs the channels first."""
+    (K,), (stride,) = conv.kernel_size, conv.stride
+    B, length, C = x_BTC.shape
+    T = (length - K) // stride + 1
+    frame_TK = torch.arange(T)[:, None] * stride + torch.arange(K)
+    windows_BTX = x_BTC.index_select(1, frame_TK.flatten()).view(B, T, K * C)
+    return windows_BTX @ conv.weight.permute(2, 1, 0).flatten(0, 1)
 
 
 class OnnxBestRQEncoder(BestRQEncoder):
@@ -126,8 +135,8 @@ class OnnxBestRQEncoder(BestRQEncoder):
         feats_BTF = feats_BTF.masked_fill(~lengths_to_mask(frames_B, T)[..., None], 0.0)
         S, ahead = (T + self.stack - 1) // self.stack, self.stacks_ahead
         feats_BTF = F.pad(feats_BTF, (0, 0, 0, (ahead + 1) * self.stack))
-        feats_BTF = feats_BTF[:, torch.arange((S + ahead) * self.stack)]
-        inputs_BSI = feats_BTF.reshape(B, S + ahead, self.input_dim)[:, torch.arange(S)]
+        feats_BTF = feats_BTF.index_select(1, torch.arange((S + ahead) * self.stack))
+        inputs_BSI = feats_BTF.view(B, S + ahead, self.input_dim).index_select(1, torch.arange(S))
         steps_B = self.count_frames(lengths_B)
-        hidden_BSD = self.front_end(feats_BTF).flatten(2)[:, torch.arange(S)]
+        hidden_BSD = self.front_end(feats_BTF).flatten(2).index_select(1, torch.arange(S))
         return Encoded(self.transformer(hidden_BSD, steps_B / S), steps_B, inputs_BSI)

@@ -136,6 +136,7 @@ class OnnxConvolutionModule(QuickConvolutionModule):
         chunks, W = (T + chunk_size - 1) // chunk_size, self.padding + chunk_size
         x_BTC = F.pad(x_BTC, (0, 0, self.padding, chunk_size))
         frame_NW = torch.arange(chunks)[:, None] * chunk_size + torch.arange(W)
-        x_BWC = F.pad(x_BTC[:, frame_NW].flatten(0, 1), (0, 0, 0, self.padding))
+        x_BWC = x_BTC.index_select(1, frame_NW.flatten()).view(B * chunks, W, C)
+        x_BWC = F.pad(x_BWC, (0, 0, 0, self.padding))
         y_BTC = self.convolve(x_BWC, 0).reshape(B, chunks * chunk_size, C)
-        return y_BTC[:, torch.arange(T)]
+        return y_BTC.index_select(1, torch.arange(T))
