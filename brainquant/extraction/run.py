@@ -95,7 +95,8 @@ def extract(job: Job, num_processes: int | None = None) -> None:
             return
         with parts.locked() as mine:
             if not mine:
-                return  # another process writes, or has written
+                logger.info(f"another process writes {job.output}, or has written it")
+                return
             if not provenance.is_complete(made_of):
                 summary = merge(job, outputs, corpus, plan, parts)
                 content = {"made_of": made_of, **facts_of(job, encoder), **summary}

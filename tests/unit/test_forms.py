@@ -317,7 +317,7 @@ UNCLEAR = {
     ): 'lacks the column .wav., .*as in {"audio_filepath": "a.flac"',
     ("a.jsonl", '{"wav": "a.wav"}\n{"wav": '): "a.jsonl is not JSON",
     ("a.json", '["a.wav"]'): "a.json must be an object .* or one object a line",
-    ("a.txt", "a.wav\n"): "a.txt is none of these; .* a .csv file with wav,spk_id and below it",
+    ("a.txt", "a.wav\n"): r"a.txt is none of these\. .* a .csv file with wav,spk_id and below it",
     ("a.yaml", "- a.wav\n"): "a.yaml is none of these",
     ("a.parquet", "PAR1"): "a.parquet is none of these",
     (

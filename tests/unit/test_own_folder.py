@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_listed_is_left_out_and_named(as_nobody):
         assert found.left_out == {lost: "cannot be listed (Permission denied)"}
         assert f"1 of its folders cannot be listed: {lost}" in found.warning
         with pytest.raises(
-            ValueError, match="lost.found cannot be listed .*; change its permissions, or set sou"
+            ValueError, match="lost.found cannot be listed .*; change its permissions, or give ano"
         ):
             find_clips(lost)
     os.chmod(lost, 0o755)

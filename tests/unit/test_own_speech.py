@@ -275,7 +275,7 @@ def test_a_manifest_that_is_not_right_is_refused(speech, prepare, content, messa
         ({"source": ""}, "source must be a folder or a manifest, got source=''"),
         ({"source": "/nowhere"}, "/nowhere does not exist"),
         ({"source": __file__}, "test_own_speech.py is none of these"),
-        ({}, r"has 1 of 1 audio files .* 1 \.ape; set source: to another folder, or convert the f"),
+        ({}, r"has 1 of 1 audio files .* 1 \.ape; give another folder, or convert the f"),
         ({"valid_share": 0}, "valid_share must be above 0 and at most 0.5, .* got valid_share=0"),
         ({"valid_share": 0.7}, "at most 0.5, .* got valid_share=0.7"),
         ({"mix_down": "all"}, "mix_down must be .* first or each, got mix_down='all'"),

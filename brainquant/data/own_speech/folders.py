@@ -70,7 +70,7 @@ def list_audio(folder: str) -> Listing:
         if os.path.abspath(error.filename) == os.path.abspath(folder):
             raise ValueError(
                 f"the folder {folder} cannot be listed ({error.strerror}); change its permissions, "
-                f"or set source: to another folder"
+                f"or give another folder"
             )
         left_out[error.filename] = f"cannot be listed ({error.strerror})"
         unlisted.append(f"{error.filename} {left_out[error.filename]}")

@@ -56,8 +56,8 @@ def _read_manifest(path: str) -> Found:
         what = "is none of these" if os.path.exists(path) else "does not exist"
         raise ValueError(
             f"source must be a folder, or a manifest that ends with {', '.join(ENDINGS)} (each "
-            f"also with .gz after it) or .scp; {path} {what}; set source: in your YAML. The "
-            f"simplest manifest is a .csv file with {table.EXAMPLES['.csv']}"
+            f"also with .gz after it) or .scp; {path} {what}. The simplest manifest is a .csv file "
+            f"with {table.EXAMPLES['.csv']}"
         )
     if ending == ".scp":
         return kaldi.read_rows(path)
@@ -74,7 +74,7 @@ def _read_folder(folder: str, speaker_level: int | None) -> Source:
     if not listing.files:
         found = "; ".join(filter(None, [listing.warning, listing.others])) or "no files"
         raise ValueError(
-            f"source must have audio files in it, {folder} has {found}; set source: to another "
+            f"source must have audio files in it, {folder} has {found}; give another "
             f"folder, or convert the files to FLAC"
         )
     speakers, remark = find_speakers(listing.files, folder, speaker_level)
