@@ -125,7 +125,7 @@ def trace(traced: TracedEncoder, sample_rate: int, min_samples: int) -> Any:
     except ImportError as error:
         raise ValueError(
             f"the export to ONNX needs a newer onnxscript for torch {torch.__version__} ({error}); "
-            f'pip install --upgrade "brainquant[onnx]"'
+            f"pip install --upgrade onnxscript"
         ) from error
     except Exception as error:  # of torch.export, of the exporter, of SpeechBrain's layers
         reason = one_line(error.__cause__ or error)
