@@ -125,7 +125,7 @@ class SpeechEncoder(torch.nn.Module):
             Samples of each.
         layers : sequence of int or None
             Layers, counted from 1, in the order of the result; those above the highest are not
-            computed. None: all.
+            computed. None: all; then the encoder's own forward comes to its end.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class SpeechEncoder(torch.nn.Module):
 
         def keep(layer: int, output: Any) -> None:
             outputs[layer] = output[0] if isinstance(output, tuple) else output
-            if layer == max(layers):
+            if layer == max(layers) < len(self.layers):
                 raise LastLayerReached
 
         hooks = [

@@ -138,6 +138,7 @@ def test_a_line_runs(line, corpus, root):
             for part in option
         ]  # fmt: skip
         quick += ["--debug"] if "shards" not in arguments else []
+        quick += ["--frames", "5000"] if "kmeans" in arguments else []
         done = subprocess.run(
             [*programs[program], *arguments, *quick],
             cwd=root,
