@@ -1,7 +1,6 @@
 """A trained encoder with its quantiser: what people hold after the training.
 
-Shape suffixes: B batch, L samples, T encoder frames, D dim, G codebooks, I quantiser's
-input dim, X any dimensions.
+Shape suffixes: B batch, L samples, T encoder frames, D dim, G codebooks, I quantiser's input dim.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 
 from ..functional.transfer import to_device
-from ..masking import lengths_to_mask
 from ..models import SpeechEncoder, quicken
 from ..quantisers import KMeansQuantizer, Quantiser
+from .batches import check_batch, cut
+from .kmeans_files import fitted_layer
 from .long_audio import Stretch, encode_long, encode_stream
 
 
@@ -196,18 +194,16 @@ class PretrainedEncoder(torch.nn.Module):
         ValueError
             If there is no such layer, or waveforms and lengths do not fit.
         """
-        wavs_BL, lengths_B = self._check(wavs_BL, lengths_B)
+        wavs_BL, lengths_B = check_batch(wavs_BL, lengths_B, self.encoder)
         frames_B = to_device(self.encoder.count_frames(lengths_B), wavs_BL.device)
         if layers is None:
-            return Hidden(
-                _cut(self.encoder(wavs_BL, lengths_B).hidden_BTD, frames_B, 0.0), frames_B
-            )
+            return Hidden(cut(self.encoder(wavs_BL, lengths_B).hidden_BTD, frames_B, 0.0), frames_B)
         above = [layer for layer in layers if layer != 0]
         outputs = self.encoder.layer_outputs(wavs_BL, lengths_B, above) if above else []
         by_layer = dict(zip(above, outputs))
         if 0 in layers:
             by_layer[0], _ = self.encoder.quantiser_inputs(wavs_BL, lengths_B)
-        return Hidden([_cut(by_layer[layer], frames_B, 0.0) for layer in layers], frames_B)
+        return Hidden([cut(by_layer[layer], frames_B, 0.0) for layer in layers], frames_B)
 
     @torch.no_grad()
     def codes(self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor | None = None) -> Codes:
@@ -234,9 +230,11 @@ class PretrainedEncoder(torch.nn.Module):
                 "this model has no quantiser, so it has no codes; fit a k-means to one of its "
                 "layers with brainquant kmeans, and use units"
             )
-        x_BTI, frames_B = self.encoder.quantiser_inputs(*self._check(wavs_BL, lengths_B))
+        x_BTI, frames_B = self.encoder.quantiser_inputs(
+            *check_batch(wavs_BL, lengths_B, self.encoder)
+        )
         frames_B = to_device(frames_B, x_BTI.device)
-        return Codes(_cut(self.quantiser.encode(x_BTI), frames_B, -1), frames_B)
+        return Codes(cut(self.quantiser.encode(x_BTI), frames_B, -1), frames_B)
 
     def add_kmeans(self, path: str | os.PathLike[str], *, layer: int | None = None) -> int:
         """Adds a k-means that ``brainquant kmeans`` has fitted, for ``units``.
@@ -257,23 +255,7 @@ class PretrainedEncoder(torch.nn.Module):
         ValueError
             If the file is no k-means of such a layer, or was fitted to another model.
         """
-        meta = read_metadata(path)
-        recorded = int(meta["layer"]) if "layer" in meta else None
-        if layer is None and recorded is None:
-            raise ValueError(f"{path} does not say to which layer it was fitted; give the layer")
-        if layer is not None and recorded not in (None, layer):
-            raise ValueError(f"{path} was fitted to layer {recorded}, not to layer {layer}")
-        layer = recorded if layer is None else layer
-        assert layer is not None
-        if not 0 <= layer <= self.num_layers:
-            raise ValueError(
-                f"{path} was fitted to layer {layer}, but this model has {self.num_layers} layers; "
-                f"fit a k-means to one of them"
-            )
-        if meta.get("fingerprint", self.fingerprint()) != self.fingerprint():
-            raise ValueError(
-                f"{path} was fitted to another model; fit one to this model with brainquant kmeans"
-            )
+        layer = fitted_layer(path, layer, self.num_layers, self.fingerprint())
         dim = self.dim if layer else self.encoder.input_dim
         self.kmeans[str(layer)] = KMeansQuantizer(dim, os.fspath(path)).to(self.device).eval()
         return layer
@@ -308,7 +290,7 @@ class PretrainedEncoder(torch.nn.Module):
             )
         (hidden_BTD,), frames_B = self(wavs_BL, lengths_B, layers=[layer])
         kmeans = self.kmeans[str(layer)]
-        return Units(_cut(kmeans(hidden_BTD), frames_B, -1), frames_B)
+        return Units(cut(kmeans(hidden_BTD), frames_B, -1), frames_B)
 
     # ---- long audio ------------------------------------------------------------------------
 
@@ -384,48 +366,3 @@ class PretrainedEncoder(torch.nn.Module):
                 digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-    def _check(
-        self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Waveforms that are long enough for a frame, with zeros after their ends, and lengths."""
-        if wavs_BL.dim() != 2 or not wavs_BL.is_floating_point():
-            raise ValueError(
-                f"waveforms must be floats of shape (batch, samples), got {wavs_BL.dtype} of shape "
-                f"{tuple(wavs_BL.shape)}; for one clip, use wav[None], and for 16-bit samples, "
-                f"wav / 32768"
-            )
-        batch, num_samples = wavs_BL.shape
-        if lengths_B is None:
-            lengths_B = torch.full((batch,), num_samples)
-        elif lengths_B.is_floating_point() or lengths_B.shape != (batch,):
-            raise ValueError(
-                f"lengths must be the samples of each of {batch} clips, a LongTensor, got "
-                f"{lengths_B.dtype} of shape {tuple(lengths_B.shape)}; for SpeechBrain's shares, "
-                f"use (wav_lens * wavs.shape[1]).round().long()"
-            )
-        elif batch and not 0 <= int(lengths_B.min()) <= int(lengths_B.max()) <= num_samples:
-            raise ValueError(
-                f"lengths must be from 0 to the {num_samples} samples of the batch, got "
-                f"{lengths_B.tolist()}"
-            )
-        # A window of the features that is centred before the end of a clip reaches beyond it.
-        wavs_BL = _cut(wavs_BL.to(self.device).float(), to_device(lengths_B, self.device), 0.0)
-        return F.pad(wavs_BL, (0, max(0, self.min_samples - num_samples))), lengths_B
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of a .safetensors file; a ValueError if it cannot be read."""
-    try:
-        file: Any = safe_open(path, "pt")
-        with file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        fault = "does not exist" if not os.path.exists(path) else f"cannot be read ({error})"
-        raise ValueError(f"{path} {fault}; make it with brainquant kmeans") from error
-
-
-def _cut(x_BTX: torch.Tensor, lengths_B: torch.Tensor, value: float) -> torch.Tensor:
-    """A value in place of what follows the end of each clip."""
-    valid_BT = lengths_to_mask(lengths_B, x_BTX.shape[1])
-    return x_BTX.masked_fill(~valid_BT.view(*valid_BT.shape, *[1] * (x_BTX.dim() - 2)), value)
