@@ -13,7 +13,7 @@ from brainquant.cli import main
 from brainquant.extraction.corpus import find_source, read_corpus
 from brainquant.extraction.kmeans import corpus_frames, fit_model
 from brainquant.fitting import recipe_fingerprint
-from brainquant.inference.pretrained import read_metadata
+from brainquant.inference.kmeans_files import read_metadata
 from brainquant.recipe import load_run
 
 SIZES = {"layer": 2, "clusters": 5, "num_frames": 700}
