@@ -35,6 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "functional.nearest_torch": ("search.plain",),
     "functional.nearest_triton": ("search.gpu",),
     "functional.numba_tile": ("search.tile",),
+    "inference.hub": ("huggingface.hub",),
     "training.errors": ("errors",),
     "training.finite_steps": ("training.steps",),
     "training.launcher": ("processes.launcher",),

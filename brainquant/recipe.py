@@ -228,7 +228,7 @@ def _open_pretraining(source: str) -> Callable[[bool], SpeechEncoder]:
 
 def _local_folder(source: str) -> str:
     """The folder of a Hub id, which is downloaded; any other text is a path."""
-    from .inference.hub import download, is_hub_id
+    from .huggingface.hub import download, is_hub_id
 
     folder = os.fspath(source)
     return download(folder) if is_hub_id(folder) and not os.path.isdir(folder) else folder

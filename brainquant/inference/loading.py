@@ -52,7 +52,7 @@ def load_pretrained(
     """
     folder: str = os.fspath(source)
     if not os.path.isdir(folder):
-        from .hub import download
+        from ..huggingface.hub import download
 
         folder = download(folder, revision)
     elif revision is not None:

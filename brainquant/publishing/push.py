@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..inference.folder import is_exported, open_folder
-from ..inference.hub import FILES, import_library, is_hub_id, one_line
+from ..huggingface.hub import FILES, import_library, is_hub_id, one_line
 
 
 def push(

@@ -19,7 +19,7 @@ import ruamel.yaml
 from ruamel.yaml.comments import TaggedScalar
 from speechbrain.utils.logger import get_logger
 
-from ..inference.hub import is_hub_id
+from ..huggingface.hub import is_hub_id
 from .checkpoint_folder import remove_tree
 from .defaults import tag_of
 from .resolve import HPARAMS

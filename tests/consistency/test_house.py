@@ -23,6 +23,7 @@ ROOMS = [
     {"ranks"},
     {"search", "losses", "masking", "data", "models"},
     {"quantisers", "monitoring"},
+    {"huggingface"},
     {"inference"},
     {"training"},
     {"brains"},

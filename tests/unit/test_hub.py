@@ -11,7 +11,7 @@ from hub_server import TOKEN, Hub, Repository, use
 from speechbrain.inference import WaveformEncoder
 
 import brainquant
-from brainquant.inference.hub import FILES, download, is_hub_id
+from brainquant.huggingface.hub import FILES, download, is_hub_id
 from brainquant.publishing.push import push
 from brainquant.recipe import keep_pretraining, load_encoder
 
@@ -128,7 +128,7 @@ def test_ids_have_the_form_that_the_hub_demands():
         ("somebody/private", None, "or it is private; correct the name, or log in with"),
         (NAME, "v9", "somebody/best-rq on .* has no revision v9; give a branch"),
         ("somebody/gated", None, "somebody/gated is gated: accept its terms on http"),
-        ("somebody/empty", None, "has no config.json, so it is no model of brainquant"),
+        ("somebody/empty", None, "has no config.json, so it is no model that can be loaded"),
     ],
 )
 def test_what_cannot_be_downloaded_is_one_line(name, revision, message, hub, exported):

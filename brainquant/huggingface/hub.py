@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
 from ..functional.imports import import_late
 
-# The files of an exported folder. Nothing else is downloaded or uploaded.
+# The files of an exported folder. Nothing else of it is downloaded or uploaded.
 FILES = ("config.json", "model.safetensors", "README.md", "hyperparams.yaml", "report.png")
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -28,8 +28,14 @@ def is_hub_id(source: str) -> bool:
     return all(len(part) <= 96 and part[-1] not in "-." for part in source.split("/"))
 
 
-def download(source: str, revision: str | None = None) -> str:
-    """Downloads the exported model of a Hub id, and gives the folder that has it.
+def download(
+    source: str,
+    revision: str | None = None,
+    *,
+    files: Sequence[str] = FILES,
+    needed: Sequence[str] = FILES[:2],
+) -> str:
+    """Downloads the model of a Hub id, and gives the folder that has it.
 
     The files go into the cache of huggingface_hub, so a file is downloaded once. Without a
     connection, and with ``HF_HUB_OFFLINE=1``, the files of the cache are used.
@@ -40,6 +46,10 @@ def download(source: str, revision: str | None = None) -> str:
         A Hub id, ``user/name``. A path of a local folder needs no network: do not call this.
     revision : str or None
         Branch, tag or commit. None takes the branch ``main``.
+    files : sequence of str
+        Names and patterns of the files to download. By default those of an exported folder.
+    needed : sequence of str
+        Names of those without which it is no such model.
 
     Returns
     -------
@@ -61,12 +71,12 @@ def download(source: str, revision: str | None = None) -> str:
         )
     library = import_library()
     with one_line(library, source, revision):
-        folder = library.snapshot_download(source, revision=revision, allow_patterns=[*FILES])
-    for name in FILES[:2]:
+        folder = library.snapshot_download(source, revision=revision, allow_patterns=[*files])
+    for name in needed:
         if not os.path.isfile(os.path.join(folder, name)):
             raise ValueError(
-                f"{source} on {library.constants.ENDPOINT} has no {name}, so it is no model of "
-                f"brainquant; brainquant push uploads one"
+                f"{source} on {library.constants.ENDPOINT} has no {name}, so it is no model that "
+                f"can be loaded; brainquant push uploads one"
             )
     return folder
 

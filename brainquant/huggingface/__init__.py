@@ -1,0 +1,1 @@
+"""Models of transformers, held inside our Brains."""
