@@ -29,8 +29,8 @@ class Wav2Vec2Brain(PretrainBrain):
     mean square of the extractor's activations. The log shows the contrastive part, whose chance
     is ln(negatives + 1).
 
-    Modules: ``encoder`` (a ``Wav2Vec2Encoder``), ``quantiser`` (one that gives vectors),
-    ``target_proj``, ``context_proj``.
+    Modules: ``encoder`` (a ``Wav2Vec2Encoder`` or a ``HuggingFaceEncoder``), ``quantiser`` (one
+    that gives vectors), ``target_proj``, ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
     ``logit_temp``, ``aux_weight``, ``penalty_weight``.
     """
@@ -69,8 +69,8 @@ class Wav2Vec2Brain(PretrainBrain):
     @override
     def min_samples(self) -> int:
         """Samples of the shortest clip that holds a masked span."""
-        field, stride = self.raw("encoder").extractor.field_and_stride()
-        return field + (self.hparams.mask_length - 1) * stride
+        encoder = self.raw("encoder")
+        return encoder.min_samples + (self.hparams.mask_length - 1) * encoder.stride
 
     @override
     def compute_forward(self, batch: Any, stage: Stage) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..inference.folder import is_exported, open_folder
 from ..huggingface.hub import FILES, import_library, is_hub_id, one_line
+from ..inference.folder import is_exported, open_folder
 
 
 def push(

@@ -143,6 +143,11 @@ REFERENCED = {
     "test_csv": texts("the manifests of the test clips"),
     "train_minutes": number("the minutes of speech to make", 30, above=0),
     "pretrained": text("the folder of the run whose encoder is taken"),
+    "model": text("the public model that is continued: a folder of transformers or a Hub id"),
+    "freeze_extractor": flag("whether the convolutions below the layers are not trained",
+                             default=False),
+    "gradient_scale": number("the factor of the gradient that reaches the convolutions below the "
+                             "layers", default=0.1, low=0),
     "from_scratch": flag("whether the encoder begins with random weights"),
     "number_of_epochs": whole("the most epochs of the training", default=1000, low=1),
     "lr": number("the highest learning rate", default=0.0005, above=0),

@@ -1,0 +1,183 @@
+"""A public model as the modules of a Brain: what the YAMLs of a continued pretraining call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from speechbrain.utils.logger import get_logger
+
+from ..quantisers import GumbelVectorQuantizer
+from .encoder import HuggingFaceEncoder
+from .loading import load_model
+from .source import CONFIG, PREPROCESSOR, Source, find_model
+
+logger = get_logger(__name__)
+
+
+class Wav2Vec2Parts(NamedTuple):
+    """The modules of a ``Wav2Vec2Brain``, from a ``Wav2Vec2ForPreTraining``."""
+
+    encoder: HuggingFaceEncoder
+    quantiser: GumbelVectorQuantizer
+    target_proj: torch.nn.Linear  # project_q
+    context_proj: torch.nn.Linear  # project_hid
+
+
+def load_wav2vec2(
+    model: str,
+    *,
+    temp_tuple: Sequence[float],
+    revision: str | None = None,
+    gradient_scale: float = 1.0,
+    freeze_extractor: bool = False,
+    weights: bool = True,
+) -> Wav2Vec2Parts:
+    """The modules of a ``Wav2Vec2ForPreTraining``, for ``!apply:`` in a YAML.
+
+    Encoder and projections are transformers' own modules. The quantiser is our
+    ``GumbelVectorQuantizer`` with its code vectors and scores.
+
+    Arguments
+    ---------
+    model : str
+        A folder of transformers, or a Hub id such as ``facebook/wav2vec2-base``.
+    temp_tuple : sequence of float
+        Temperatures of the quantiser: (start, stop, decay). No file of transformers has one; a
+        model that was trained to the end was at its lowest, 0.5 for the base model.
+    revision : str or None
+        Branch, tag or commit on the Hub.
+    gradient_scale, freeze_extractor : object
+        As for ``HuggingFaceEncoder``.
+    weights : bool
+        False leaves the parameters random, because a checkpoint will have them. The copy of the
+        YAML in the folder of a run says so.
+
+    Returns
+    -------
+    parts : Wav2Vec2Parts
+
+    Raises
+    ------
+    ValueError
+        If the model cannot be loaded, or has no quantiser.
+    """
+    source = find_model(model, revision)
+    held = load_model(source, pretraining=True, weights=weights)
+    quantiser = _quantiser(held, temp_tuple)
+    parts = Wav2Vec2Parts(
+        HuggingFaceEncoder(
+            held.wav2vec2,
+            sample_rate=source.sample_rate,
+            do_normalize=source.do_normalize,
+            gradient_scale=gradient_scale,
+            freeze_extractor=freeze_extractor,
+            input_dropout=held.config.feat_quantizer_dropout,
+        ),
+        quantiser,
+        held.project_q,
+        held.project_hid,
+    )
+    _finish(parts.encoder, source, weights)
+    return parts
+
+
+def load_encoder(
+    model: str,
+    *,
+    revision: str | None = None,
+    targets: torch.nn.Module | None = None,
+    gradient_scale: float = 1.0,
+    freeze_extractor: bool = False,
+    weights: bool = True,
+) -> HuggingFaceEncoder:
+    """The encoder of a public model, without heads, for ``!apply:`` in a YAML.
+
+    Arguments
+    ---------
+    model, revision, gradient_scale, freeze_extractor, weights : object
+        As for ``load_wav2vec2``; any wav2vec 2.0, HuBERT, WavLM or data2vec model.
+    targets : torch.nn.Module or None
+        As for ``HuggingFaceEncoder``.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot be loaded.
+    """
+    source = find_model(model, revision)
+    encoder = HuggingFaceEncoder(
+        load_model(source, weights=weights),
+        sample_rate=source.sample_rate,
+        do_normalize=source.do_normalize,
+        targets=targets,
+        gradient_scale=gradient_scale,
+        freeze_extractor=freeze_extractor,
+    )
+    _finish(encoder, source, weights)
+    return encoder
+
+
+def _quantiser(held: Any, temp_tuple: Sequence[float]) -> GumbelVectorQuantizer:
+    """Our quantiser with the code vectors and scores of transformers'."""
+    config = held.config
+    with torch.random.fork_rng(devices=[]):
+        quantiser = GumbelVectorQuantizer(
+            config.conv_dim[-1],
+            config.num_codevectors_per_group,
+            temp_tuple,
+            config.num_codevector_groups,
+            config.codevector_dim,
+        )
+    scores = held.quantizer.weight_proj
+    with torch.no_grad():
+        quantiser.vars.copy_(held.quantizer.codevectors)
+        quantiser.weight_proj.load_state_dict(scores.state_dict())
+    return quantiser
+
+
+def _finish(encoder: HuggingFaceEncoder, source: Source, weights: bool) -> None:
+    encoder.lacks_weights = not weights
+    if weights:
+        logger.info(
+            f"Begins with the weights of {source.folder}: {type(encoder.model).__name__}, "
+            f"{len(encoder.layers)} layers, {encoder.dim} wide"
+        )
+
+
+def keep_model(argument: str, model: str, kept: str) -> dict[str, Any] | None:
+    """Copies what builds a public model: the ``files_needed`` of the functions above.
+
+    Its weights are in the checkpoints of the run.
+
+    Arguments
+    ---------
+    argument : str
+        The argument that names the model.
+    model : str
+        The folder or the Hub id.
+    kept : str
+        The folder of the copy, which is made once.
+
+    Returns
+    -------
+    arguments : dict or None
+        Arguments that use the copy; None if there is neither a model nor a copy.
+    """
+    if not os.path.isfile(os.path.join(kept, CONFIG)):
+        try:
+            folder = find_model(model).folder
+        except ValueError:
+            return None
+        os.makedirs(kept, exist_ok=True)
+        for name in (PREPROCESSOR, CONFIG):  # the config last: with it the copy is whole
+            if os.path.isfile(path := os.path.join(folder, name)):
+                shutil.copyfile(path, os.path.join(kept, name))
+    return {argument: kept, "weights": False}
+
+
+for _function in (load_wav2vec2, load_encoder):
+    _function.files_needed = {"model": keep_model}  # pyright: ignore[reportFunctionMemberAccess]

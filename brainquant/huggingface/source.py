@@ -1,0 +1,91 @@
+"""Where a public model is: a folder of transformers, or a Hub id that is downloaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .hub import download, is_hub_id
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+SAFE = ("*.safetensors", "*.safetensors.index.json")
+PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # read without executing anything
+
+
+class Source(NamedTuple):
+    """A folder of transformers."""
+
+    folder: str
+    config: dict[str, Any]  # of config.json
+    sample_rate: int
+    do_normalize: bool  # whether waveforms get mean zero and variance one
+
+
+def find_model(model: str | os.PathLike[str], revision: str | None = None) -> Source:
+    """The folder of a public model, which is downloaded if it is a Hub id.
+
+    Arguments
+    ---------
+    model : str or os.PathLike
+        A folder with ``config.json``, as ``save_pretrained`` of transformers writes it, or the id
+        of a model on the Hugging Face Hub, as in ``facebook/wav2vec2-base``.
+    revision : str or None
+        Branch, tag or commit on the Hub.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+
+    Example
+    -------
+    >>> find_model(getfixture("tmp_path"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: model: ... has no config.json; give a folder that save_pretrained of ...
+    """
+    folder = os.fspath(model)
+    if not os.path.isdir(folder):
+        if not is_hub_id(folder):
+            raise ValueError(
+                f"model: there is no folder {folder}, and it is no Hub id, which is user/name; "
+                f"give a folder of transformers, or a Hub id such as facebook/wav2vec2-base"
+            )
+        folder = _download(folder, revision)
+    config = _read_json(folder, CONFIG)
+    if config is None:
+        raise ValueError(
+            f"model: {folder} has no {CONFIG}; give a folder that save_pretrained of transformers "
+            f"has written, or a Hub id such as facebook/wav2vec2-base"
+        )
+    # Without the file, transformers' own defaults hold.
+    preprocessor = _read_json(folder, PREPROCESSOR) or {}
+    return Source(
+        folder,
+        config,
+        int(preprocessor.get("sampling_rate", 16000)),
+        bool(preprocessor.get("do_normalize", True)),
+    )
+
+
+def _download(model: str, revision: str | None) -> str:
+    folder = download(model, revision, files=[CONFIG, PREPROCESSOR, *SAFE], needed=[CONFIG])
+    if not any(Path(folder).glob("*.safetensors")):
+        folder = download(model, revision, files=[*PICKLED], needed=[])
+    return folder
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any] | None:
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"model: {path} is no JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"model: {path} must have keys and values; download it again")
+    return content
