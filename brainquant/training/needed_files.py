@@ -84,7 +84,10 @@ def with_kept_files(text: str) -> str | None:
     folder, changed = os.path.join(str(document.get("output_folder")), FOLDER), False
     for keys, arguments, name, keep in needed_files(document):
         path, kept = arguments[name], os.path.join(folder, keys)
-        if os.path.exists(path) or not (changes := keep(name, path, kept)):
+        # A Hub id is no path; without a copy it is not gone, and what is wrong is something else.
+        if os.path.exists(path) or not os.path.lexists(kept):
+            continue
+        if not (changes := keep(name, path, kept)):
             continue
         logger.warning(f"{keys}: {path} is gone; the run goes on with its copy in {kept}")
         arguments.update(changes)

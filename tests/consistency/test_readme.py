@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from hyperpyyaml import load_hyperpyyaml
 from tiny_ctc import pretrain
+from tiny_huggingface import save_model
 
 from brainquant.cli import make_parser
 from brainquant.data.manifests import read_rows
@@ -87,7 +88,14 @@ SMALLER = {
     "recipes/LibriSpeech/finetune_ctc.py": f"--test_splits [test-clean] --test_csv [{TEST}] "
     f"{LIBRISPEECH}",
     "recipes/OwnSpeech/train.py": "--num_layers 1 --d_model 16 --batch_seconds 8 --num_workers 0",
+    "recipes/OwnSpeech/hparams/continue_wav2vec2.yaml": "--batch_seconds 8 --num_workers 0",
+    "recipes/OwnSpeech/hparams/continue_masked.yaml": "--batch_seconds 8 --num_workers 0",
     "shards": "",
+}
+# Public models that the pages name: folders under these names, with random weights.
+PUBLIC = {
+    "facebook/wav2vec2-base": ("Wav2Vec2ForPreTraining", "group"),
+    "facebook/hubert-base-ls960": ("HubertModel", "group"),
 }
 
 
@@ -99,6 +107,9 @@ def root(line, corpus, librispeech, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "LibriSpeech").symlink_to(librispeech)
     (tmp_path / "data" / "own_speech").symlink_to(librispeech)
+    for name, (kind, norm) in PUBLIC.items():
+        if name in line:
+            save_model(tmp_path / name, kind, norm)
     run = tmp_path / "results/librispeech_best_rq_base/seed_1234"
     if "finetune" in line:
         run.mkdir(parents=True)
@@ -131,7 +142,7 @@ def test_a_line_runs(line, corpus, root):
     }
     for program, *arguments in commands(line):
         smaller = [SMALLER[a].split() for a in arguments if a in SMALLER]
-        quick = smaller[0] if smaller else [*TOY.split(), str(corpus)]
+        quick = smaller[-1] if smaller else [*TOY.split(), str(corpus)]
         # An option is given once: that of the page stays.
         quick = [
             part for option in zip(quick[::2], quick[1::2]) if option[0] not in arguments
