@@ -1,4 +1,4 @@
-"""BEST-RQ: predict the random-projection codes of masked speech.
+"""BEST-RQ: predict the codes of masked speech.
 
 Shape suffixes: B batch, L samples, T feature frames, F features, S stacks (targets), N stacks of
 all utterances, G codebooks, V codes.
@@ -25,13 +25,16 @@ class BestRQBrain(PretrainBrain):
 
     The features are normalised, and their frames are stacked for the quantiser. Noise replaces
     spans of frames, and the encoder predicts the codes of the stacks that are masked whole.
-    Logits are computed for these only. With ``unmasked_weight`` above 0 the encoder also predicts
-    the codes of unmasked stacks, as HuBERT does with 1 - alpha (https://arxiv.org/abs/2106.07447).
-    Unmasked targets are easy and are learned early; the masked ones build on them. They also train
-    the last layers on unmasked frames, the only ones that an encoder is used on later.
+    Logits are computed for these only. An encoder without ``noise_dim``, such as HuBERT, puts a
+    vector of its own where its frames are masked.
 
-    Modules: ``quantiser``, ``encoder`` (a ``BestRQEncoder``), ``head`` (as many outputs as the
-    quantiser's ``num_scores``).
+    With ``unmasked_weight`` above 0 the encoder also predicts the codes of unmasked stacks, as
+    HuBERT does with 1 - alpha (https://arxiv.org/abs/2106.07447). Unmasked targets are easy and
+    are learned early; the masked ones build on them. They also train the last layers on unmasked
+    frames, the only ones that an encoder is used on later.
+
+    Modules: ``quantiser``, ``encoder`` (a ``BestRQEncoder`` or a ``HuggingFaceEncoder``), ``head``
+    (as many outputs as the quantiser's ``num_scores``).
     Hyperparameters: ``mask_ratio``, ``mask_length`` (feature frames), ``noise_mean``,
     ``noise_std``, ``unmasked_weight`` (0 is BEST-RQ).
     """
@@ -48,23 +51,23 @@ class BestRQBrain(PretrainBrain):
     def min_samples(self) -> int:
         """Samples of the shortest clip that holds a masked span with a target."""
         encoder = self.raw("encoder")
-        return (max(self.hparams.mask_length, encoder.stack) - 1) * encoder.hop
+        return encoder.samples_of_frames(max(self.hparams.mask_length, encoder.stack))
 
     def check_sizes(self) -> None:
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
         encoder, head = self.raw("encoder"), self.raw("head")
-        stack, size = encoder.stack, encoder.num_features
+        stack, size = encoder.stack, encoder.input_dim
         if (span := self.hparams.mask_length) < stack:
             raise ValueError(
                 f"mask_length is {span} frames, but a target has stack: {stack}, so none would be "
                 f"masked whole: set mask_length: to a multiple of {stack} in your YAML"
             )
         self.check_span()
-        if size * stack != self.quantiser.input_dim:
+        if size != self.quantiser.input_dim:
             raise ValueError(
-                f"features and quantiser do not fit: {size} features x stack {stack} = "
-                f"{size * stack}, but the quantiser's input_dim is {self.quantiser.input_dim}; "
-                f"set input_dim: to n_mels * stack in your YAML"
+                f"features and quantiser do not fit: {size // stack} features x stack {stack} = "
+                f"{size}, but the quantiser's input_dim is {self.quantiser.input_dim}; set "
+                f"input_dim: to n_mels * stack, or to !ref <encoder.input_dim>, in your YAML"
             )
         if (outputs := head.w.out_features) != self.quantiser.num_scores:
             raise ValueError(
@@ -86,12 +89,13 @@ class BestRQBrain(PretrainBrain):
 
         of_masks, of_noise = self.generators(stage)
         masked_BT = self.draw_mask(frames_B, num_frames, of_masks, align=stack)
-        shape = (*masked_BT.shape, encoder.num_features)
-        noise_BTF = torch.randn(shape, generator=of_noise, device=device)
-        noise_BTF = noise_BTF * self.hparams.noise_std + self.hparams.noise_mean
         # DistributedDataParallel would wait for the device to move what is on the host.
-        lengths_mask = to_device(lengths_B, device), to_device(masked_BT, device)
-        encoded = self.modules["encoder"](wavs_BL, *lengths_mask, noise_BTF)
+        inputs = [wavs_BL, to_device(lengths_B, device), to_device(masked_BT, device)]
+        if encoder.noise_dim is not None:
+            shape = (*masked_BT.shape, encoder.noise_dim)
+            noise_BTF = torch.randn(shape, generator=of_noise, device=device)
+            inputs.append(noise_BTF * self.hparams.noise_std + self.hparams.noise_mean)
+        encoded = self.modules["encoder"](*inputs)
         codes_BSG = self.quantiser.encode(encoded.inputs_BTI)
 
         stacks = [stack_mask(masked_BT, stack)]

@@ -111,7 +111,7 @@ class BestRQEncoder(SpeechEncoder):
                 f"compute_features: to SpeechBrain's Fbank or MFCC"
             )
         feats_BTF = pad_to_stacks(feats_BTF, torch.tensor([feats_BTF.shape[1]]), stack)
-        self.num_features = feats_BTF.shape[2]
+        self.num_features = self.noise_dim = feats_BTF.shape[2]
         self.input_dim = self.num_features * stack
         self._check_normalize()
         steps = try_modules("front_end", self.front_end, feats_BTF).shape[1]
@@ -212,9 +212,13 @@ class BestRQEncoder(SpeechEncoder):
         feats_BTF, frames_B = self.features(wavs_BL, lengths_B)
         return stack_frames(feats_BTF, self.stack), frames_B // self.stack
 
+    @override
     def count_feature_frames(self, num_samples: Any) -> Any:
-        """Feature frames of utterances of so many samples, an int or a LongTensor."""
         return num_samples // self.hop + 1
+
+    @override
+    def samples_of_frames(self, num_frames: int) -> int:
+        return (num_frames - 1) * self.hop
 
     @override
     def count_frames(self, num_samples: Any) -> Any:

@@ -49,6 +49,10 @@ class SpeechEncoder(torch.nn.Module):
         Size of the quantiser's inputs.
     lacks_weights : bool
         Whether the encoder was built without its weights and waits for a checkpoint.
+    stack : int
+        Feature frames of one encoder frame. Masks are drawn over feature frames.
+    noise_dim : int or None
+        Size of the noise that a forward takes for its masked feature frames; None: it takes none.
     context_seconds : float
         Audio that a window of a long recording has on both sides, see docs/how_to/long_audio.md.
     """
@@ -57,6 +61,8 @@ class SpeechEncoder(torch.nn.Module):
     dim: int
     input_dim: int
     lacks_weights: bool = False
+    stack: int = 1
+    noise_dim: int | None = None
     context_seconds: float
     used_if_masked: tuple[str, ...] = ()  # parameters that only a masked forward uses
     is_pretrained = False  # after ``prepare_finetuning``
@@ -78,6 +84,14 @@ class SpeechEncoder(torch.nn.Module):
     def count_frames(self, num_samples: Any) -> Any:
         """Encoder frames of utterances of so many samples: an int for an int, or a LongTensor."""
         raise NotImplementedError
+
+    def count_feature_frames(self, num_samples: Any) -> Any:
+        """Feature frames of utterances of so many samples, an int or a LongTensor."""
+        return self.count_frames(num_samples)
+
+    def samples_of_frames(self, num_frames: int) -> int:
+        """Samples of the shortest audio that makes so many feature frames."""
+        return self.min_samples + (num_frames - 1) * self.stride
 
     def frame_times(self, num_frames: int) -> np.ndarray:
         """Seconds from the start of the audio to the middle of each encoder frame."""
