@@ -7,6 +7,8 @@ K negatives, D dim, G codebooks, V codes.
 import torch
 import torch.nn.functional as F
 
+SAME_CODE_NEGATIVES = "keep", "leave_out"
+
 
 def code_cross_entropy(
     logits_NGV: torch.Tensor, codes_NG: torch.Tensor
@@ -92,16 +94,20 @@ def contrastive_loss(
     counts_B: torch.Tensor,
     negatives_BMK: torch.Tensor,
     temperature: float,
+    *,
+    same_code_negatives: str = "keep",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Contrastive loss of wav2vec 2.0 (https://arxiv.org/abs/2006.11477, equation 3), summed.
 
     One matrix product gives all similarities of an utterance, and the logits are gathered from it:
     there is no tensor of (negatives, batch, time, dim).
 
-    A negative with the same codes as the positive stays in the loss, as in the paper: if all codes
-    are equal, the loss is chance, ln(negatives + 1). (fairseq and SpeechBrain 1.1.2 drop such
-    negatives. This rewards collapse: fewer codes give a lower loss, 0 if all codes are equal.) The
-    accuracy ignores such a negative, since it is as right as the positive.
+    "keep" is the paper's loss: a negative with the same codes as the positive stays in it. If all
+    codes are equal, the loss is chance, ln(negatives + 1). "leave_out" drops such negatives, as
+    fairseq, transformers and SpeechBrain 1.1.2 do, so the loss can be compared with that of a
+    model which they have trained. It rewards collapse: fewer codes leave fewer negatives and give a
+    lower loss, 0 if all codes are equal. The accuracy always ignores such a negative, since it is
+    as right as the positive.
 
     Arguments
     ---------
@@ -118,6 +124,8 @@ def contrastive_loss(
         Indices from ``sample_negatives``.
     temperature : float
         Divides the cosine similarities.
+    same_code_negatives : str
+        "keep" or "leave_out": what becomes of negatives with the codes of the positive.
 
     Returns
     -------
@@ -138,7 +146,15 @@ def contrastive_loss(
     >>> loss, correct, targets = contrastive_loss(x, x, codes, counts, negatives, 0.1)
     >>> int(correct), int(targets), round(float(loss / targets), 4)  # ln(1 + 10 exp(-10))
     (4, 4, 0.0005)
+    >>> options = {"same_code_negatives": "leave_out"}  # here all codes are equal
+    >>> float(contrastive_loss(x, x, 0 * codes, counts, negatives, 0.1, **options)[0])
+    0.0
     """
+    if same_code_negatives not in SAME_CODE_NEGATIVES:
+        raise ValueError(
+            f"same_code_negatives must be one of {', '.join(SAME_CODE_NEGATIVES)}, got "
+            f"{same_code_negatives!r}"
+        )
     with torch.autocast(context_BMD.device.type, enabled=False):
         context_BMD = F.normalize(context_BMD.float(), dim=-1)
         targets_BMD = F.normalize(targets_BMD.float(), dim=-1)
@@ -147,15 +163,42 @@ def contrastive_loss(
     positive_BM = logits_BMM.diagonal(dim1=1, dim2=2)
     in_utterance_BM = torch.arange(logits_BMM.shape[1], device=counts_B.device)
     counted_BM = (in_utterance_BM < counts_B[:, None]) & (counts_B > 1)[:, None]
+    same_BMK = has_same_codes(codes_BMG, negatives_BMK)
+    others_BMK = negative_logits_BMK.detach().masked_fill(same_BMK, -torch.inf)
+    if same_code_negatives == "leave_out":
+        negative_logits_BMK = negative_logits_BMK.masked_fill(same_BMK, -torch.inf)
     all_BMK = torch.cat([positive_BM[..., None], negative_logits_BMK], dim=-1)
     loss_BM = torch.logsumexp(all_BMK, dim=-1) - positive_BM
     loss_sum = torch.where(counted_BM, loss_BM, 0.0).sum()
 
-    with torch.no_grad():
-        same_BMM = torch.ones_like(logits_BMM, dtype=torch.bool)
-        for codes_BM in codes_BMG.unbind(-1):
-            same_BMM &= codes_BM[:, :, None] == codes_BM[:, None, :]
-        same_BMK = same_BMM.gather(2, negatives_BMK)
-        hardest_BM = negative_logits_BMK.masked_fill(same_BMK, -torch.inf).amax(-1)
-        correct_BM = (positive_BM > hardest_BM) & (hardest_BM > -torch.inf) & counted_BM
+    hardest_BM = others_BMK.amax(-1)
+    correct_BM = (positive_BM > hardest_BM) & (hardest_BM > -torch.inf) & counted_BM
     return loss_sum, correct_BM.sum(), counted_BM.sum()
+
+
+def has_same_codes(codes_BMG: torch.Tensor, negatives_BMK: torch.Tensor) -> torch.Tensor:
+    """Whether a negative has all codes of its positive.
+
+    Arguments
+    ---------
+    codes_BMG : torch.Tensor
+        The codes of masked frames, shape (batch, masked, codebooks).
+    negatives_BMK : torch.Tensor
+        Indices from ``sample_negatives``.
+
+    Returns
+    -------
+    same_BMK : torch.Tensor
+        BoolTensor of the shape of the negatives.
+
+    Example
+    -------
+    >>> codes = torch.tensor([[[5, 1], [5, 2], [5, 1]]])
+    >>> has_same_codes(codes, torch.tensor([[[1, 2], [0, 2], [0, 1]]]))[0].tolist()
+    [[False, True], [False, False], [True, False]]
+    """
+    B, M, _ = codes_BMG.shape
+    same_BMM = torch.ones(B, M, M, dtype=torch.bool, device=codes_BMG.device)
+    for codes_BM in codes_BMG.unbind(-1):
+        same_BMM &= codes_BM[:, :, None] == codes_BM[:, None, :]
+    return same_BMM.gather(2, negatives_BMK)

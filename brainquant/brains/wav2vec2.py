@@ -14,7 +14,7 @@ from speechbrain import Stage
 from typing_extensions import override
 
 from ..functional.transfer import to_device
-from ..losses import contrastive_loss, sample_negatives
+from ..losses import contrastive_loss, has_same_codes, sample_negatives
 from ..masking import lengths_to_mask, true_indices
 from ..models.speech_encoder import try_modules
 from ..training.keys import WAV2VEC2
@@ -27,12 +27,12 @@ class Wav2Vec2Brain(PretrainBrain):
     The loss per masked frame is the contrastive loss, plus ``aux_weight`` times the quantiser's own
     loss (for instance the diversity of GumbelVectorQuantizer), plus ``penalty_weight`` times the
     mean square of the extractor's activations. The log shows the contrastive part, whose chance
-    is ln(negatives + 1).
+    is ln(negatives + 1), or less if ``same_code_negatives: leave_out`` drops some of them.
 
     Modules: ``encoder`` (a ``Wav2Vec2Encoder`` or a ``HuggingFaceEncoder``), ``quantiser`` (one
     that gives vectors), ``target_proj``, ``context_proj``.
     Hyperparameters: ``mask_ratio``, ``mask_length`` (latent frames), ``num_negatives``,
-    ``logit_temp``, ``aux_weight``, ``penalty_weight``.
+    ``same_code_negatives``, ``logit_temp``, ``aux_weight``, ``penalty_weight``.
     """
 
     hparams_read = PretrainBrain.hparams_read | WAV2VEC2
@@ -130,8 +130,13 @@ class Wav2Vec2Brain(PretrainBrain):
             predictions["counts_B"],
             predictions["negatives_BMK"],
             self.hparams.logit_temp,
+            same_code_negatives=self.hparams.same_code_negatives,
         )
         extra = {"aux_loss": predictions["aux_loss"], "penalty": predictions["penalty"]}
+        if self.hparams.same_code_negatives == "leave_out":
+            extra["chance"] = chance_without_same_codes(
+                predictions["chosen_BMG"], predictions["counts_B"], predictions["negatives_BMK"]
+            )
         if predictions["prob_perplexity"] is not None:
             extra["prob_perplexity"] = predictions["prob_perplexity"]
         self.observe(
@@ -154,6 +159,8 @@ class Wav2Vec2Brain(PretrainBrain):
         """Chance (the positive is one of the negatives and itself), temperature, extra losses."""
         candidates = self.hparams.num_negatives + 1
         numbers = {"chance_loss": math.log(candidates), "chance_accuracy": 1 / candidates}
+        if "chance" in values:
+            numbers["chance_loss"] = values["chance"] / max(values["targets"], 1)
         names = {"prob_perplexity": "prob_perplexity", "aux_loss": "aux_loss"}
         names["penalty"] = "feature_penalty"
         for name, shown in names.items():
@@ -162,3 +169,22 @@ class Wav2Vec2Brain(PretrainBrain):
         if self.quantiser.curr_temp is not None:
             numbers["temp"] = self.quantiser.curr_temp
         return numbers
+
+
+def chance_without_same_codes(
+    codes_BMG: torch.Tensor, counts_B: torch.Tensor, negatives_BMK: torch.Tensor
+) -> torch.Tensor:
+    """Loss of equal scores if negatives with the positive's codes are left out, summed.
+
+    The arguments are those of ``contrastive_loss``; so is what counts for nothing.
+
+    Example
+    -------
+    >>> codes, negatives = torch.tensor([[[5], [5], [8]]]), torch.tensor([[[1, 2], [0, 0], [0, 1]]])
+    >>> chance = chance_without_same_codes(codes, torch.tensor([3]), negatives)
+    >>> round(float(chance), 4)  # ln 2, ln 1, ln 3
+    1.7918
+    """
+    left_BM = (~has_same_codes(codes_BMG, negatives_BMK)).sum(-1)
+    counted_BM = lengths_to_mask(counts_B, codes_BMG.shape[1]) & (counts_B > 1)[:, None]
+    return torch.where(counted_BM, torch.log1p(left_BM), 0.0).sum()

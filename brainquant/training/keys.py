@@ -110,6 +110,9 @@ WAV2VEC2 = {
     "mask_length": whole("the frames of a masked span", default=10, low=1),
     "num_negatives": whole("the number of frames that a target is compared with", default=100,
                            low=1),
+    "same_code_negatives": choice("whether the loss keeps negatives that have the codes of their "
+                                  "target, or leaves them out as fairseq and transformers do",
+                                  "keep", "leave_out", default="keep"),
     "logit_temp": number("the temperature that divides similarities in the loss", default=0.1,
                          above=0),
     "aux_weight": number("the weight of the quantiser's own loss", default=0.1, low=0),

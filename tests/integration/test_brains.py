@@ -322,6 +322,26 @@ def test_logits_are_for_masked_frames_of_valid_speech_only(make_brain, name):
     assert int(seen["masked"]) / valid == pytest.approx(hparams["mask_ratio"], abs=0.05)
 
 
+def test_negatives_with_the_codes_of_their_target_are_left_out_where_asked(make_brain):
+    records, batch = {}, noise(0, 48000, 16000)
+    for same in ("keep", "leave_out"):
+        only = {"aux_weight": 0, "penalty_weight": 0, "make_quantiser": {"num_vars": 2}}
+        brain, _ = make_brain("wav2vec2", same_code_negatives=same, **only)
+        brain.step = 1
+        predictions = brain.compute_forward(batch, Stage.VALID)
+        loss = brain.compute_objectives(predictions, batch, Stage.VALID)
+        records[same] = record = brain.tally.end(Stage.VALID, 1)
+        assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    keep, leave_out = records["keep"], records["leave_out"]
+    assert keep["chance_loss"] == math.log(11)
+    assert leave_out["loss"] < keep["loss"] and leave_out["chance_loss"] < math.log(11) - 0.1
+    assert leave_out["accuracy"] == keep["accuracy"]
+    # With equal scores the loss is chance.
+    predictions["context_BMD"] = torch.zeros_like(predictions["context_BMD"])
+    loss = brain.compute_objectives(predictions, batch, Stage.VALID)
+    assert loss.item() == pytest.approx(leave_out["chance_loss"], rel=1e-5)
+
+
 def test_the_weight_adds_the_loss_of_the_codes_that_are_seen(make_brain):
     def objective(weight):
         brain, _ = make_brain("best_rq", unmasked_weight=weight)

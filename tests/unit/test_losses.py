@@ -28,7 +28,7 @@ def contrastive_case(seed, counts, K, D=4, V=3, dtype=torch.float32):
     return context, targets, codes_BMG, counts_B, negatives_BMK
 
 
-def slow_contrastive(context, targets, codes, counts, negatives, temperature):
+def slow_contrastive(context, targets, codes, counts, negatives, temperature, leave_out=False):
     """Equation 3 of the paper, frame by frame; the accuracy leaves equal codes out."""
     loss, correct, frames = 0.0 * (context.sum() + targets.sum()), 0, 0
     for b, count in enumerate(counts.tolist()):
@@ -37,7 +37,12 @@ def slow_contrastive(context, targets, codes, counts, negatives, temperature):
             logits = torch.stack(
                 [torch.cosine_similarity(context[b, m], targets[b, k], dim=0) for k in [m, *drawn]]
             )
-            loss = loss - torch.log_softmax(logits / temperature, dim=0)[0]
+            kept = [0] + [
+                n
+                for n, k in enumerate(drawn, start=1)
+                if not (leave_out and codes[b, k].tolist() == codes[b, m].tolist())
+            ]
+            loss = loss - torch.log_softmax(logits[kept] / temperature, dim=0)[0]
             others = [
                 logit
                 for k, logit in zip(drawn, logits[1:])
@@ -49,12 +54,17 @@ def slow_contrastive(context, targets, codes, counts, negatives, temperature):
 
 
 @given(
-    st.integers(0, 2**31), st.lists(st.integers(0, 5), min_size=1, max_size=3), st.integers(1, 4)
+    st.integers(0, 2**31),
+    st.lists(st.integers(0, 5), min_size=1, max_size=3),
+    st.integers(1, 4),
+    st.sampled_from(["keep", "leave_out"]),
 )
-def test_contrastive_loss_is_the_slow_one_in_value_and_gradient(seed, counts, K):
+def test_contrastive_loss_is_the_slow_one_in_value_and_gradient(seed, counts, K, same):
     context, targets, *case = contrastive_case(seed, counts, K)
-    loss, correct, frames = contrastive_loss(context, targets, *case, 0.3)
-    slow, slow_correct, slow_frames = slow_contrastive(context, targets, *case, 0.3)
+    loss, correct, frames = contrastive_loss(context, targets, *case, 0.3, same_code_negatives=same)
+    slow, slow_correct, slow_frames = slow_contrastive(
+        context, targets, *case, 0.3, leave_out=same == "leave_out"
+    )
     assert (int(correct), int(frames)) == (slow_correct, slow_frames)
     torch.testing.assert_close(loss, slow, rtol=1e-4, atol=1e-5)
     gradients = [torch.autograd.grad(value, [context, targets]) for value in (loss, slow)]
@@ -70,6 +80,21 @@ def test_contrastive_loss_is_speechbrains_where_no_vector_is_there_twice():
     expected, accuracy = ContrastiveLoss(0.1)(context, targets, negatives_KBMD)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(correct / frames, accuracy)
+
+
+def test_negatives_with_the_codes_of_the_positive_are_left_out_as_by_speechbrain():
+    context, _, codes, counts, negatives = contrastive_case(0, [9, 9], 5)
+    table = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(1))
+    targets = table[codes[..., 0], codes[..., 1]]  # equal vectors for equal codes
+    negatives_KBMD = torch.stack([targets[b][negatives[b]] for b in range(2)]).permute(2, 0, 1, 3)
+    expected, _ = ContrastiveLoss(0.1)(context, targets, negatives_KBMD)
+    case = (context, targets, codes, counts, negatives, 0.1)
+    torch.testing.assert_close(
+        contrastive_loss(*case, same_code_negatives="leave_out")[0], expected
+    )
+    assert contrastive_loss(*case)[0] > expected + 1
+    with pytest.raises(ValueError, match="must be one of keep, leave_out, got 'drop'"):
+        contrastive_loss(*case, same_code_negatives="drop")
 
 
 def test_contrastive_loss_builds_no_tensor_of_negatives_and_dim(largest_tensor):
