@@ -93,9 +93,12 @@ class PretrainBrain(RunBrain):
         """Raises a ValueError if the encoder is made for another sample rate."""
         encoder = self.raw("encoder")
         if (rate := self.hparams.sample_rate) != encoder.sample_rate:
+            remedy = "write sample_rate: !ref <sample_rate> under its features or under encoder:"
+            if encoder.origin:
+                remedy = f"set sample_rate: {encoder.sample_rate}, and the audio is resampled"
             raise ValueError(
                 f"sample_rate is {rate}, but the encoder is made for {encoder.sample_rate} Hz; "
-                f"write sample_rate: !ref <sample_rate> under its features or under encoder:"
+                f"{remedy}"
             )
 
     def check_span(self) -> None:
@@ -164,6 +167,8 @@ class PretrainBrain(RunBrain):
     def on_fit_start(self):
         """Loads the last checkpoint, or the weights of ``begin_from``; fits the quantiser."""
         super().on_fit_start()
+        if self.setup.loaded is None and (origin := self.raw("encoder").origin):
+            logger.info(f"Begins with the weights of {origin}")
         if self.setup.loaded is None and self.hparams.begin_from is not None:
             modules = {name: self.raw(name) for name in self.modules}
             load_weights(self.hparams.begin_from, modules, self.setup.keys)

@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from speechbrain.utils.logger import get_logger
 
 from ..quantisers import GumbelVectorQuantizer
 from .encoder import HuggingFaceEncoder
 from .loading import load_model
 from .source import CONFIG, PREPROCESSOR, Source, find_model
-
-logger = get_logger(__name__)
 
 
 class Wav2Vec2Parts(NamedTuple):
@@ -141,11 +138,10 @@ def _quantiser(held: Any, temp_tuple: Sequence[float]) -> GumbelVectorQuantizer:
 
 def _finish(encoder: HuggingFaceEncoder, source: Source, weights: bool) -> None:
     encoder.lacks_weights = not weights
-    if weights:
-        logger.info(
-            f"Begins with the weights of {source.folder}: {type(encoder.model).__name__}, "
-            f"{len(encoder.layers)} layers, {encoder.dim} wide"
-        )
+    encoder.origin = (
+        f"{source.folder}: {type(encoder.model).__name__}, {len(encoder.layers)} layers, "
+        f"{encoder.dim} wide"
+    )
 
 
 def keep_model(argument: str, model: str, kept: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .checks import check_config, check_files, check_weights, one_line_without_warnings
 from .library import import_transformers
 from .source import Source
 
@@ -45,10 +46,15 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
     """
     transformers = import_transformers()
     kind = source.config.get("model_type")
+    if kind is None:
+        raise ValueError(
+            f"model: the config.json in {source.folder} names no model_type, so it is no model of "
+            f"transformers; to go on from a run of brainquant, use begin_from:"
+        )
     if kind not in ENCODERS:
         raise ValueError(
-            f"model: {source.folder} is a model of the type {kind!s:.50}, which has no place here; "
-            f"give one of the types {', '.join(ENCODERS)}"
+            f"model: {source.folder} is a model of the type {kind!s:.50}, which cannot be "
+            f"continued; give one of the types {', '.join(ENCODERS)}"
         )
     if pretraining and kind != "wav2vec2":
         raise ValueError(
@@ -56,37 +62,22 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
             f"continue it with continue_masked.yaml"
         )
     model_class = getattr(transformers, PRETRAINING if pretraining else ENCODERS[kind])
+    with one_line_without_warnings(source.folder):
+        config = model_class.config_class.from_dict(source.config)
+    check_config(config, source.folder, pretraining)
     with torch.random.fork_rng(devices=[]):  # a run draws the same with weights and without
         if not weights:
-            return model_class(model_class.config_class.from_dict(source.config)).train()
-        try:
+            with one_line_without_warnings(source.folder):
+                return model_class(config).train()
+        check_files(source.folder)
+        with one_line_without_warnings(source.folder):
             model, found = model_class.from_pretrained(
-                source.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                source.folder,
+                config=config,
+                local_files_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"model: {source.folder} cannot be loaded ({' '.join(str(error).split())[:300]}); "
-                f"download it again"
-            ) from error
-    _check_weights(model, found, source, pretraining)
+    check_weights(model, found, source.folder, pretraining)
     return model.train()
-
-
-def _check_weights(model: Any, found: Any, source: Source, pretraining: bool) -> None:
-    """Raises a ValueError if transformers has drawn a weight anew, or one is not finite."""
-    missing = sorted(found["missing_keys"])
-    if pretraining and any(name.startswith("quantizer.") for name in missing):
-        raise ValueError(
-            f"model: {source.folder} has no quantiser, as after fine-tuning, so wav2vec 2.0 would "
-            f"begin with new codes; continue it with continue_masked.yaml"
-        )
-    if missing:
-        raise ValueError(
-            f"model: {source.folder} lacks {len(missing)} of the weights of "
-            f"{type(model).__name__}, such as {missing[0]}; download it again"
-        )
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(
-                f"model: {name} in {source.folder} has NaN or infinite values; the model is broken"
-            )

@@ -62,10 +62,16 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> So
         )
     # Without the file, transformers' own defaults hold.
     preprocessor = _read_json(folder, PREPROCESSOR) or {}
+    rate = preprocessor.get("sampling_rate", 16000)
+    if type(rate) is not int or rate < 1:
+        raise ValueError(
+            f"model: sampling_rate in {os.path.join(folder, PREPROCESSOR)} must be a whole number "
+            f"from 1 up, got {rate!r}; correct it, or download the model again"
+        )
     return Source(
         folder,
         config,
-        int(preprocessor.get("sampling_rate", 16000)),
+        rate,
         bool(preprocessor.get("do_normalize", True)),
     )
 

@@ -49,6 +49,8 @@ class SpeechEncoder(torch.nn.Module):
         Size of the quantiser's inputs.
     lacks_weights : bool
         Whether the encoder was built without its weights and waits for a checkpoint.
+    origin : str
+        The public model that it is, for the log; "" for an encoder that the YAML describes.
     stack : int
         Feature frames of one encoder frame. Masks are drawn over feature frames.
     noise_dim : int or None
@@ -61,6 +63,7 @@ class SpeechEncoder(torch.nn.Module):
     dim: int
     input_dim: int
     lacks_weights: bool = False
+    origin: str = ""
     stack: int = 1
     noise_dim: int | None = None
     context_seconds: float
