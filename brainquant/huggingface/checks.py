@@ -12,9 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from speechbrain.utils.logger import get_logger
 
 from .library import import_transformers
 
+logger = get_logger(__name__)
+
+MASK_VECTOR = "masked_spec_embed"  # what masked frames become
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # or an index of several such files
 # Names of weights by the number of which an encoder has more than its config says.
 NUMBERED = re.compile(r"(?:^|\.)(encoder\.layers|conv_layers)\.\d+\.")
@@ -122,6 +126,9 @@ def check_weights(model: Any, found: Mapping[str, Any], folder: str, pretraining
             "by the config; download the model again".format(folder, name, *sizes)
         )
     missing = sorted(found["missing_keys"])
+    if not pretraining and MASK_VECTOR in missing:
+        missing.remove(MASK_VECTOR)
+        logger.info(f"{folder} has no vector for masked frames ({MASK_VECTOR}): it is drawn anew")
     if pretraining and any(name.startswith("quantizer.") for name in missing):
         raise ValueError(
             f"model: {folder} has no quantiser, as after fine-tuning, so wav2vec 2.0 would "

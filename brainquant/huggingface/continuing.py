@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..quantisers import GumbelVectorQuantizer
+from .bert_encoder import W2vBertEncoder
 from .encoder import HuggingFaceEncoder
 from .loading import load_model
 from .source import CONFIG, PREPROCESSOR, Source, find_model
@@ -90,13 +91,14 @@ def load_encoder(
     gradient_scale: float = 1.0,
     freeze_extractor: bool = False,
     weights: bool = True,
-) -> HuggingFaceEncoder:
+) -> HuggingFaceEncoder | W2vBertEncoder:
     """The encoder of a public model, without heads, for ``!apply:`` in a YAML.
 
     Arguments
     ---------
     model, revision, gradient_scale, freeze_extractor, weights : object
-        As for ``load_wav2vec2``; any wav2vec 2.0, HuBERT, WavLM or data2vec model.
+        As for ``load_wav2vec2``; any wav2vec 2.0, HuBERT, WavLM, data2vec or w2v-BERT 2.0 model.
+        The last has no convolutions below its layers.
     targets : torch.nn.Module or None
         As for ``HuggingFaceEncoder``.
 
@@ -106,14 +108,18 @@ def load_encoder(
         If the model cannot be loaded.
     """
     source = find_model(model, revision)
-    encoder = HuggingFaceEncoder(
-        load_model(source, weights=weights),
-        sample_rate=source.sample_rate,
-        do_normalize=source.do_normalize,
-        targets=targets,
-        gradient_scale=gradient_scale,
-        freeze_extractor=freeze_extractor,
-    )
+    held = load_model(source, weights=weights)
+    if held.config.model_type == "wav2vec2-bert":
+        encoder = W2vBertEncoder(held, sample_rate=source.sample_rate, targets=targets)
+    else:
+        encoder = HuggingFaceEncoder(
+            held,
+            sample_rate=source.sample_rate,
+            do_normalize=source.do_normalize,
+            targets=targets,
+            gradient_scale=gradient_scale,
+            freeze_extractor=freeze_extractor,
+        )
     _finish(encoder, source, weights)
     return encoder
 
@@ -136,7 +142,7 @@ def _quantiser(held: Any, temp_tuple: Sequence[float]) -> GumbelVectorQuantizer:
     return quantiser
 
 
-def _finish(encoder: HuggingFaceEncoder, source: Source, weights: bool) -> None:
+def _finish(encoder: HuggingFaceEncoder | W2vBertEncoder, source: Source, weights: bool) -> None:
     encoder.lacks_weights = not weights
     encoder.origin = (
         f"{source.folder}: {type(encoder.model).__name__}, {len(encoder.layers)} layers, "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from ..functional.transfer import to_device
 from ..masking import lengths_to_mask
@@ -90,6 +90,10 @@ class HuggingFaceEncoder(SpeechEncoder):
         self.convolutions = list(zip(config.conv_kernel, config.conv_stride))
         if freeze_extractor:
             model.feature_extractor.requires_grad_(False)
+        freeze_adapter(model)
+        self._valid_BT: Any = None  # of the forward that runs
+        for convolution in inner_convolutions(model):
+            convolution.register_forward_pre_hook(self._mask_padding)
 
     @override
     def forward(
@@ -171,8 +175,12 @@ class HuggingFaceEncoder(SpeechEncoder):
             hidden_BTD = torch.where(mask_BT[..., None], embedding_D, hidden_BTD)
         # A clip without a frame keeps one: attention to nothing would be NaN.
         valid_BT = lengths_to_mask(frames_B.clamp(min=1), hidden_BTD.shape[1])
-        valid_BT = to_device(valid_BT, hidden_BTD.device)
-        return self.model.encoder(hidden_BTD, attention_mask=valid_BT).last_hidden_state
+        self._valid_BT = to_device(valid_BT, hidden_BTD.device)
+        return self.model.encoder(hidden_BTD, attention_mask=self._valid_BT).last_hidden_state
+
+    def _mask_padding(self, module: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        """What a convolution of positions reads, with zeros after the end of each clip."""
+        return inputs[0] * self._valid_BT[:, None]  # (batch, dim, frames)
 
     def _targets(
         self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor, normed_BTC: torch.Tensor
@@ -219,8 +227,35 @@ class HuggingFaceEncoder(SpeechEncoder):
         return math.prod(stride for _, stride in self.convolutions)
 
     @override
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.model.modules():  # over the batch: it would mix its clips
+            if isinstance(part, torch.nn.BatchNorm1d):
+                part.eval()
+        return self
+
+    @override
     def _layers_and_owner(self) -> tuple[torch.nn.ModuleList, Any]:
         encoder = self.model.encoder
         # With layer norms before the layers, one follows the last of them.
         is_last = getattr(self.model.config, "do_stable_layer_norm", False)
         return encoder.layers, torch.nn.ModuleList([encoder.layer_norm] if is_last else [])
+
+
+def inner_convolutions(model: Any) -> list[torch.nn.Conv1d]:
+    """The convolutions of positions that do not read hidden states with zeros in the padding.
+
+    transformers sets the padding to zeros once, before the first convolution. data2vec has five of
+    them, and some HuBERT models have a batch norm before it; what these write into the padding
+    would reach the last frames of a clip.
+    """
+    positions = model.encoder.pos_conv_embed
+    found = [part for part in positions.modules() if isinstance(part, torch.nn.Conv1d)]
+    return found if getattr(positions, "batch_norm", None) is not None else found[1:]
+
+
+def freeze_adapter(model: Any) -> None:
+    """Freezes what a fine-tuning has put after the layers, which a pretraining does not use."""
+    for name in ("adapter", "intermediate_ffn"):
+        if (part := getattr(model, name, None)) is not None:
+            part.requires_grad_(False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
 from .checks import check_config, check_files, check_weights, one_line_without_warnings
 from .library import import_transformers
 from .source import Source
@@ -22,7 +21,10 @@ PRETRAINING = "Wav2Vec2ForPreTraining"
 
 
 def load_model(source: Source, *, pretraining: bool = False, weights: bool = True) -> Any:
-    """A model of transformers in float32, with dropout and masks as its config has them.
+    """A model of transformers in float32, with dropout as its config has it.
+
+    It has a vector for masked frames, whatever masks its config asks for. If its file has none, as
+    after some fine-tunings, the vector is drawn from the global generator, as transformers does.
 
     Arguments
     ---------
@@ -65,10 +67,14 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
     with one_line_without_warnings(source.folder):
         config = model_class.config_class.from_dict(source.config)
     check_config(config, source.folder, pretraining)
+    mask_time_prob = config.mask_time_prob
+    config.mask_time_prob = mask_time_prob or 0.05  # above 0, so that there is a vector
     with torch.random.fork_rng(devices=[]):  # a run draws the same with weights and without
         if not weights:
             with one_line_without_warnings(source.folder):
-                return model_class(config).train()
+                model = model_class(config).train()
+            config.mask_time_prob = mask_time_prob
+            return model
         check_files(source.folder)
         with one_line_without_warnings(source.folder):
             model, found = model_class.from_pretrained(
@@ -79,5 +85,6 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
+    model.config.mask_time_prob = mask_time_prob
     check_weights(model, found, source.folder, pretraining)
     return model.train()
