@@ -28,11 +28,25 @@ def make_model(kind="Wav2Vec2ForPreTraining", norm="layer", seed=0, **changes):
     return model.eval()
 
 
+def vary(model):
+    """Changes the parameters, so that no norm is one and no bias zero, and frames differ."""
+    import torch
+
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            generator = torch.Generator().manual_seed(number)
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
 def save_model(folder, kind="Wav2Vec2ForPreTraining", norm="layer", do_normalize=True, **changes):
     """Writes a folder as ``save_pretrained`` of transformers does, and returns its model."""
     transformers = import_transformers()
     model = make_model(kind, norm, **changes)
     model.save_pretrained(folder)
-    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
+    if kind.startswith("Wav2Vec2Bert"):
+        extractor = transformers.SeamlessM4TFeatureExtractor()
+    else:
+        extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalize)
     extractor.save_pretrained(folder)
     return model
