@@ -13,7 +13,7 @@ from ..quantisers import GumbelVectorQuantizer
 from .bert_encoder import W2vBertEncoder
 from .encoder import HuggingFaceEncoder
 from .loading import load_model
-from .source import CONFIG, PREPROCESSOR, Source, find_model
+from .source import CONFIG, PREPROCESSOR, Source, find_model, write_description
 
 
 class Wav2Vec2Parts(NamedTuple):
@@ -42,7 +42,8 @@ def load_wav2vec2(
     Arguments
     ---------
     model : str
-        A folder of transformers, or a Hub id such as ``facebook/wav2vec2-base``.
+        A folder of transformers, a Hub id such as ``facebook/wav2vec2-base``, or a ``.pt`` file of
+        fairseq.
     temp_tuple : sequence of float
         Temperatures of the quantiser: (start, stop, decay). No file of transformers has one; a
         model that was trained to the end was at its lowest, 0.5 for the base model.
@@ -160,7 +161,7 @@ def keep_model(argument: str, model: str, kept: str) -> dict[str, Any] | None:
     argument : str
         The argument that names the model.
     model : str
-        The folder or the Hub id.
+        The folder, the Hub id or the file.
     kept : str
         The folder of the copy, which is made once.
 
@@ -171,12 +172,15 @@ def keep_model(argument: str, model: str, kept: str) -> dict[str, Any] | None:
     """
     if not os.path.isfile(os.path.join(kept, CONFIG)):
         try:
-            folder = find_model(model).folder
+            source = find_model(model)
         except ValueError:
             return None
         os.makedirs(kept, exist_ok=True)
+        if source.state is not None:
+            write_description(source, kept)
+            return {argument: kept, "weights": False}
         for name in (PREPROCESSOR, CONFIG):  # the config last: with it the copy is whole
-            if os.path.isfile(path := os.path.join(folder, name)):
+            if os.path.isfile(path := os.path.join(source.folder, name)):
                 shutil.copyfile(path, os.path.join(kept, name))
     return {argument: kept, "weights": False}
 

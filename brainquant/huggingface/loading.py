@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from .checks import check_config, check_files, check_weights, one_line_without_warnings
 from .library import import_transformers
 from .source import Source
@@ -75,15 +76,20 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
                 model = model_class(config).train()
             config.mask_time_prob = mask_time_prob
             return model
-        check_files(source.folder)
+        held: dict[str, Any] = {}
+        if source.state is None:
+            check_files(source.folder)
+        else:
+            held["state_dict"] = dict(source.state)
         with one_line_without_warnings(source.folder):
             model, found = model_class.from_pretrained(
-                source.folder,
+                None if held else source.folder,
                 config=config,
                 local_files_only=True,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **held,
             )
     model.config.mask_time_prob = mask_time_prob
     check_weights(model, found, source.folder, pretraining)

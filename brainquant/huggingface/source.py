@@ -1,4 +1,4 @@
-"""Where a public model is: a folder of transformers, or a Hub id that is downloaded."""
+"""Where a public model is: a folder of transformers, a Hub id, or a checkpoint of fairseq."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from .fairseq import read_fairseq
 from .hub import download, is_hub_id
 
 CONFIG = "config.json"
@@ -16,22 +19,24 @@ PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # read without
 
 
 class Source(NamedTuple):
-    """A folder of transformers."""
+    """A folder of transformers, or what a checkpoint of fairseq is in transformers."""
 
-    folder: str
+    folder: str  # or the file of the checkpoint
     config: dict[str, Any]  # of config.json
     sample_rate: int
     do_normalize: bool  # whether waveforms get mean zero and variance one
+    state: dict[str, torch.Tensor] | None = None  # of a checkpoint of fairseq
 
 
 def find_model(model: str | os.PathLike[str], revision: str | None = None) -> Source:
-    """The folder of a public model, which is downloaded if it is a Hub id.
+    """The folder of a public model, which is downloaded if it is a Hub id; or its content.
 
     Arguments
     ---------
     model : str or os.PathLike
-        A folder with ``config.json``, as ``save_pretrained`` of transformers writes it, or the id
-        of a model on the Hugging Face Hub, as in ``facebook/wav2vec2-base``.
+        A folder with ``config.json``, as ``save_pretrained`` of transformers writes it; the id of a
+        model on the Hugging Face Hub, as in ``facebook/wav2vec2-base``; or a ``.pt`` file of
+        fairseq, see ``brainquant.huggingface.fairseq``.
     revision : str or None
         Branch, tag or commit on the Hub.
 
@@ -47,11 +52,17 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> So
     ValueError: model: ... has no config.json; give a folder that save_pretrained of ...
     """
     folder = os.fspath(model)
+    if os.path.isfile(folder):
+        fairseq = read_fairseq(folder)
+        return Source(
+            folder, fairseq.config, fairseq.sample_rate, fairseq.do_normalize, fairseq.state
+        )
     if not os.path.isdir(folder):
         if not is_hub_id(folder):
             raise ValueError(
-                f"model: there is no folder {folder}, and it is no Hub id, which is user/name; "
-                f"give a folder of transformers, or a Hub id such as facebook/wav2vec2-base"
+                f"model: there is no folder or file {folder}, and it is no Hub id, which is "
+                f"user/name; give a folder of transformers, a .pt file of fairseq, or a Hub id "
+                f"such as facebook/wav2vec2-base"
             )
         folder = _download(folder, revision)
     config = _read_json(folder, CONFIG)
@@ -74,6 +85,21 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> So
         rate,
         bool(preprocessor.get("do_normalize", True)),
     )
+
+
+def write_description(source: Source, folder: str) -> None:
+    """Writes ``preprocessor_config.json`` and then ``config.json``, as a folder of transformers."""
+    preprocessor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "sampling_rate": source.sample_rate,
+        "padding_value": 0.0,
+        "do_normalize": source.do_normalize,
+        "return_attention_mask": source.config["feat_extract_norm"] == "layer",
+    }
+    for name, content in ((PREPROCESSOR, preprocessor), (CONFIG, source.config)):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2)
 
 
 def _download(model: str, revision: str | None) -> str:
