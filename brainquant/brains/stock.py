@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from speechbrain.utils.logger import get_logger
 
 from ..models.best_rq import BestRQEncoder
 from ..models.features import InputNormalization
+from ..models.layers import DynamicChunkEncoder
 from ..models.quick import quicken
 from ..training.checkpoint_contents import Damaged, load_states, read_meta
 
@@ -54,25 +56,46 @@ def stock_encoder(
     with open(hparams_file, encoding="utf-8") as file:
         # A checkpointer would make its folder where it was when the run was made.
         hparams = load_hyperpyyaml(file, {"checkpointer": None, **overrides})
-    modules = hparams["modules"]
-    stock = modules["normalize"]
-    encoder = BestRQEncoder(
-        hparams["compute_features"],
-        InputNormalization(**{name: getattr(stock, name) for name in NORMALISATION}),
-        modules["CNN"],
-        modules["wrapper"],
-        hparams["pad_to_divisible_by"],
-    )
+    encoder = make_encoder(hparams)
     quicken(encoder)
     if weights:
-        load_stock_weights(encoder, os.path.join(os.path.dirname(hparams_file), "save"))
+        load_last(recoverables(encoder), os.path.dirname(hparams_file))
     return encoder
 
 
-def load_stock_weights(encoder: BestRQEncoder, checkpoints_dir: str) -> None:
-    """Loads the last whole checkpoint in a folder of SpeechBrain's; a ValueError without one."""
+def make_encoder(hparams: Mapping[str, Any], *, in_chunks: bool = False) -> BestRQEncoder:
+    """The encoder of the objects of the recipe's YAML.
+
+    Arguments
+    ---------
+    hparams : dict
+        What ``load_hyperpyyaml`` gives.
+    in_chunks : bool
+        Whether the encoder reads chunks if ``streaming:`` says so, as the recipe trains it.
+    """
+    modules = hparams["modules"]
+    stock, transformer = modules["normalize"], modules["wrapper"]
+    if in_chunks and hparams.get("streaming"):
+        sampler = hparams["dynchunktrain_config_sampler"]
+        transformer = DynamicChunkEncoder(transformer.transformer, sampler)
+    return BestRQEncoder(
+        hparams["compute_features"],
+        InputNormalization(**{name: getattr(stock, name) for name in NORMALISATION}),
+        modules["CNN"],
+        transformer,
+        hparams["pad_to_divisible_by"],
+    )
+
+
+def recoverables(encoder: BestRQEncoder) -> dict[str, torch.nn.Module]:
+    """What the recipe's checkpoints hold of an encoder, by the names of their files."""
     model = torch.nn.ModuleList([encoder.front_end, encoder.transformer])
-    recoverables = {"model": model, "normalize": encoder.normalize}
+    return {"model": model, "normalize": encoder.normalize}
+
+
+def load_last(recoverables: Mapping[str, Any], run_folder: str) -> None:
+    """Loads the last whole checkpoint of a run of SpeechBrain; a ValueError without one."""
+    checkpoints_dir = os.path.join(run_folder, "save")
     for checkpoint in stock_checkpoints(checkpoints_dir):
         try:
             load_states(recoverables, checkpoint)

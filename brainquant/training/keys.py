@@ -146,8 +146,8 @@ REFERENCED = {
     "test_csv": texts("the manifests of the test clips"),
     "train_minutes": number("the minutes of speech to make", 30, above=0),
     "pretrained": text("the folder of the run whose encoder is taken"),
-    "model": text("the public model that is continued: a folder of transformers, a Hub id or a .pt "
-                  "file of fairseq"),
+    "model": text("the model that is continued: a folder of transformers, a Hub id, a .pt file of "
+                  "fairseq, or the folder of a run of SpeechBrain"),
     "freeze_extractor": flag("whether the convolutions below the layers are not trained",
                              default=False),
     "gradient_scale": number("the factor of the gradient that reaches the convolutions below the "
