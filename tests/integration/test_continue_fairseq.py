@@ -47,8 +47,6 @@ def test_a_tensor_of_another_size_is_one_line(corpus, tmp_path):
     content = tiny_fairseq.make_checkpoint()
     content["model"]["project_q.weight"] = torch.zeros(5, 4)
     torch.save(content, path := tmp_path / "checkpoint.pt")
-    with pytest.raises(
-        ValueError, match=f"model: project_q.weight in {path} has the shape"
-    ) as refused:
+    with pytest.raises(ValueError, match=f"of {path} do not fit.*: project_q.weight") as refused:
         build("continue_wav2vec2", path, corpus, tmp_path / "run")
     assert "\n" not in str(refused.value)
