@@ -1,4 +1,4 @@
-"""Runs of the ToySpeech recipes with a model so small that a step takes a moment."""
+"""Runs of recipes on ToySpeech with a model so small that a step takes a moment."""
 
 import json
 import os
@@ -14,11 +14,22 @@ from brainquant.errors import RunError
 from brainquant.ranks import leave_group, rank, world_size
 from brainquant.training.hparams import load_hparams, parse_arguments
 
-HPARAMS = Path(__file__).resolve().parents[1] / "recipes/ToySpeech/hparams"
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+HPARAMS = RECIPES / "ToySpeech/hparams"
 MODELS = {
     "best_rq": {"num_layers": 1, "d_model": 16, "cb_vocab": 32},
     "wav2vec2": {"num_layers": 1, "d_model": 16, "channels": 16, "num_negatives": 10},
+    "continue_masked": {"cb_vocab": 32},
+    "continue_wav2vec2": {"num_negatives": 10, "cooldown_steps": 2},
 }
+# What a recipe of OwnSpeech needs to train on ToySpeech. Its model is an argument.
+OWN_SPEECH = {"source": "none", "prepare": None, "grad_accumulation_factor": 1}
+
+
+def hparams_of(name):
+    """The YAML of a recipe."""
+    folder = "OwnSpeech" if name.startswith("continue") else "ToySpeech"
+    return RECIPES / folder / "hparams" / f"{name}.yaml"
 
 
 def build(name, corpus, output_folder, run_options="", objects=None, **overrides):
@@ -26,8 +37,11 @@ def build(name, corpus, output_folder, run_options="", objects=None, **overrides
 
     An override gives no object a new class; ``objects`` has what another YAML would build.
     """
-    argv = [str(HPARAMS / f"{name}.yaml"), "--noprogressbar", *run_options.split()]
+    argv = [str(hparams_of(name)), "--noprogressbar", *run_options.split()]
     hparams_file, run_opts, from_command_line = parse_arguments(argv)
+    if "OwnSpeech" in hparams_file:
+        manifests = {f"{split}_csv": f"{corpus}/{split}.csv" for split in ("train", "valid")}
+        overrides = {**OWN_SPEECH, **manifests, **overrides}
     overrides = {
         "data_folder": str(corpus), "output_folder": str(output_folder), "train_loggers": [],
         "batch_seconds": 8, "num_buckets": 4, "warmup_steps": 2, **MODELS[name], **overrides,

@@ -7,6 +7,7 @@ all utterances, K negatives, D dim, E codes of all groups.
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from speechbrain import Stage
@@ -215,3 +216,19 @@ def test_a_clip_gets_the_same_beside_a_longer_one(held):
     assert_close("outputs", beside.hidden_BTD[0, :frames], alone.hidden_BTD[0], 1e-5)
     assert_close("inputs", beside.inputs_BTI[0, :frames], alone.inputs_BTI[0], 1e-5)
     assert float(beside.hidden_BTD[0, :frames].std()) > 0.01
+
+
+def test_transformers_draws_no_masks_of_its_own(tmp_path, monkeypatch):
+    masks = {"mask_time_prob": 0.5, "mask_feature_prob": 0.5, "mask_feature_length": 2}
+    model = save_model(tmp_path / "model", **masks)
+    brain, batch = make_brain(tmp_path), make_batch(9000, 8000)
+    np.random.seed(0)
+    before = np.random.get_state()[1].tolist()
+    mine = ours(brain, batch, Stage.TRAIN, monkeypatch)
+    assert np.random.get_state()[1].tolist() == before
+    # No feature is masked: the vectors are those of a model that masks none.
+    model.config.mask_feature_prob = 0.0
+    other = theirs(model, brain, batch, Stage.TRAIN, mine, monkeypatch, padded=True)
+    in_utterance_BM = torch.arange(mine.context_BMD.shape[1]) < mine.counts_B[:, None]
+    context_ND = mine.context_BMD[in_utterance_BM]
+    assert_close("context", context_ND, other.projected_states[mine.mask_BT], 1e-6)
