@@ -109,20 +109,37 @@ def load_encoder(
         If the model cannot be loaded.
     """
     source = find_model(model, revision)
-    held = load_model(source, weights=weights)
-    if held.config.model_type == "wav2vec2-bert":
-        encoder = W2vBertEncoder(held, sample_rate=source.sample_rate, targets=targets)
-    else:
-        encoder = HuggingFaceEncoder(
-            held,
-            sample_rate=source.sample_rate,
-            do_normalize=source.do_normalize,
-            targets=targets,
-            gradient_scale=gradient_scale,
-            freeze_extractor=freeze_extractor,
-        )
+    encoder = hold(
+        source,
+        targets=targets,
+        gradient_scale=gradient_scale,
+        freeze_extractor=freeze_extractor,
+        weights=weights,
+    )
     _finish(encoder, source, weights)
     return encoder
+
+
+def hold(
+    source: Source,
+    *,
+    targets: torch.nn.Module | None = None,
+    gradient_scale: float = 1.0,
+    freeze_extractor: bool = False,
+    weights: bool = True,
+) -> HuggingFaceEncoder | W2vBertEncoder:
+    """The encoder of a folder of transformers; see ``load_encoder``."""
+    held = load_model(source, weights=weights)
+    if held.config.model_type == "wav2vec2-bert":
+        return W2vBertEncoder(held, sample_rate=source.sample_rate, targets=targets)
+    return HuggingFaceEncoder(
+        held,
+        sample_rate=source.sample_rate,
+        do_normalize=source.do_normalize,
+        targets=targets,
+        gradient_scale=gradient_scale,
+        freeze_extractor=freeze_extractor,
+    )
 
 
 def _quantiser(held: Any, temp_tuple: Sequence[float]) -> GumbelVectorQuantizer:

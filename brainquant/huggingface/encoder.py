@@ -7,6 +7,7 @@ quantiser.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -216,15 +217,12 @@ class HuggingFaceEncoder(SpeechEncoder):
     @property
     @override
     def min_samples(self) -> int:
-        field = 1
-        for kernel, stride in reversed(self.convolutions):
-            field = (field - 1) * stride + kernel
-        return field
+        return field_and_stride(self.convolutions)[0]
 
     @property
     @override
     def stride(self) -> int:
-        return math.prod(stride for _, stride in self.convolutions)
+        return field_and_stride(self.convolutions)[1]
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -240,6 +238,20 @@ class HuggingFaceEncoder(SpeechEncoder):
         # With layer norms before the layers, one follows the last of them.
         is_last = getattr(self.model.config, "do_stable_layer_norm", False)
         return encoder.layers, torch.nn.ModuleList([encoder.layer_norm] if is_last else [])
+
+
+def field_and_stride(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Samples that a frame reads, and those from one frame to the next, of kernels and strides.
+
+    Example
+    -------
+    >>> field_and_stride([(10, 5), (3, 2)])
+    (20, 10)
+    """
+    field = 1
+    for kernel, stride in reversed(convolutions):
+        field = (field - 1) * stride + kernel
+    return field, math.prod(stride for _, stride in convolutions)
 
 
 def inner_convolutions(model: Any) -> list[torch.nn.Conv1d]:

@@ -48,25 +48,14 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
         model was fine-tuned and its quantiser is gone.
     """
     transformers = import_transformers()
-    kind = source.config.get("model_type")
-    if kind is None:
-        raise ValueError(
-            f"model: the config.json in {source.folder} names no model_type, so it is no model of "
-            f"transformers; to go on from a run of brainquant, use begin_from:"
-        )
-    if kind not in ENCODERS:
-        raise ValueError(
-            f"model: {source.folder} is a model of the type {kind!s:.50}, which cannot be "
-            f"continued; give one of the types {', '.join(ENCODERS)}"
-        )
+    config = read_config(source)
+    kind = config.model_type
     if pretraining and kind != "wav2vec2":
         raise ValueError(
             f"model: {source.folder} is a {kind} model, which has no quantiser of wav2vec 2.0; "
             f"continue it with continue_masked.yaml"
         )
     model_class = getattr(transformers, PRETRAINING if pretraining else ENCODERS[kind])
-    with one_line_without_warnings(source.folder):
-        config = model_class.config_class.from_dict(source.config)
     check_config(config, source.folder, pretraining)
     mask_time_prob = config.mask_time_prob
     config.mask_time_prob = mask_time_prob or 0.05  # above 0, so that there is a vector
@@ -94,3 +83,21 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
     model.config.mask_time_prob = mask_time_prob
     check_weights(model, found, source.folder, pretraining)
     return model.train()
+
+
+def read_config(source: Source) -> Any:
+    """The config of a model, with transformers' defaults; a ValueError if it is of another type."""
+    kind = source.config.get("model_type")
+    if kind is None:
+        raise ValueError(
+            f"model: the config.json in {source.folder} names no model_type, so it is no model of "
+            f"transformers; to go on from a run of brainquant, use begin_from:"
+        )
+    if kind not in ENCODERS:
+        raise ValueError(
+            f"model: {source.folder} is a model of the type {kind!s:.50}, which cannot be "
+            f"continued; give one of the types {', '.join(ENCODERS)}"
+        )
+    config_class = getattr(import_transformers(), ENCODERS[kind]).config_class
+    with one_line_without_warnings(source.folder):
+        return config_class.from_dict(source.config)

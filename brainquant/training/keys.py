@@ -152,6 +152,8 @@ REFERENCED = {
                              default=False),
     "gradient_scale": number("the factor of the gradient that reaches the convolutions below the "
                              "layers", default=0.1, low=0),
+    "target_layer": whole("the layer of the public model that the quantiser reads, null for "
+                          "log-mel features", low=1, null=True),
     "from_scratch": flag("whether the encoder begins with random weights"),
     "number_of_epochs": whole("the most epochs of the training", default=1000, low=1),
     "lr": number("the highest learning rate", default=0.0005, above=0),

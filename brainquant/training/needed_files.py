@@ -3,11 +3,14 @@
 A class or function that a YAML calls may have ``files_needed``, a dictionary with a function for
 each argument that is a path. The function gets the name of the argument, the path, and a path for
 the copy. It copies the file unless a copy is there, and returns the arguments that replace this
-one; or None if there is neither a file nor a copy.
+one; or None if there is neither a file nor a copy. If it has a parameter ``arguments``, it also
+gets all arguments of the call.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import io
 import os
 import pydoc
@@ -116,6 +119,8 @@ def needed_files(
         called = pydoc.locate(tag.partition(":")[2])
         for name, keep in getattr(called, "files_needed", {}).items():
             if isinstance(node.get(name), str):
+                if "arguments" in inspect.signature(keep).parameters:
+                    keep = functools.partial(keep, arguments=node)
                 yield ".".join([*path, name]), node, name, keep
     for key, child in [*(node.items() if isinstance(node, dict) else enumerate(node))]:
         yield from needed_files(child, (*path, str(key)), seen)
