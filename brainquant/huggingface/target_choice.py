@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from safetensors.torch import save_file
+
 from ..errors import RunError
 from .checks import MASK_VECTOR
 from .continuing import hold, keep_model
@@ -101,7 +103,9 @@ def keep_targets(
         write_description(source, part)
     elif os.path.isfile(preprocessor := os.path.join(source.folder, PREPROCESSOR)):
         shutil.copyfile(preprocessor, os.path.join(part, PREPROCESSOR))
-    held.save_pretrained(part)
+    held.config.save_pretrained(part)
+    tensors = {name: tensor.contiguous() for name, tensor in held.state_dict().items()}
+    save_file(tensors, os.path.join(part, WEIGHTS), {"format": "pt"})
     os.replace(part, kept)
     return {argument: kept}
 
