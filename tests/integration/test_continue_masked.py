@@ -79,7 +79,7 @@ def test_targets_of_a_layer_are_those_of_the_model_that_the_run_began_with(
     models, corpus, tmp_path
 ):
     copy, folder = shutil.copytree(models / "layer", tmp_path / "layer"), tmp_path / "run"
-    one = options(copy, optimizer_step_limit=1, warmup_steps=1)
+    one = options(copy, number_of_epochs=9, optimizer_step_limit=1, warmup_steps=1)
     two = {**one, "optimizer_step_limit": 2}
     first, _ = start(corpus, folder, **one)
     teacher = first.raw("encoder").targets.encoder
