@@ -23,7 +23,6 @@ from .safe_files import read_json
 
 WRAPPER = "speechbrain.lobes.models.transformer.TransformerASR.EncoderWrapper"
 TRANSFORMER = "speechbrain.lobes.models.transformer.TransformerASR.TransformerASR"
-NORMALIZATION = "brainquant.models.InputNormalization"
 
 
 class Call(NamedTuple):
@@ -80,13 +79,15 @@ def describe_run(hparams_file: str | os.PathLike[str]) -> dict[str, Any]:
     ValueError
         If a part cannot be described: it is of a class that ``build`` would not build.
     """
-    from ..brains.stock import NORMALISATION, is_stock
+    from ..brains.stock import is_stock
+    from .describing_speechbrain import best_rq_encoder
 
     path = os.fspath(hparams_file)
     try:
         if is_stock(path):
             with open(path, encoding="utf-8") as file:
-                description = _stock_description(load_calls(file.read()), NORMALISATION)
+                encoder = best_rq_encoder(load_calls(file.read()))
+            description = {"encoder": describe(encoder, "encoder"), "quantiser": None}
         else:
             description = _own_description(load_calls(_resolved(path)))
         check_description(description)
@@ -125,21 +126,6 @@ def load_calls(text: str) -> Any:
         loader.dispose()
 
 
-def _stock_description(document: Any, kept: tuple[str, ...]) -> dict[str, Any]:
-    """The encoder of SpeechBrain's BEST-RQ recipe, as ``brainquant.brains.stock`` builds it."""
-    modules = document["modules"]
-    normalize = {n: v for n, v in modules["normalize"].arguments.items() if n in kept}
-    arguments = {
-        "compute_features": document["compute_features"],
-        "normalize": Call("new", NORMALIZATION, normalize),
-        "front_end": modules["CNN"],
-        "transformer": modules["wrapper"],
-        "stack": document["pad_to_divisible_by"],
-    }
-    encoder = Call("new", "brainquant.models.BestRQEncoder", arguments)
-    return {"encoder": describe(encoder, "encoder"), "quantiser": None}
-
-
 def describe(value: Any, keys: str) -> Any:
     """A value of a YAML as data.
 
@@ -174,7 +160,11 @@ def _describe_call(call: Call, keys: str) -> Any:
         made = described.pop("make")
         return _described(made["name"], {**made["arguments"], **described}, keys)
     if call.kind == "apply" and called is getattr:
+        from .describing_speechbrain import parts_of
+
         owner, name = arguments
+        if isinstance(owner, Call) and (parts := parts_of(owner)):
+            return describe(parts[name], keys)
         return describe(getattr(make(describe(owner, keys)), name), keys)
     if call.kind == "apply" and getattr(called, "__name__", "") == "load_encoder":
         from ..recipe import load_encoder

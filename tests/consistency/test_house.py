@@ -15,7 +15,10 @@ from brainquant.quantisers import Quantiser, make_quantiser
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "brainquant"
 # An exported folder needs nothing of training; these also open or describe the folder of a run.
-OPENS_RUNS = {f"inference/{name}" for name in ("__init__", "describing", "loading", "speechbrain")}
+OPENS_RUNS = {
+    f"inference/{name}"
+    for name in ("__init__", "describing", "describing_speechbrain", "loading", "speechbrain")
+}
 # Rooms from left to right; nothing imports from a room to the right of its own.
 ROOMS = [
     {"errors", "processes", "copying", "old_addresses"},

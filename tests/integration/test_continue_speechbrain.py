@@ -11,7 +11,9 @@ from speechbrain.dataio.batch import PaddedBatch
 from tiny_continue import build, start
 from tiny_speechbrain import RECIPES, save_run
 
-from brainquant.recipe import load_run
+from brainquant.inference import load_pretrained
+from brainquant.publishing.export import export
+from brainquant.recipe import load_encoder, load_run
 
 CLIP = torch.randn(160 * 99, generator=torch.Generator().manual_seed(1))  # 100 feature frames
 BATCH = PaddedBatch([{"id": "clip", "sig": CLIP}])
@@ -89,9 +91,17 @@ def test_a_run_goes_on_when_the_first_one_is_gone(corpus, tmp_path, name):
     shutil.rmtree(tmp_path / "then")
     brain = start(name, tmp_path / "then", corpus, run, min_seconds=0.5, optimizer_step_limit=2)
     assert brain.optimizer_step == 2
-    moved, _ = load_run(shutil.move(run, tmp_path / "moved"))
+    moved, _ = load_run(folder := shutil.move(run, tmp_path / "moved"))
     for key, tensor in brain.modules.state_dict().items():
         assert torch.equal(moved.modules.state_dict()[key], tensor), key
+    clip = CLIP[None], torch.tensor([len(CLIP)])
+    hidden_BTD = moved.modules["encoder"](*clip).hidden_BTD
+    exported = export(folder, tmp_path / "exported")
+    assert torch.equal(exported(*clip).hidden, hidden_BTD)
+    assert torch.equal(
+        exported.codes(*clip).codes_BTG, load_pretrained(folder).codes(*clip).codes_BTG
+    )
+    assert torch.equal(load_encoder(folder).eval()(*clip).hidden_BTD, hidden_BTD)
 
 
 def test_global_statistics_and_the_tables_stay_in_training(corpus, tmp_path):
