@@ -15,15 +15,12 @@ from typing import Any, NamedTuple
 import ruamel.yaml
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.logger import get_logger
 
 from ..models.best_rq import BestRQEncoder
 from ..models.wav2vec2 import Wav2Vec2Encoder
 from ..quantisers import GumbelVectorQuantizer, RandomProjectionQuantizer
 from ..training.resolve import HPARAMS
 from .stock import load_last, make_encoder, recoverables
-
-logger = get_logger(__name__)
 
 BEST_RQ = ("CNN", "wrapper", "normalize", "Quantizer", "linear")
 WAV2VEC2 = ("latent_extractor", "latent_encoder", "target_quantiser", "feat_proj")
@@ -79,9 +76,8 @@ def load_best_rq(model: str, *, weights: bool = True) -> BestRQParts:
         quantiser = RandomProjectionQuantizer(input_dim, cb_dim, codes)
     if weights:
         load_last({**recoverables(encoder), "quantizer": quantiser, "linear": head}, model)
-        _say(model, encoder)
     encoder.prepare_finetuning()  # the normalisation keeps its statistics
-    encoder.lacks_weights = not weights
+    _finish(encoder, model, weights)
     return BestRQParts(encoder, quantiser, head)
 
 
@@ -127,9 +123,8 @@ def load_wav2vec2(
     if weights:
         load_last(modules, model)
         quantiser.load_state_dict(stock.state_dict())
-        _say(model, encoder)
     extractor.requires_grad_(not freeze_extractor)
-    encoder.lacks_weights = not weights
+    _finish(encoder, model, weights)
     return Wav2Vec2Parts(encoder, quantiser, target_quantiser.proj, context_proj)
 
 
@@ -160,10 +155,10 @@ def own_classes(hparams_file: str) -> str:
     return text
 
 
-def _say(model: str, encoder: BestRQEncoder | Wav2Vec2Encoder) -> None:
-    logger.info(
-        f"Begins with the weights of {model}: {type(encoder).__name__}, {len(encoder.layers)} "
-        f"layers, {encoder.dim} wide"
+def _finish(encoder: BestRQEncoder | Wav2Vec2Encoder, model: str, weights: bool) -> None:
+    encoder.lacks_weights = not weights
+    encoder.origin = (
+        f"{model}: {type(encoder).__name__}, {len(encoder.layers)} layers, {encoder.dim} wide"
     )
 
 

@@ -50,7 +50,7 @@ class SpeechEncoder(torch.nn.Module):
     lacks_weights : bool
         Whether the encoder was built without its weights and waits for a checkpoint.
     origin : str
-        The public model that it is, for the log; "" for an encoder that the YAML describes.
+        The model that it continues, for the log; "" for an encoder that the YAML describes.
     stack : int
         Feature frames of one encoder frame. Masks are drawn over feature frames.
     noise_dim : int or None
