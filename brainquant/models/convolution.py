@@ -4,16 +4,9 @@ Shape suffixes: B batch, T frames, S frames after the stride, C channels, O outp
 K taps of the kernel.
 """
 
-from collections.abc import Iterator, Sequence
-
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
-
-# A CPU computes so many output frames of one utterance at once: the values between norm and
-# convolution then stay in its cache. (In torch 2.11, oneDNN takes up to twice as long for the
-# gradient of the weights if it gets all frames at once.)
-CHUNK = 500
 
 
 def convolution(
@@ -101,109 +94,6 @@ class WindowsTimesKernel(torch.autograd.Function):
                 grad_kernel += grad_NO.T @ windows_NK
             grad_kernel = grad_kernel.view(kernel.shape)
         return grad_windows, grad_kernel, grad.flatten(0, -2).sum(0) if ctx.has_bias else None
-
-
-def norm_gelu_convolution(
-    x_BTC: torch.Tensor,
-    norm_weight_C: torch.Tensor,
-    norm_bias_C: torch.Tensor,
-    eps: float,
-    weight_OCK: torch.Tensor,
-    stride: int,
-) -> torch.Tensor:
-    """Layer norm, GELU and ``convolution``; on a CPU the backward needs only the input.
-
-    Arguments
-    ---------
-    x_BTC : torch.Tensor
-        Frames, shape (batch, frames, channels), with two channels or more.
-    norm_weight_C : torch.Tensor
-        Weight of the layer norm over the channels.
-    norm_bias_C : torch.Tensor
-        Bias of the layer norm.
-    eps : float
-        Epsilon of the layer norm.
-    weight_OCK : torch.Tensor
-        Weight of the convolution.
-    stride : int
-        Frames from one output to the next.
-
-    Returns
-    -------
-    y_BSO : torch.Tensor
-        Shape as in ``convolution``.
-
-    Example
-    -------
-    >>> x, one, zero = torch.tensor([[[-1.0, 1.0]]]), torch.ones(2), torch.zeros(2)
-    >>> norm_gelu_convolution(x, one, zero, 1e-5, torch.ones(1, 2, 1), 1)  # gelu(-1) + gelu(1)
-    tensor([[[0.6827]]])
-    """
-    if x_BTC.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return NormGeluConvolution.apply(x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride)
-    normed_BTC = F.layer_norm(x_BTC, x_BTC.shape[2:], norm_weight_C, norm_bias_C, eps)
-    return convolution(F.gelu(normed_BTC), weight_OCK, stride)
-
-
-class NormGeluConvolution(torch.autograd.Function):
-    """``norm_gelu_convolution``, which computes a few frames at a time."""
-
-    @staticmethod
-    def forward(ctx, x_BTC, norm_weight_C, norm_bias_C, eps, weight_OCK, stride):
-        """Keeps only the input."""
-        ctx.save_for_backward(x_BTC, norm_weight_C, norm_bias_C, weight_OCK)
-        ctx.eps, ctx.stride = eps, stride
-        kernel_OC1K = as_kernel(weight_OCK)
-        taps, (batch, frames, channels) = weight_OCK.shape[2], x_BTC.shape
-        y_BSO = x_BTC.new_empty(batch, (frames - taps) // stride + 1, len(weight_OCK))
-        for utterance, made, seen in chunks(y_BSO.shape, taps, stride):
-            x_1TC = x_BTC[utterance, None, seen]
-            normed_1TC = F.layer_norm(x_1TC, (channels,), norm_weight_C, norm_bias_C, eps)
-            image = as_image(F.gelu(normed_1TC))
-            y_1O1S = F.conv2d(image, kernel_OC1K, stride=(1, stride))
-            y_BSO[utterance, made] = y_1O1S[0, :, 0].T
-        return y_BSO
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_BSO):
-        """Computes norm and GELU again."""
-        x_BTC, norm_weight_C, norm_bias_C, weight_OCK = ctx.saved_tensors
-        kernel_OC1K, taps, shape = as_kernel(weight_OCK), weight_OCK.shape[2], x_BTC.shape[2:]
-        grad_x_BTC, grad_kernel_OC1K = torch.zeros_like(x_BTC), torch.zeros_like(kernel_OC1K)
-        grad_norm_weight_C = torch.zeros_like(norm_weight_C)
-        grad_norm_bias_C = torch.zeros_like(norm_bias_C)
-        for utterance, made, seen in chunks(grad_BSO.shape, taps, ctx.stride):
-            x_1TC = x_BTC[utterance, None, seen]
-            normed_1TC, mean, rstd = torch.native_layer_norm(
-                x_1TC, shape, norm_weight_C, norm_bias_C, ctx.eps
-            )
-            grad_image, grad_kernel, _ = torch.ops.aten.convolution_backward(
-                as_image(grad_BSO[utterance, None, made]), as_image(F.gelu(normed_1TC)),
-                kernel_OC1K, None, (1, ctx.stride), (0, 0), (1, 1), False, (0, 0), 1,
-                (True, True, False),
-            )  # fmt: skip
-            grad_1TC = grad_image[:, :, 0].transpose(1, 2)
-            grad_1TC = torch.ops.aten.gelu_backward(grad_1TC, normed_1TC)
-            grad_1TC, grad_weight_C, grad_bias_C = torch.ops.aten.native_layer_norm_backward(
-                grad_1TC, x_1TC, shape, mean, rstd, norm_weight_C, norm_bias_C, (True, True, True)
-            )
-            grad_x_BTC[utterance, seen] += grad_1TC[0]  # the next chunk reads the last frames too
-            grad_norm_weight_C += grad_weight_C
-            grad_norm_bias_C += grad_bias_C
-            grad_kernel_OC1K += grad_kernel
-        grad_weight_OCK = grad_kernel_OC1K[:, :, 0]
-        return grad_x_BTC, grad_norm_weight_C, grad_norm_bias_C, None, grad_weight_OCK, None
-
-
-def chunks(
-    output_shape: Sequence[int], taps: int, stride: int
-) -> Iterator[tuple[int, slice, slice]]:
-    """For each chunk its utterance, its output frames and the input frames that they need."""
-    for utterance in range(output_shape[0]):
-        for start in range(0, output_shape[1], CHUNK):
-            stop = min(start + CHUNK, output_shape[1])
-            yield utterance, slice(start, stop), slice(start * stride, (stop - 1) * stride + taps)
 
 
 def reflect_after(x_BTC: torch.Tensor, lengths_B: torch.Tensor, reach: int) -> torch.Tensor:

@@ -4,7 +4,6 @@ Shape suffixes: B batch, L samples, T frames, C channels.
 """
 
 import math
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
 from torch.nn import Dropout
 
 from ..masking import lengths_to_mask
-from .convolution import convolution, norm_gelu_convolution
 from .features import normalise_utterances
+from .first_convolution import LAYER, NormedConvolution
+from .latents import make_latents
 
 
 class ScaleGradient(torch.autograd.Function):
@@ -53,6 +53,8 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
     >>> latents.shape, bool(penalty > 0)
     (torch.Size([2, 14, 8]), True)
     """
+
+    recompute = False  # whether the backward computes activations again, for less memory
 
     def __init__(self, gradient_scale: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -101,7 +103,7 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
                 f"{wavs_BL.shape[1]}; leave out clips with fewer than {field} samples"
             )
         wavs_BL = normalise_utterances(wavs_BL, lengths_B)
-        latents_BTC = self.convolve(wavs_BL[..., None])
+        latents_BTC = self.convolve(wavs_BL, lengths_B)
         if self.gradient_scale != 1.0:
             latents_BTC = ScaleGradient.apply(latents_BTC, self.gradient_scale)
         frames_B = self.get_output_lengths(lengths_B).clamp(min=0)
@@ -110,18 +112,36 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
         penalty = (squares_BT * valid_BT).sum() / valid_BT.sum().clamp(min=1)
         return self.norm(latents_BTC), penalty
 
-    def convolve(self, x_BTC: torch.Tensor) -> torch.Tensor:
-        """The outputs of ``self.extractor``, without transposing around each convolution."""
+    def convolve(
+        self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The outputs of ``self.extractor``, computed by ``make_latents``.
+
+        Arguments
+        ---------
+        wavs_BL : torch.Tensor
+            Waveforms, normalised, shape (batch, samples).
+        lengths_B : torch.Tensor or None
+            Samples of each, None for all.
+
+        Returns
+        -------
+        latents_BTC : torch.Tensor
+            Shape (batch, frames, channels).
+        """
         if self.training and any(isinstance(m, Dropout) and m.p for m in self.extractor.modules()):
-            return self.extractor(x_BTC)
+            return self.extractor(wavs_BL[..., None])
+        if lengths_B is None:
+            lengths_B = torch.full((len(wavs_BL),), wavs_BL.shape[1], device=wavs_BL.device)
         layers: list[Any] = list(self.extractor.children())
-        blocks = [list(layer.convs.children())[:3] for layer in layers]
-        first, *_ = blocks[0]
-        x_BTC = convolution(x_BTC, first.conv.weight, first.stride)
-        for (_, norm, _), (conv, *_) in pairwise(blocks):
-            norm = norm.norm
-            x_BTC = norm_gelu_convolution(
-                x_BTC, norm.weight, norm.bias, norm.eps, conv.conv.weight, conv.stride
-            )
-        _, norm, gelu = blocks[-1]
-        return gelu(norm(x_BTC))
+        convolutions = []
+        for layer in layers:
+            conv, norm, _ = list(layer.convs.children())[:3]
+            convolutions.append(
+                NormedConvolution(
+                    conv.conv.weight, conv.stride, None, LAYER, norm.norm.weight, norm.norm.bias,
+                    norm.norm.eps,
+                )
+            )  # fmt: skip
+        recompute = self.training and self.recompute
+        return make_latents(wavs_BL, lengths_B, convolutions, recompute=recompute)

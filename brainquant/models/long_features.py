@@ -212,7 +212,7 @@ class Wav2Vec2Pieces(FramesInPieces):
             if not self.is_measured:
                 self.samples.add(piece.wav_L[max(0, self.samples.count - piece.start) :])
             wav_L = self.samples.normalise(piece.wav_L, 1e-5).to(device)
-            latents_TF = extractor.norm(extractor.convolve(wav_L[None, :, None]))[0]
+            latents_TF = extractor.norm(extractor.convolve(wav_L[None]))[0]
             if not self.is_measured and encoder.normalise_targets:
                 self.latents.add(latents_TF)
             yield latents_TF
