@@ -16,6 +16,7 @@ from speechbrain.processing import features as speechbrain_features
 from typing_extensions import override
 
 from ..functional.transfer import to_device
+from .checkpointing import checkpoint_activations
 from .features import (
     InputNormalization,
     pad_to_stacks,
@@ -199,6 +200,10 @@ class BestRQEncoder(SpeechEncoder):
         if self.stacks_ahead:
             feats_BTF = F.pad(feats_BTF, (0, 0, 0, self.stacks_ahead * self.stack))
         return self.front_end(feats_BTF).flatten(2)[:, :num_stacks]
+
+    @override
+    def checkpoint_activations(self) -> None:
+        checkpoint_activations([self.front_end, *self.layers])
 
     @override
     def in_pieces(self) -> BestRQPieces:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from typing_extensions import Self, override
 
+from .checkpointing import checkpoint_activations
 from .layers import has_parameters
 from .long_features import FramesInPieces
 
@@ -116,6 +117,13 @@ class SpeechEncoder(torch.nn.Module):
     def layers(self) -> torch.nn.ModuleList | torch.nn.Sequential:
         """The layers of the Transformer, from the lowest to the last."""
         return self._layers_and_owner()[0]
+
+    def checkpoint_activations(self) -> None:
+        """Trains in less memory, and takes longer: the backward computes activations again.
+
+        Here those of the layers. Outputs and gradients stay the same.
+        """
+        checkpoint_activations(self.layers)
 
     def _layers_and_owner(self) -> tuple[torch.nn.ModuleList | torch.nn.Sequential, Any]:
         for module in self.get_submodule("transformer").modules():

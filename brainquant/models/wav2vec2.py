@@ -121,6 +121,11 @@ class Wav2Vec2Encoder(SpeechEncoder):
         return self.transformer(feats_BTF, wav_lens=relative_B, mask=mask_BT)["embeddings"]
 
     @override
+    def checkpoint_activations(self) -> None:
+        super().checkpoint_activations()
+        self.extractor.recompute = True
+
+    @override
     def in_pieces(self) -> Wav2Vec2Pieces:
         return Wav2Vec2Pieces(self)
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from ..data.batches import check_sampler, is_empty
 from ..errors import RunError
+from ..models.speech_encoder import SpeechEncoder
 from ..monitoring.code_tally import CodeTally
 from ..monitoring.error_tally import ErrorTally
 from ..monitoring.progress import Progress
@@ -125,6 +126,10 @@ class RunBrain(sb.Brain):
         hparams = check_values(hparams, self.hparams_read)
         check_device({**hparams, **given_options(run_opts)})
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        if self.hparams.activation_checkpointing:
+            for module in self.modules.values():
+                if isinstance(module, SpeechEncoder):
+                    module.checkpoint_activations()
         self.place.accumulation = self.grad_accumulation_factor
         self.uncompiled: dict[str, torch.nn.Module] = {}  # compiled modules, as they were
         self.watchdog = Watchdog(self.hparams.hang_minutes)

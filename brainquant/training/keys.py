@@ -88,6 +88,8 @@ RUN = {
                             default=0.001, low=0, high=1),
     "quick_layers": flag("whether SpeechBrain's layers are computed by faster code of the same "
                          "results", default=True),
+    "activation_checkpointing": flag("whether the backward computes activations of the encoder "
+                                     "again, which takes less memory and longer", default=False),
 }  # fmt: skip
 
 PRETRAIN = {
