@@ -19,6 +19,7 @@ from ..masking import lengths_to_mask
 from ..models.extractor import ScaleGradient
 from ..models.features import normalise_utterances
 from ..models.speech_encoder import Encoded, SpeechEncoder
+from .convolution import check_extractor, convolve_held
 
 EPS = math.sqrt(1e-7)  # of transformers' normalisation of waveforms: var + 1e-7
 
@@ -66,6 +67,7 @@ class HuggingFaceEncoder(SpeechEncoder):
 
     used_if_masked = ("model.masked_spec_embed",)
     context_seconds = 2.0
+    recompute = False  # whether the backward computes latents again
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class HuggingFaceEncoder(SpeechEncoder):
     ) -> None:
         super().__init__()
         config = model.config
+        check_extractor(config)
         self.model = model
         self.targets = targets
         self.input_dropout = torch.nn.Dropout(input_dropout)
@@ -147,9 +150,11 @@ class HuggingFaceEncoder(SpeechEncoder):
                 f"has {wavs_BL.shape[1]}; leave out clips with fewer than {self.min_samples} "
                 f"samples"
             )
+        lengths_B = to_device(lengths_B, wavs_BL.device)
         if self.do_normalize:
-            wavs_BL = normalise_utterances(wavs_BL, to_device(lengths_B, wavs_BL.device), EPS)
-        return self.model.feature_extractor(wavs_BL).mT
+            wavs_BL = normalise_utterances(wavs_BL, lengths_B, EPS)
+        recompute = self.training and self.recompute
+        return convolve_held(self.model, wavs_BL, lengths_B, recompute=recompute)
 
     def norm(self, latents_BTC: torch.Tensor) -> torch.Tensor:
         """Latents after their layer norm, which some HuBERT models do not have."""
@@ -231,6 +236,11 @@ class HuggingFaceEncoder(SpeechEncoder):
             if isinstance(part, torch.nn.BatchNorm1d):
                 part.eval()
         return self
+
+    @override
+    def checkpoint_activations(self) -> None:
+        super().checkpoint_activations()
+        self.recompute = True
 
     @override
     def _layers_and_owner(self) -> tuple[torch.nn.ModuleList, Any]:

@@ -1,11 +1,6 @@
 """Activation checkpointing changes the memory of a training step and nothing else."""
 
-import pytest
-import tiny_encoders
 import torch
-
-from brainquant.models import Encoded, SpeechEncoder
-from brainquant.models.checkpointing import checkpoint_activations
 
 WAVS_BL = 0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
 LENGTHS_B = torch.tensor([8000, 5000])
