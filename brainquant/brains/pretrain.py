@@ -167,11 +167,11 @@ class PretrainBrain(RunBrain):
     def on_fit_start(self):
         """Loads the last checkpoint, or the weights of ``begin_from``; fits the quantiser."""
         super().on_fit_start()
-        if self.setup.loaded is None and (origin := self.raw("encoder").origin):
-            logger.info(f"Begins with the weights of {origin}")
         if self.setup.loaded is None and self.hparams.begin_from is not None:
             modules = {name: self.raw(name) for name in self.modules}
             load_weights(self.hparams.begin_from, modules, self.setup.keys)
+        elif self.setup.loaded is None and (origin := self.raw("encoder").origin):
+            logger.info(f"Begins with the weights of {origin}")
         try:
             check_sound(self.train_clips, derived_generator("cpu", self.hparams.seed, "sound"))
         except ValueError as error:

@@ -14,7 +14,8 @@ from .hub import download, is_hub_id
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-SAFE = ("*.safetensors", "*.safetensors.index.json")
+# Not every *.safetensors: models of MMS have an adapter for each of 1,100 languages.
+SAFE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # read without executing anything
 
 
@@ -52,6 +53,10 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> So
     ValueError: model: ... has no config.json; give a folder that save_pretrained of ...
     """
     folder = os.fspath(model)
+    if os.path.isfile(folder) and Path(folder).suffix in (".safetensors", ".json", ".bin"):
+        raise ValueError(
+            f"model: {folder} is one file of a model; give its folder, {Path(folder).parent}"
+        )
     if os.path.isfile(folder):
         fairseq = read_fairseq(folder)
         return Source(
@@ -67,6 +72,11 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> So
         folder = _download(folder, revision)
     config = _read_json(folder, CONFIG)
     if config is None:
+        if os.path.isfile(os.path.join(folder, "hyperparams.yaml")):
+            raise ValueError(
+                f"model: {folder} is the folder of a run; to begin with its weights, set "
+                f"begin_from: to it, in the YAML that it was trained with"
+            )
         raise ValueError(
             f"model: {folder} has no {CONFIG}; give a folder that save_pretrained of transformers "
             f"has written, or a Hub id such as facebook/wav2vec2-base"
@@ -104,7 +114,7 @@ def write_description(source: Source, folder: str) -> None:
 
 def _download(model: str, revision: str | None) -> str:
     folder = download(model, revision, files=[CONFIG, PREPROCESSOR, *SAFE], needed=[CONFIG])
-    if not any(Path(folder).glob("*.safetensors")):
+    if not any(Path(folder).glob("model*.safetensors")):
         folder = download(model, revision, files=[*PICKLED], needed=[])
     return folder
 

@@ -126,6 +126,38 @@ def test_a_broken_model_ends_the_program_with_one_line(kind, folder, tmp_path, c
     assert "".join(capfd.readouterr()) == ""  # neither tables nor progress bars of transformers
 
 
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_a_file_of_a_model_is_answered_with_its_folder(name, folder):
+    with pytest.raises(ValueError, match=f"is one file of a model; give its folder, {folder}$"):
+        load_encoder(str(folder / name))
+
+
+def test_the_folder_of_a_run_is_for_begin_from(tmp_path):
+    (tmp_path / "hyperparams.yaml").touch()
+    with pytest.raises(ValueError, match="is the folder of a run; .* set begin_from: to it"):
+        load_encoder(str(tmp_path))
+
+
+def test_only_the_weights_of_a_hub_model_are_downloaded(saved, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    there = [
+        "README.md", "config.json", "preprocessor_config.json", "model.safetensors",
+        "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tf_model.h5",
+        "adapter.deu.safetensors", "pytorch_model.bin", "modeling_x.py", "vocab.json",
+    ]  # fmt: skip
+    taken = []
+
+    def download(name, revision, allow_patterns):
+        taken.append(set(filter_repo_objects(there, allow_patterns=allow_patterns)))
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_encoder("facebook/mms-300m").dim == 16
+    assert taken == [{*there[1:6]}]
+
+
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_hub_id_without_network_is_one_line(offline, tmp_path, monkeypatch, capfd):
     import huggingface_hub
