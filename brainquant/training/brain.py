@@ -259,8 +259,8 @@ class RunBrain(sb.Brain):
         for name in self.modules:
             if getattr(self.raw(name), "lacks_weights", False):
                 raise RunError(
-                    f"{name} has no weights yet: the run that they came from is gone, and there is "
-                    f"no checkpoint in {self.run_log.folder}; bring that run back"
+                    f"{name} has no weights yet: the run or model that they come from is gone, and "
+                    f"there is no checkpoint in {self.run_log.folder}; bring it back"
                 )
         on_main_process(lambda: keep_needed_files(self.run_log.folder, went_on=went_on))
         self.run_log.start(self.optimizer_step)
