@@ -15,8 +15,8 @@ from typing_extensions import override
 from ..functional.transfer import to_device
 from ..masking import lengths_to_mask
 from ..models.speech_encoder import Encoded, SpeechEncoder
-from .encoder import freeze_adapter
 from .filterbanks import HOP, STACK, WINDOW, Filterbanks
+from .parts import freeze_adapter
 
 
 class W2vBertEncoder(SpeechEncoder):

@@ -7,7 +7,6 @@ quantiser.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..models.extractor import ScaleGradient
 from ..models.features import normalise_utterances
 from ..models.speech_encoder import Encoded, SpeechEncoder
 from .convolution import check_extractor, convolve_held
+from .parts import attend_without_weights, field_and_stride, freeze_adapter, inner_convolutions
 
 EPS = math.sqrt(1e-7)  # of transformers' normalisation of waveforms: var + 1e-7
 
@@ -95,6 +95,7 @@ class HuggingFaceEncoder(SpeechEncoder):
         if freeze_extractor:
             model.feature_extractor.requires_grad_(False)
         freeze_adapter(model)
+        attend_without_weights(model)
         self._valid_BT: Any = None  # of the forward that runs
         for convolution in inner_convolutions(model):
             convolution.register_forward_pre_hook(self._mask_padding)
@@ -248,36 +249,3 @@ class HuggingFaceEncoder(SpeechEncoder):
         # With layer norms before the layers, one follows the last of them.
         is_last = getattr(self.model.config, "do_stable_layer_norm", False)
         return encoder.layers, torch.nn.ModuleList([encoder.layer_norm] if is_last else [])
-
-
-def field_and_stride(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Samples that a frame reads, and those from one frame to the next, of kernels and strides.
-
-    Example
-    -------
-    >>> field_and_stride([(10, 5), (3, 2)])
-    (20, 10)
-    """
-    field = 1
-    for kernel, stride in reversed(convolutions):
-        field = (field - 1) * stride + kernel
-    return field, math.prod(stride for _, stride in convolutions)
-
-
-def inner_convolutions(model: Any) -> list[torch.nn.Conv1d]:
-    """The convolutions of positions that do not read hidden states with zeros in the padding.
-
-    transformers sets the padding to zeros once, before the first convolution. data2vec has five of
-    them, and some HuBERT models have a batch norm before it; what these write into the padding
-    would reach the last frames of a clip.
-    """
-    positions = model.encoder.pos_conv_embed
-    found = [part for part in positions.modules() if isinstance(part, torch.nn.Conv1d)]
-    return found if getattr(positions, "batch_norm", None) is not None else found[1:]
-
-
-def freeze_adapter(model: Any) -> None:
-    """Freezes what a fine-tuning has put after the layers, which a pretraining does not use."""
-    for name in ("adapter", "intermediate_ffn"):
-        if (part := getattr(model, name, None)) is not None:
-            part.requires_grad_(False)

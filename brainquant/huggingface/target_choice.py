@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from ..errors import RunError
 from .checks import MASK_VECTOR
 from .continuing import hold, keep_model
-from .encoder import field_and_stride
 from .loading import read_config
+from .parts import field_and_stride
 from .source import PREPROCESSOR, Source, find_model, write_description
 from .targets import LayerTargets, LogMelTargets, Targets
 

@@ -24,7 +24,7 @@ DROPS = {
 MODELS = {
     "hubert": ("HubertModel", {"norm": "group"}),
     "w2v-bert": ("Wav2Vec2BertModel", {}),
-    "layer": ("HubertForCTC", {"vocab_size": 5}),
+    "layer": ("WavLMForCTC", {"vocab_size": 5}),
 }
 OPTIONS = {
     "number_of_epochs": 1, "optimizer_step_limit": 1000, "log_interval": 2, "num_workers": 0,
@@ -86,12 +86,12 @@ def test_targets_of_a_layer_are_those_of_the_model_that_the_run_began_with(
     came = load_file(copy / "model.safetensors")
     for name, tensor in teacher.model.state_dict().items():
         if name.startswith("encoder.layers"):
-            assert torch.equal(tensor, came[f"hubert.{name}"]), name
+            assert torch.equal(tensor, came[f"wavlm.{name}"]), name
     kept = folder / "needed/encoder.targets.model"
     assert json.loads((kept / "config.json").read_text("utf-8"))["num_hidden_layers"] == 1
     assert not any(n.startswith("targets") for n in first.raw("encoder").state_dict())
 
-    changed = {**came, "hubert.encoder.layers.0.layer_norm.bias": torch.ones(16)}
+    changed = {**came, "wavlm.encoder.layers.0.layer_norm.bias": torch.ones(16)}
     save_file(changed, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(RunError, match="layer has changed since the run began.*move it away"):
         start(corpus, folder, **two)

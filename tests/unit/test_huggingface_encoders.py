@@ -1,5 +1,7 @@
 """Held encoders compute what transformers computes for a clip, and the same in any batch."""
 
+import copy
+
 import pytest
 import torch
 from tiny_huggingface import make_model, save_model, vary
@@ -94,6 +96,19 @@ def test_a_clip_is_encoded_alike_alone_and_in_a_batch(name, training):
     assert_close(together.inputs_BTI[1, :frames], alone.inputs_BTI[0])
     inputs_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, LENGTHS)
     assert torch.equal(inputs_BTI, together.inputs_BTI) and frames_B.tolist() == [49, frames]
+
+
+@pytest.mark.parametrize("name", ["wavlm large", "data2vec"])
+def test_a_copy_of_an_encoder_computes_with_its_own_parts(name):
+    _, encoder = hold(name)
+    wavs_BL, mask_BT = make_clips()
+    expected = encoder.eval()(wavs_BL, LENGTHS, mask_BT).hidden_BTD
+    copied = copy.deepcopy(encoder)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    encoder(wavs_BL[:1, :8000], LENGTHS[1:])  # another clip, which the copy knows nothing of
+    assert torch.equal(copied(wavs_BL, LENGTHS, mask_BT).hidden_BTD, expected)
 
 
 @pytest.mark.parametrize("name", ["wavlm large", "w2v-bert"])
