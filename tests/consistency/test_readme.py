@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from tiny_ctc import pretrain
+from tiny_fairseq import make_checkpoint
 from tiny_huggingface import save_model
+from tiny_speechbrain import save_run
 
 from brainquant.cli import make_parser
 from brainquant.data.manifests import read_rows
@@ -90,12 +93,25 @@ SMALLER = {
     "recipes/OwnSpeech/train.py": "--num_layers 1 --d_model 16 --batch_seconds 8 --num_workers 0",
     "recipes/OwnSpeech/hparams/continue_wav2vec2.yaml": "--batch_seconds 8 --num_workers 0",
     "recipes/OwnSpeech/hparams/continue_masked.yaml": "--batch_seconds 8 --num_workers 0",
+    "recipes/OwnSpeech/hparams/continue_best_rq.yaml": "--batch_seconds 8 --num_workers 0",
+    "recipes/OwnSpeech/hparams/continue_speechbrain_wav2vec2.yaml": "--batch_seconds 8 "
+    "--num_workers 0",
     "shards": "",
 }
 # Public models that the pages name: folders under these names, with random weights.
 PUBLIC = {
     "facebook/wav2vec2-base": ("Wav2Vec2ForPreTraining", "group"),
     "facebook/hubert-base-ls960": ("HubertModel", "group"),
+}
+
+# Checkpoints of fairseq and runs of SpeechBrain that they name, small and with random weights.
+CHECKPOINTS = {
+    "checkpoints/wav2vec_small.pt": "wav2vec2",
+    "checkpoints/hubert_base_ls960.pt": "hubert",
+}
+SPEECHBRAIN = {
+    "BEST-RQ/results/1000": "continue_best_rq",
+    "wav2vec2/wav2vec2-base": "continue_speechbrain_wav2vec2",
 }
 
 
@@ -110,6 +126,13 @@ def root(line, corpus, librispeech, tmp_path):
     for name, (kind, norm) in PUBLIC.items():
         if name in line:
             save_model(tmp_path / name, kind, norm)
+    for name, kind in CHECKPOINTS.items():
+        if name in line:
+            (tmp_path / name).parent.mkdir()
+            torch.save(make_checkpoint(kind), tmp_path / name)
+    for name, recipe in SPEECHBRAIN.items():
+        if f" {name}" in line:
+            save_run(tmp_path / name, recipe)
     run = tmp_path / "results/librispeech_best_rq_base/seed_1234"
     if "finetune" in line:
         run.mkdir(parents=True)
