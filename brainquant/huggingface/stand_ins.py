@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from typing import Any
 
@@ -35,15 +36,15 @@ STAND_INS = (
     # What these consist of
     "builtins.bool", "builtins.dict", "builtins.float", "builtins.int", "builtins.list",
     "builtins.str",
-    "collections.defaultdict",
     "typing.Any",
     # The losses and counts of the training
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
     "numpy.dtype", "numpy.ndarray",
 )  # fmt: skip
-# What torch 2.14 writes of a name that is not on its list
+# What torch 2.14 writes of a name that is not on its list, and of other faults
 REFUSED = re.compile(r"GLOBAL (\S+)")
+FAULT = re.compile(r"[Uu]npickler error: (.+?)(?: Check the documentation|$)")
 DEEPEST = 30  # nested values of a configuration
 
 
@@ -57,6 +58,11 @@ class StandIn:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+def plain_dict(*args: Any) -> dict[Any, Any]:
+    """Takes the place of ``collections.defaultdict``: torch adds items to a ``dict`` only."""
+    return {}
 
 
 def read_pickle(path: str) -> dict[str, Any]:
@@ -76,15 +82,20 @@ def read_pickle(path: str) -> dict[str, Any]:
     {'arch': 'wav2vec2'}
     """
     names: list[Any] = [(StandIn, name) for name in STAND_INS]
+    names.append((plain_dict, "collections.defaultdict"))
     try:
-        with torch.serialization.safe_globals(names):
+        with torch.serialization.safe_globals(names), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about other pickles than its own
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
             )
     except pickle.UnpicklingError as error:
-        text = str(error)
-        found = REFUSED.search(text)
-        reason = f"it names {found[1]:.100}" if found else " ".join(text.split())[-200:]
+        text = " ".join(str(error).split())
+        if refused := REFUSED.search(text):
+            reason = f"it names {refused[1]:.100}"
+        else:
+            fault = FAULT.search(text)
+            reason = f"{fault[1] if fault else text:.200}"
         raise ValueError(
             f"model: {path} holds more than weights and a configuration ({reason}), and nothing "
             f"of it was run; give a checkpoint that fairseq has written"

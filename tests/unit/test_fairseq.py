@@ -198,7 +198,11 @@ def test_a_file_with_all_that_fairseq_pickles_is_read(tmp_path, monkeypatch, ome
     content = tiny_fairseq.make_checkpoint(latent_temp=[2.0, 0.5, 0.9])
     content["cfg"] = omegaconf(content["cfg"])
     content["task_state"] = {"dictionaries": [dictionary]}
-    content["extra_state"] = {"val_loss": np.float64(1.5), "best": np.array([1.0, 2.0])}
+    content["extra_state"] = {
+        "val_loss": np.float64(1.5),
+        "best": np.array([1.0, 2.0]),
+        "metrics": collections.defaultdict(dict, {"train": {"loss": 1.5}}),
+    }
     content["last_optimizer_state"] = {"state": {0: {"exp_avg": torch.zeros(2), "step": 3}}}
     path = save(tmp_path, content, _use_new_zipfile_serialization=zipped)
     monkeypatch.undo()
