@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from ..huggingface.hub import is_hub_id
 from .facts import REPORT, Facts
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 
-NAME = "user/name"
 SMALL_HOURS = 1000
-TOKENS = f"brainquant tokens {NAME} FOLDER_OF_AUDIO --format npz --output codes.npz\n"
 REPORT_LINE = f"![Loss, accuracy and codes over the training]({REPORT})\n"
-
-LOADING = """\
-## How to load it
-
-`{name}` stands for the id of this model on the Hub, or for the path of this folder.
-
-With brainquant, which reads data only, so nothing in this folder is executed:
-
-```python
-import brainquant, torch
-
-encoder = brainquant.load_pretrained("{name}")
-wavs = torch.randn(1, {sample_rate})  # (batch, samples) at {sample_rate} Hz
-hidden, frames = encoder(wavs)  # ({example})
-```
-
-With SpeechBrain:
-
-```python
-from speechbrain.inference import WaveformEncoder
-
-encoder = WaveformEncoder.from_hparams(source="{name}")
-```
-
-SpeechBrain executes `hyperparams.yaml`: **YAML of this form is code that runs on your machine.** \
-Use `from_hparams` only for folders of people whom you trust.
-
-Without Python code of your own: features and {units} in files for other tools, or an encoder for \
-ONNX Runtime:
-
-```bash
-brainquant encode {name} FOLDER_OF_AUDIO --output features.npz
-{tokens}brainquant export {name} --output onnx --format onnx
-```
-"""
 
 
 def model_card(
     facts: Facts,
-    config: dict[str, Any],
+    about: Mapping[str, Any],
+    how_to_load: str,
     *,
+    library: str = "brainquant",
     title: str | None = None,
     license: str | None = None,
     language: str | None = None,
@@ -65,8 +32,12 @@ def model_card(
     ---------
     facts : Facts
         What is known of the run.
-    config : dict
-        The ``config.json`` of the folder.
+    about : Mapping
+        What ``about_model`` gives.
+    how_to_load : str
+        The section that says it.
+    library : str
+        The library whose form the folder has, as the Hub writes it.
     title, license, language : str or None
         As for ``export``.
 
@@ -75,24 +46,27 @@ def model_card(
     ValueError
         If the licence or a language is not written as the Hub writes it.
     """
-    training = config["training"]
+    training = about["training"]
     name = _default_title(training) if title is None else _one_line("--title", title)
     parts = [
-        _front_matter(training["objective"], license, language),
+        _front_matter(training, library, license, language),
         f"# {name}\n",
-        _summary(facts, config, license),
-        _training(training, config),
+        _summary(facts, about, license),
+        _training(training, about),
         *([REPORT_LINE] if facts.draw_report else []),
         *[f"## Probe\n\n```text\n{table}\n```\n" for table in facts.probes],
-        _loading(config),
-        _limits(facts, config),
+        how_to_load,
+        _limits(facts, about),
     ]
     return "\n".join(parts)
 
 
-def _default_title(training: dict[str, Any]) -> str:
+def _default_title(training: Mapping[str, Any]) -> str:
     corpus = training.get("corpus") or []
-    return f"{training['objective']} on {corpus[0]}" if corpus else training["objective"]
+    name = training["objective"]
+    if base := training.get("base_model"):
+        name = f"{base}, continued"
+    return f"{name} on {corpus[0]}" if corpus else name
 
 
 def _one_line(option: str, text: str) -> str:
@@ -101,7 +75,9 @@ def _one_line(option: str, text: str) -> str:
     return text
 
 
-def _front_matter(objective: str, license: str | None, language: str | None) -> str:
+def _front_matter(
+    training: Mapping[str, Any], library: str, license: str | None, language: str | None
+) -> str:
     """The YAML at the head of the card, which the Hub reads."""
     lines = ["---"]
     if license is not None:
@@ -120,38 +96,53 @@ def _front_matter(objective: str, license: str | None, language: str | None) -> 
                     f"en,de"
                 )
             lines.append(f'- "{code}"')  # no is a language, and false in YAML
-    tag = re.sub(r"[^a-z0-9]+", "-", objective.lower()).strip("-")
-    lines += ["library_name: brainquant", "pipeline_tag: feature-extraction", "tags:"]
-    lines += [f"- {tag}" for tag in ("audio", "speech", "self-supervised", "speechbrain", tag)]
+    if is_hub_id(base := training.get("base_model", "")):
+        lines.append(f"base_model: {base}")
+    tag = re.sub(r"[^a-z0-9]+", "-", training["objective"].lower()).strip("-")
+    tags = ["audio", "speech", "self-supervised", "speechbrain", tag]
+    if library != "brainquant":
+        tags.append("brainquant")
+    lines += [f"library_name: {library}", "pipeline_tag: feature-extraction", "tags:"]
+    lines += [f"- {tag}" for tag in tags]
     return "\n".join([*lines, "---", ""])
 
 
-def _summary(facts: Facts, config: dict[str, Any], license: str | None) -> str:
+def _summary(facts: Facts, about: Mapping[str, Any], license: str | None) -> str:
     parameters = sum(parameter.numel() for parameter in facts.encoder.encoder.parameters())
     text = (
-        f"A speech encoder of {parameters / 1e6:.1f} million parameters and {config['num_layers']} "
-        f"layers. It reads waveforms of {config['sample_rate']} Hz and gives "
-        f"{config['frame_rate']:g} vectors of {config['dim']} values a second."
+        f"A speech encoder of {parameters / 1e6:.1f} million parameters and {about['num_layers']} "
+        f"layers. It reads waveforms of {about['sample_rate']} Hz and gives "
+        f"{about['frame_rate']:g} vectors of {about['dim']} values a second."
     )
-    if config["num_codebooks"]:
-        quantiser = config["architecture"]["quantiser"]["class"].rpartition(".")[2]
-        one = config["num_codebooks"] == 1
-        codes = "a code" if one else f"{config['num_codebooks']} codes, each"
+    if about["num_codebooks"]:
+        quantiser = type(facts.encoder.quantiser).__name__
+        one = about["num_codebooks"] == 1
+        codes = "a code" if one else f"{about['num_codebooks']} codes, each"
         text += (
             f" Its quantiser, a `{quantiser}`, gives each frame {codes} out of "
-            f"{config['codebook_size']}."
+            f"{about['codebook_size']}."
+        )
+    if base := about["training"].get("base_model"):
+        link = f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else f"`{base}`"
+        text += (
+            f"\n\nIts training began with the weights of {link}. The licence of that model holds "
+            f"for these weights, too: keep its terms and its notices."
         )
     if license is None:
         text += "\n\nThe authors have named no licence: ask them before you use it."
-    return f"{text} Made with {config['made_by']}.\n"
+    return f"{text} Made with {about['made_by']}.\n"
 
 
-def _training(training: dict[str, Any], config: dict[str, Any]) -> str:
-    rows = {"Objective": training["objective"], "Corpus": ", ".join(training.get("corpus") or ())}
+def _training(training: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    rows = {
+        "Objective": training["objective"],
+        "Continued from": training.get("base_model", ""),
+        "Corpus": ", ".join(training.get("corpus") or ()),
+    }
     if "hours_seen" in training:
         rows["Speech seen, in all epochs"] = f"{training['hours_seen']:g} hours"
-    if config["step"] is not None:
-        rows["Optimiser steps"] = f"{config['step']:,}"
+    if about["step"] is not None:
+        rows["Optimiser steps"] = f"{about['step']:,}"
     for key, value in training.get("validation", {}).items():
         rows[f"Validation, {key.replace('_', ' ')}"] = f"{value:.4g}"
     versions = training["versions"].items()
@@ -161,36 +152,26 @@ def _training(training: dict[str, Any], config: dict[str, Any]) -> str:
     return "\n".join(["## Training", "", "| | |", "|---|---|", *lines, ""])
 
 
-def _loading(config: dict[str, Any]) -> str:
-    has_codes = config["num_codebooks"] > 0
-    frames = int(config["frame_rate"])
-    return LOADING.format(
-        name=NAME,
-        sample_rate=config["sample_rate"],
-        example=f"1, about {frames}, {config['dim']}",
-        units="codes" if has_codes else "features of any layer",
-        tokens=TOKENS if has_codes else "",
-    )
-
-
-def _limits(facts: Facts, config: dict[str, Any]) -> str:
-    training = config["training"]
+def _limits(facts: Facts, about: Mapping[str, Any]) -> str:
+    training = about["training"]
     corpus, hours = training.get("corpus"), training.get("hours_seen")
+    base = training.get("base_model")
     heard = f"speech of {', '.join(corpus)}" if corpus else "the speech of its training"
     lines = [
-        f"It has heard {heard} only. Other languages, rooms and microphones are not tested.",
-        f"Audio of another rate than {config['sample_rate']} Hz has to be resampled first; "
+        f"It has heard {heard} {f'since {base}' if base else 'only'}. Other languages, rooms and "
+        f"microphones are not tested.",
+        f"Audio of another rate than {about['sample_rate']} Hz has to be resampled first; "
         f"`encode_file` does that.",
     ]
-    if hours is not None and hours < SMALL_HOURS:
+    if hours is not None and hours < SMALL_HOURS and not base:
         lines.append(
             f"{hours:g} hours of training, repetitions included, are few: this is a model to try "
             f"things with."
         )
     if not facts.probes:
         lines.append("No probe has measured what its layers know.")
-    if not config["num_codebooks"]:
-        lines.append(
-            "The head of the fine-tuning and the quantiser of the pretraining are not here."
-        )
+    if not about["num_codebooks"]:
+        trained = "continued training" if base else "pretraining"
+        head = "head" if base else "head of the fine-tuning"
+        lines.append(f"The {head} and the quantiser of the {trained} are not here.")
     return "\n".join(["## Limits", "", *[f"- {line}" for line in lines], ""])

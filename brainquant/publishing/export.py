@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import speechbrain
-import torch
 from safetensors.torch import save_file
 
-from .. import __version__
-from ..inference.folder import CONFIG, FORMAT, MEASURED, WEIGHTS, open_folder
+from ..inference.folder import CONFIG, FORMAT, WEIGHTS, open_folder
 from ..inference.pretrained import PretrainedEncoder
 from ..inference.speechbrain import hyperparams_yaml
 from .card import model_card
-from .facts import REPORT, read_facts
+from .facts import REPORT, about_model, read_facts
+from .loading_text import how_to_load
+from .new_folder import new_folder, umask, write
 
 
 def export(
@@ -68,7 +62,9 @@ def export(
         write(folder, "hyperparams.yaml", hyperparams_yaml(config))
         if facts.draw_report:
             facts.draw_report(os.path.join(folder, REPORT))
-        card = model_card(facts, config, title=title, license=license, language=language)
+        card = model_card(
+            facts, config, how_to_load(config), title=title, license=license, language=language
+        )
         write(folder, "README.md", card)
         return open_folder(folder)
 
@@ -87,19 +83,12 @@ def write_model(
     training : dict
         What is known of the training, for readers.
     """
-    versions = {
-        "brainquant": __version__,
-        "speechbrain": speechbrain.__version__,
-        "torch": torch.__version__.partition("+")[0],
-    }
+    about = about_model(encoder, training)
     config = {
         "format": FORMAT,
-        "made_by": f"brainquant {__version__}",
-        "fingerprint": encoder.fingerprint(),
-        "step": encoder.step,
-        **{key: getattr(encoder, key) for key in MEASURED},
+        **{key: value for key, value in about.items() if key != "training"},
         "architecture": encoder.description,
-        "training": {**training, "versions": versions},
+        "training": about["training"],
     }
     weights = os.path.join(folder, WEIGHTS)
     parts = "encoder.", "quantiser."  # and no k-means that somebody has added
@@ -109,62 +98,6 @@ def write_model(
         if name.startswith(parts)
     }
     save_file(tensors, weights, {"format": "pt"})
-    os.chmod(weights, 0o666 & ~_umask())  # the library makes a file that only its owner reads
+    os.chmod(weights, 0o666 & ~umask())  # the library makes a file that only its owner reads
     write(folder, CONFIG, json.dumps(config, indent=1) + "\n")
     return config
-
-
-def write(folder: str, name: str, text: str) -> None:
-    """Writes a text file."""
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-@contextmanager
-def new_folder(output: str | os.PathLike[str]) -> Iterator[str]:
-    """A folder beside the output, which gets its name at the end; nothing is left after an error.
-
-    Raises
-    ------
-    ValueError
-        If there is something else under that name. A folder with the same files is left alone.
-
-    Example
-    -------
-    >>> output = getfixture("tmp_path") / "model"
-    >>> with new_folder(output) as folder:
-    ...     write(folder, "README.md", "Hello")
-    >>> os.listdir(output)
-    ['README.md']
-    >>> with new_folder(output) as folder:  # doctest: +ELLIPSIS
-    ...     write(folder, "README.md", "Bye")
-    Traceback (most recent call last):
-    ValueError: --output ...model exists and has other content; give the name of a new folder
-    """
-    path = os.path.abspath(output)
-    refusal = f"--output {output} exists and has other content; give the name of a new folder"
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise ValueError(refusal)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-    except OSError as error:
-        raise ValueError(f"--output {output}: {error.strerror}; give another path") from error
-    try:
-        os.chmod(folder, 0o777 & ~_umask())
-        yield folder
-        if os.path.isdir(path) and os.listdir(path):
-            names = sorted(os.listdir(folder))
-            same = sorted(os.listdir(path)) == names
-            if not same or filecmp.cmpfiles(path, folder, names, shallow=False)[0] != names:
-                raise ValueError(refusal)
-        else:
-            os.rename(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

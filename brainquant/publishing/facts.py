@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import speechbrain
+import torch
 
+from .. import __version__
 from ..evaluation.table import format_table
 from ..inference.describing import describe_run
-from ..inference.folder import is_exported
+from ..inference.folder import MEASURED, is_exported
 from ..inference.loading import load_pretrained
 from ..inference.pretrained import PretrainedEncoder
 from ..monitoring.report import plot_report, read_points
@@ -97,6 +100,30 @@ def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
             metrics, np.asarray(counts.cpu()), file, title, hparams.get("warmup_steps") or 0
         )
     return facts
+
+
+def about_model(encoder: PretrainedEncoder, training: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a model in its card, and in the ``config.json`` of a folder of our own.
+
+    Arguments
+    ---------
+    encoder : PretrainedEncoder
+        The model.
+    training : Mapping
+        What is known of its training, for readers.
+    """
+    versions = {
+        "brainquant": __version__,
+        "speechbrain": speechbrain.__version__,
+        "torch": torch.__version__.partition("+")[0],
+    }
+    return {
+        "made_by": f"brainquant {__version__}",
+        "fingerprint": encoder.fingerprint(),
+        "step": encoder.step,
+        **{key: getattr(encoder, key) for key in MEASURED},
+        "training": {**training, "versions": versions},
+    }
 
 
 def _training(

@@ -275,4 +275,4 @@ def test_a_card_is_not_broken_by_its_options(exports, options, said):
     run, folder = exports["ctc"]
     config = json.loads((folder / "config.json").read_text("utf-8"))
     with pytest.raises(ValueError, match=re.escape(said)):
-        model_card(Facts(load_pretrained(folder)), config, **options)
+        model_card(Facts(load_pretrained(folder)), config, "", **options)
