@@ -180,7 +180,8 @@ def load_encoder(folder: str, *, from_scratch: bool = False, weights: bool = Tru
     ---------
     folder : str
         The ``output_folder`` of a pretraining run, or of a run of SpeechBrain's BEST-RQ recipe; a
-        folder that ``brainquant export`` has written; or a Hub id, ``user/name``.
+        folder that ``brainquant export`` has written; a folder of transformers; a ``.pt`` file of
+        fairseq; or a Hub id, ``user/name``.
     from_scratch : bool
         Whether to draw its parameters anew, for comparison. Parts without parameters, such as the
         normalisation, keep the state of the pretraining.
@@ -209,9 +210,13 @@ def load_encoder(folder: str, *, from_scratch: bool = False, weights: bool = Tru
 def _open_pretraining(source: str) -> Callable[[bool], SpeechEncoder]:
     """What builds the encoder of a pretraining, with its weights or without."""
     from .brains.stock import is_stock, stock_encoder
+    from .huggingface.continuing import load_encoder as load_held
+    from .huggingface.folder import is_held_model
     from .inference.folder import build_encoder, is_exported, open_folder
 
     folder = _local_folder(source)
+    if is_held_model(folder):
+        return lambda weights: load_held(folder, weights=weights)
     if is_exported(folder):
         return lambda weights: open_folder(folder).encoder if weights else build_encoder(folder)
     path = find_hparams(folder)
@@ -228,10 +233,11 @@ def _open_pretraining(source: str) -> Callable[[bool], SpeechEncoder]:
 
 def _local_folder(source: str) -> str:
     """The folder of a Hub id, which is downloaded; any other text is a path."""
-    from .huggingface.hub import download, is_hub_id
+    from .huggingface.hub import is_hub_id
+    from .huggingface.source import download_model
 
     folder = os.fspath(source)
-    return download(folder) if is_hub_id(folder) and not os.path.isdir(folder) else folder
+    return download_model(folder) if is_hub_id(folder) and not os.path.isdir(folder) else folder
 
 
 def keep_pretraining(argument: str, folder: str, kept: str) -> dict[str, Any] | None:
@@ -254,19 +260,23 @@ def keep_pretraining(argument: str, folder: str, kept: str) -> dict[str, Any] | 
         Arguments of ``load_encoder`` that use the copy; None if there is neither a pretraining nor
         a copy.
     """
+    from .huggingface.continuing import keep_model
+    from .huggingface.folder import is_held_model
     from .inference.folder import CONFIG, is_exported
     from .training.needed_files import FOLDER
     from .training.resolve import HPARAMS
 
     if not is_exported(kept) and not os.path.isfile(os.path.join(kept, HPARAMS)):
         folder = _local_folder(folder)
-        names = [CONFIG] if is_exported(folder) else [HPARAMS]
-        if not os.path.isfile(os.path.join(folder, names[0])):
+        if is_held_model(folder):
+            return keep_model(argument, folder, kept)
+        name = CONFIG if is_exported(folder) else HPARAMS
+        if not os.path.isfile(os.path.join(folder, name)):
             return None
         os.makedirs(kept, exist_ok=True)
         if not is_exported(folder) and os.path.isdir(needed := os.path.join(folder, FOLDER)):
             shutil.copytree(needed, os.path.join(kept, FOLDER), dirs_exist_ok=True)
-        shutil.copyfile(os.path.join(folder, names[0]), os.path.join(kept, names[0]))
+        shutil.copyfile(os.path.join(folder, name), os.path.join(kept, name))
     return {argument: kept, "weights": False}
 
 

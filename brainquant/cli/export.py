@@ -15,7 +15,10 @@ def run(source: str, output: str, format: str, **card: Any) -> None:
             raise ValueError(f"{given[0]} is for the card, and --format onnx writes none")
         _export_onnx(source, os.path.join(output, "model.onnx"))
         return
-    from ..publishing.export import export
+    if format == "transformers":
+        from ..publishing.to_transformers import export_to_transformers as export
+    else:
+        from ..publishing.export import export
 
     encoder = export(source, output, **card)
     step = "" if encoder.step is None else f" of step {encoder.step}"
@@ -53,7 +56,8 @@ def add(command: AddCommand) -> None:
     option("--language", metavar="CODES", help="languages of the speech, as in en or en,de")
     option(
         "--format",
-        choices=["folder", "onnx"],
+        choices=["folder", "transformers", "onnx"],
         default="folder",
-        help="onnx: only model.onnx, for ONNX Runtime (%(default)s)",
+        help="transformers: what its from_pretrained loads, of a run that continues a model of "
+        "it; onnx: only model.onnx, for ONNX Runtime (%(default)s)",
     )

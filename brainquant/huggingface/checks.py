@@ -22,6 +22,9 @@ MASK_VECTOR = "masked_spec_embed"  # what masked frames become
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # or an index of several such files
 # Names of weights by the number of which an encoder has more than its config says.
 NUMBERED = re.compile(r"(?:^|\.)(encoder\.layers|conv_layers)\.\d+\.")
+# Numbers of parts, each of which is built before the weights show that there are fewer
+PARTS = ("num_hidden_layers", "num_adapter_layers", "num_feat_extract_layers")
+MOST_PARTS = 1000
 
 
 @contextmanager
@@ -93,6 +96,37 @@ def check_files(folder: str) -> None:
             f"model: {folder} has no weights, neither {' nor '.join(WEIGHTS)}; download the model "
             f"again, with all its files"
         )
+
+
+def check_content(content: Mapping[str, Any], folder: str) -> None:
+    """Raises a ValueError if a ``config.json`` asks for an endless model, or for packed weights.
+
+    Arguments
+    ---------
+    content : Mapping
+        Of the file, before transformers builds anything of it.
+    folder : str
+        Where it is, for errors.
+
+    Example
+    -------
+    >>> check_content({"model_type": "hubert", "num_hidden_layers": 12}, "models/hubert")
+    >>> check_content({"num_hidden_layers": 10**9}, "x")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: model: num_hidden_layers in the config.json of x must be from 0 to 1000, got 1000...
+    """
+    if content.get("quantization_config"):
+        raise ValueError(
+            f"model: {folder} has quantised weights (quantization_config in config.json), and only "
+            f"floats are read; take the model as it was before"
+        )
+    for key in PARTS:
+        number = content.get(key, 0)
+        if type(number) is not int or not 0 <= number <= MOST_PARTS:
+            raise ValueError(
+                f"model: {key} in the config.json of {folder} must be from 0 to {MOST_PARTS}, got "
+                f"{str(number):.30}; download it again, or take another model"
+            )
 
 
 def check_config(config: Any, folder: str, pretraining: bool) -> None:

@@ -12,6 +12,7 @@ from ..functional.imports import import_late
 
 # The files of an exported folder. Nothing else of it is downloaded or uploaded.
 FILES = ("config.json", "model.safetensors", "README.md", "hyperparams.yaml", "report.png")
+OF_TRANSFORMERS = (*FILES, "preprocessor_config.json")
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 

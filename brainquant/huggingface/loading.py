@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 
-from .checks import check_config, check_files, check_weights, one_line_without_warnings
+from .checks import (
+    check_config,
+    check_content,
+    check_files,
+    check_weights,
+    one_line_without_warnings,
+)
 from .library import import_transformers
 from .source import Source
 
@@ -93,11 +99,12 @@ def read_config(source: Source) -> Any:
             f"model: the config.json in {source.folder} names no model_type, so it is no model of "
             f"transformers; to go on from a run of brainquant, use begin_from:"
         )
-    if kind not in ENCODERS:
+    if not isinstance(kind, str) or kind not in ENCODERS:
         raise ValueError(
             f"model: {source.folder} is a model of the type {kind!s:.50}, which cannot be "
             f"continued; give one of the types {', '.join(ENCODERS)}"
         )
+    check_content(source.config, source.folder)
     config_class = getattr(import_transformers(), ENCODERS[kind]).config_class
     with one_line_without_warnings(source.folder):
         return config_class.from_dict(source.config)

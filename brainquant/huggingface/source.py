@@ -14,9 +14,9 @@ from .hub import download, is_hub_id
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-# Not every *.safetensors: models of MMS have an adapter for each of 1,100 languages.
-SAFE = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
-PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # read without executing anything
+# Weights in one file or in several. MMS also has an adapter for each of 1,100 languages.
+SAFE = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
+PICKLED = ("pytorch_model.bin", "pytorch_model-?????-of-?????.bin", "pytorch_model.bin.index.json")
 
 
 class Source(NamedTuple):
@@ -69,7 +69,7 @@ def find_model(model: str | os.PathLike[str], revision: str | None = None) -> So
                 f"user/name; give a folder of transformers, a .pt file of fairseq, or a Hub id "
                 f"such as facebook/wav2vec2-base"
             )
-        folder = _download(folder, revision)
+        folder = download_model(folder, revision)
     config = _read_json(folder, CONFIG)
     if config is None:
         if os.path.isfile(os.path.join(folder, "hyperparams.yaml")):
@@ -112,7 +112,14 @@ def write_description(source: Source, folder: str) -> None:
             json.dump(content, file, indent=2)
 
 
-def _download(model: str, revision: str | None) -> str:
+def download_model(model: str, revision: str | None = None) -> str:
+    """Downloads a model of transformers, or one that ``brainquant push`` has uploaded.
+
+    Pickled weights are downloaded only if there are no others; they are read without executing
+    anything.
+
+    Arguments and errors are those of ``download``.
+    """
     folder = download(model, revision, files=[CONFIG, PREPROCESSOR, *SAFE], needed=[CONFIG])
     if not any(Path(folder).glob("model*.safetensors")):
         folder = download(model, revision, files=[*PICKLED], needed=[])

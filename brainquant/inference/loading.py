@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..huggingface.describing import describe_held, is_held
+from ..huggingface.folder import is_held_model
 from .folder import CONFIG, is_exported, open_folder
 from .pretrained import PretrainedEncoder
 
@@ -28,8 +30,10 @@ def load_pretrained(
     ---------
     source : str or os.PathLike
         The ``output_folder`` of a run, whose last whole checkpoint is loaded; a folder that
-        ``brainquant export`` wrote; or the ID of a model on the Hugging Face Hub, as in
-        ``user/name``, which needs ``brainquant[hub]``. A folder never uses the network.
+        ``brainquant export`` wrote; a folder of transformers with a wav2vec 2.0, HuBERT, WavLM,
+        data2vec or w2v-BERT 2.0 model, which needs ``brainquant[hf]``; a ``.pt`` file of fairseq;
+        or the ID of such a model on the Hugging Face Hub, as in ``user/name``, which needs
+        ``brainquant[hub]``. A folder never uses the network.
     revision : str or None
         Branch, tag or commit of a model on the Hub.
     device : str or torch.device
@@ -51,16 +55,16 @@ def load_pretrained(
     ValueError: ... is neither the folder of a run nor an exported one: it has no config.json ...
     """
     folder: str = os.fspath(source)
-    if not os.path.isdir(folder):
-        from ..huggingface.hub import download
+    if not os.path.exists(folder):
+        from ..huggingface.source import download_model
 
-        folder = download(folder, revision)
+        folder = download_model(folder, revision)
     elif revision is not None:
         raise ValueError(
             f"revision is for models of the Hub, got revision={revision!r} for the folder {folder}"
         )
-    if is_exported(folder):
-        return open_folder(folder).to(device)
+    if is_exported(folder) or is_held_model(folder):
+        return open_data(folder).to(device)
     if os.path.isfile(os.path.join(folder, HPARAMS)):
         return _open_run(folder).to(device)
     raise ValueError(
@@ -68,6 +72,18 @@ def load_pretrained(
         f"{HPARAMS}; give the output_folder: that train.py has written to, or what brainquant "
         f"export has written"
     )
+
+
+def open_data(folder: str | os.PathLike[str]) -> PretrainedEncoder:
+    """The encoder in a folder that is data: one of transformers, or one of our own format.
+
+    Errors are those of ``open_folder`` and of ``brainquant.inference.held.open_held``.
+    """
+    if not is_held_model(folder):
+        return open_folder(folder)
+    from .held import open_held
+
+    return open_held(os.fspath(folder))
 
 
 def _open_run(folder: str) -> PretrainedEncoder:
@@ -85,13 +101,13 @@ def _open_run(folder: str) -> PretrainedEncoder:
 
 def encoder_of(brain: Any, hparams_file: str) -> PretrainedEncoder:
     """The encoder and the quantiser of a Brain, whose YAML with all values is ``hparams_file``."""
+    encoder = brain.raw("encoder")
     quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
-    return PretrainedEncoder(
-        brain.raw("encoder"),
-        quantiser,
-        step=brain.optimizer_step,
-        description=_describe(hparams_file),
-    )
+    if is_held(encoder):
+        description = describe_held(encoder, quantiser)
+    else:
+        description = _describe(hparams_file)
+    return PretrainedEncoder(encoder, quantiser, step=brain.optimizer_step, description=description)
 
 
 def _describe(hparams_file: str) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from speechbrain.utils.fetching import FetchConfig, LocalStrategy, fetch
 from speechbrain.utils.parameter_transfer import Pretrainer
 from typing_extensions import Self, override
 
-from .folder import CONFIG, WEIGHTS, open_folder
-from .loading import load_pretrained
+from ..huggingface.folder import is_held_model
+from ..huggingface.source import PREPROCESSOR
+from .folder import CONFIG, WEIGHTS
+from .loading import load_pretrained, open_data
 from .pretrained import PretrainedEncoder
 
 YAML = """\
@@ -81,7 +83,7 @@ class ExportedEncoder(torch.nn.Module):
 
     def load(self, folder: str | Path) -> None:
         """Opens an exported folder, without trust, as ``load_pretrained`` does."""
-        self.model = open_folder(folder)
+        self.model = open_data(folder)
         self.model.encoder.prepare_finetuning()  # from_hparams(freeze_params=False) may train it
 
     @override
@@ -116,7 +118,8 @@ class FolderPretrainer(Pretrainer):
     """Fills an ``ExportedEncoder`` from the files of an exported folder.
 
     SpeechBrain's own knows pickles only, with the names of the modules. This one fetches
-    ``config.json`` and ``model.safetensors``, from a folder or from the Hub.
+    ``config.json`` and ``model.safetensors``, and ``preprocessor_config.json`` of a model of
+    transformers, from a folder or from the Hub.
     """
 
     folder: Path | None = None
@@ -131,8 +134,9 @@ class FolderPretrainer(Pretrainer):
         """Fetches the files; arguments and result are those of the base class."""
         if default_source is None:
             raise ValueError("default_source must be an exported folder or a Hub id, got None")
-        fetched = [
-            Path(
+
+        def fetched(name: str) -> Path:
+            return Path(
                 fetch(
                     filename=name,
                     source=default_source,
@@ -141,10 +145,11 @@ class FolderPretrainer(Pretrainer):
                     fetch_config=fetch_config,
                 )
             )
-            for name in (CONFIG, WEIGHTS)
-        ]
-        self.folder = fetched[0].parent
-        return {name: fetched[1] for name in self.loadables}
+
+        self.folder, weights = fetched(CONFIG).parent, fetched(WEIGHTS)
+        if is_held_model(self.folder):
+            fetched(PREPROCESSOR)
+        return {name: weights for name in self.loadables}
 
     @override
     def load_collected(self) -> None:

@@ -58,6 +58,11 @@ def export(
     """
     with new_folder(output) as folder:
         facts = read_facts(run_folder)
+        if facts.is_held:
+            raise ValueError(
+                f"{os.fspath(run_folder)} has a model of transformers, which is given away as one; "
+                f"add --format transformers"
+            )
         config = write_model(folder, facts.encoder, facts.training)
         write(folder, "hyperparams.yaml", hyperparams_yaml(config))
         if facts.draw_report:

@@ -6,7 +6,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import torch
 
 from .. import __version__
 from ..evaluation.table import format_table
+from ..huggingface.describing import is_held
+from ..huggingface.hub import is_hub_id
 from ..inference.describing import describe_run
 from ..inference.folder import MEASURED, is_exported
-from ..inference.loading import load_pretrained
+from ..inference.loading import encoder_of, load_pretrained
 from ..inference.pretrained import PretrainedEncoder
 from ..monitoring.report import plot_report, read_points
 from ..recipe import find_hparams, load_run, without_seeding
@@ -49,12 +51,18 @@ class Facts:
         Tables of the probes of the run.
     draw_report : callable or None
         Draws the picture of the training into a file. None if the run has no log of codes.
+    modules : dict
+        The modules of the run by their names in its YAML, heads included.
+    is_held : bool
+        Whether the encoder is a model of transformers.
     """
 
     encoder: PretrainedEncoder
     training: dict[str, Any] = field(default_factory=dict)
     probes: list[str] = field(default_factory=list)
     draw_report: Callable[[str], object] | None = None
+    modules: dict[str, Any] = field(default_factory=dict)
+    is_held: bool = False
 
 
 def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
@@ -68,7 +76,7 @@ def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
     Raises
     ------
     ValueError
-        If it is not the folder of a run, has no whole checkpoint, or if a part of its encoder
+        If it is not the folder of a run, has no whole checkpoint, or if a part of its own encoder
         cannot be exported.
     """
     from ..brains.stock import is_stock
@@ -77,20 +85,20 @@ def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
     if is_exported(folder):
         raise ValueError(f"{folder} is exported already; give the output_folder of a run")
     path = find_hparams(folder)
-    description = describe_run(path)
     if is_stock(path):
+        describe_run(path)
         return Facts(load_pretrained(folder), {"objective": "BEST-RQ, SpeechBrain's recipe"})
     brain, hparams = load_run(folder, overrides=without_seeding(path))
-    encoder = PretrainedEncoder(
-        brain.raw("encoder"),
-        brain.raw("quantiser") if description["quantiser"] else None,
-        step=brain.optimizer_step,
-        description=description,
-    )
+    encoder = encoder_of(brain, path)
+    held = is_held(encoder.encoder)
+    if not held:
+        describe_run(path)  # what cannot be exported is an error
     metrics = os.path.join(folder, "metrics.jsonl")
     # A run may have gone on after its last whole checkpoint.
     points = [point for point in read_points(metrics) if point["step"] <= brain.optimizer_step]
     facts = Facts(encoder, _training(type(brain).__name__, encoder, hparams, points))
+    facts.modules = {name: brain.raw(name) for name in brain.modules}
+    facts.is_held = held
     facts.probes = _probes(folder, brain.optimizer_step)
     counts = getattr(getattr(getattr(brain, "tally", None), "run", None), "counts", None)
     if counts is not None and os.path.isfile(metrics):
@@ -133,6 +141,11 @@ def _training(
         "objective": OBJECTIVES.get(brain, brain),
         "corpus": corpus_names(hparams),
     }
+    if is_held(encoder.encoder):
+        if brain == "BestRQBrain":
+            training["objective"] = "masked prediction"
+        if model := base_model(hparams):
+            training["base_model"] = model
     if seconds := seconds_seen(points, 1 / encoder.frame_rate):
         training["hours_seen"] = round(seconds / 3600, 2)
     validations = [point for point in points if point.get("stage") == "valid"]
@@ -153,12 +166,35 @@ def corpus_names(hparams: Mapping[str, Any]) -> list[str]:
     """
     folder = hparams.get("source") or hparams.get("data_folder") or ""
     names = [os.path.basename(os.path.normpath(str(folder))), *(hparams.get("train_splits") or ())]
+    return _public(map(str, names))
+
+
+def base_model(hparams: Mapping[str, Any]) -> str | None:
+    """The public model that a run continues: its Hub id, or the name of its folder.
+
+    Example
+    -------
+    >>> base_model({"model": "facebook/wav2vec2-base"}), base_model({"model": "/data/my_hubert/"})
+    ('facebook/wav2vec2-base', 'my_hubert')
+    """
+    model = hparams.get("model")
+    if model is None and is_hub_id(str(hparams.get("pretrained"))):  # of a fine-tuning
+        model = hparams["pretrained"]
+    if not isinstance(model, str):
+        return None
+    if is_hub_id(model) and not os.path.exists(model):
+        return model
+    return next(iter(_public([os.path.basename(os.path.normpath(model))])), None)
+
+
+def _public(names: Iterable[str]) -> list[str]:
+    """The names that say nothing of the user or the machine."""
     private = {socket.gethostname(), "", ".", ".."}
     try:
         private.add(getpass.getuser())
     except (ImportError, KeyError, OSError):  # a container without the user's entry
         pass
-    return [name for name in map(str, names) if name not in private and name.isprintable()]
+    return [name for name in names if name not in private and name.isprintable()]
 
 
 def seconds_seen(points: list[dict[str, Any]], frame_seconds: float) -> float:

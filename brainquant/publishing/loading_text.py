@@ -49,18 +49,18 @@ With transformers:
 
 ```python
 import torch
-from transformers import AutoFeatureExtractor, {class_name}
+from transformers import AutoFeatureExtractor, AutoModel
 
 features = AutoFeatureExtractor.from_pretrained("{name}")
-model = {class_name}.from_pretrained("{name}").eval()
+model = AutoModel.from_pretrained("{name}").eval()
 wav = torch.randn({sample_rate})  # one clip at {sample_rate} Hz
 inputs = features(wav.numpy(), sampling_rate={sample_rate}, return_tensors="pt")
 with torch.no_grad():
-    hidden = model(**inputs, output_hidden_states=True).hidden_states[-1]  # ({example})
+    hidden = model(**inputs).last_hidden_state  # ({example})
 ```
 
-For speech recognition, `{ctc_name}.from_pretrained("{name}", vocab_size=...)` puts a new \
-head onto the encoder.{others}
+The weights are those of a `{class_name}`. For speech recognition, \
+`{ctc_name}.from_pretrained("{name}", vocab_size=...)` puts a new head onto the encoder.{others}
 """
 
 PADDING = """\

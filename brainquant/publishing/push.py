@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-from ..huggingface.hub import FILES, import_library, is_hub_id, one_line
-from ..inference.folder import is_exported, open_folder
+from ..huggingface.folder import is_held_model
+from ..huggingface.hub import FILES, OF_TRANSFORMERS, import_library, is_hub_id, one_line
+from ..inference.folder import is_exported
+from ..inference.loading import open_data
 
 
 def push(
@@ -53,7 +55,8 @@ def push(
             f"export RUN --output DIR"
         )
     library = import_library()
-    open_folder(folder)
+    files = OF_TRANSFORMERS if is_held_model(folder) else FILES
+    open_data(folder)
     if library.get_token() is None:
         raise ValueError(
             f"nobody is logged in on {library.constants.ENDPOINT}; log in with `hf auth login` or "
@@ -72,7 +75,7 @@ def push(
         hub.upload_folder(
             repo_id=name,
             folder_path=folder,
-            allow_patterns=[*FILES],
+            allow_patterns=[*files],
             revision=revision,
             commit_message="Upload a model of brainquant",
         )
