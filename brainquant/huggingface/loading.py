@@ -94,7 +94,7 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
 def read_config(source: Source) -> Any:
     """The config of a model, with transformers' defaults; a ValueError if it is of another type."""
     kind = source.config.get("model_type")
-    if kind is None:
+    if not isinstance(kind, str):
         raise ValueError(
             f"model: the config.json in {source.folder} names no model_type, so it is no model of "
             f"transformers; to go on from a run of brainquant, use begin_from:"
