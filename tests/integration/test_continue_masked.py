@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_huggingface import save_model
 from tiny_run import assert_equal_runs, build, fit, hparams_of, run, state
 
+from brainquant import recipe
 from brainquant.cli import main
 from brainquant.errors import RunError
 from brainquant.recipe import load_run
@@ -51,6 +52,23 @@ def start(corpus, folder, *, interrupt=None, at=None, **changes):
     _, hparams = build(NAME, corpus, folder, **changes)
     write_hparams(folder, hparams["hparams_file"], hparams["overrides"])
     return run(NAME, corpus, folder, interrupt=interrupt, at=at, **changes)
+
+
+@pytest.mark.parametrize("name", ["hubert", "w2v-bert"])
+def test_the_command_of_the_recipe_prepares_audio_and_trains(name, models, corpus, tmp_path):
+    options = {
+        "source": corpus / "audio", "model": models / name, "output_folder": tmp_path / "run",
+        "optimizer_step_limit": 2, "batch_seconds": 8, "num_buckets": 4, "num_workers": 0,
+        "grad_accumulation_factor": 1, "cb_vocab": 32, "valid_share": 0.2,
+    }  # fmt: skip
+    command = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    recipe.main([str(hparams_of(NAME)), *command, "--noprogressbar"])
+    lines = (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()
+    stages = {record["stage"]: record for record in map(json.loads, lines)}
+    assert {"train", "valid"} <= {*stages} and stages["train"]["step"] == 2
+    assert 0.3 < stages["train"]["masked_ratio"] < 0.6
+    kept = sorted(path.name for path in (tmp_path / "run/needed").iterdir())
+    assert kept == ["encoder.model", "encoder.targets.model"]
 
 
 @pytest.mark.parametrize("name", MODELS)
