@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from speechbrain import Stage
 from speechbrain.dataio.batch import PaddedBatch
-from tiny_continue import build, start
+from tiny_continue import start
+from tiny_run import assert_equal_runs, build, run, state
 from tiny_speechbrain import RECIPES, save_run
 
 from brainquant.inference import load_pretrained
@@ -50,7 +51,7 @@ def test_the_first_loss_of_best_rq_is_that_of_the_recipe(corpus, tmp_path, norm_
     logits = stock["linear"](encoded)[:, mask_idx]
     loss = F.cross_entropy(logits[0], targets[0])
 
-    brain, _, _ = build(name, tmp_path / "then", corpus, tmp_path / "now", **OPTIONS[name])
+    brain, _ = build(name, corpus, tmp_path / "now", model=str(tmp_path / "then"), **OPTIONS[name])
     (((ours_NGV, codes_NG),), _), our_loss = validate(
         brain, torch.zeros(100).index_fill(0, mask, 1) > 0
     )
@@ -63,7 +64,7 @@ def test_the_first_loss_of_wav2vec2_is_that_of_the_recipe(corpus, tmp_path):
     """The forward of the recipe's train_sb_wav2vec2.py, with our negatives."""
     name = "continue_speechbrain_wav2vec2"
     stock = save_run(tmp_path / "then", name)
-    brain, _, _ = build(name, tmp_path / "then", corpus, tmp_path / "now", **OPTIONS[name])
+    brain, _ = build(name, corpus, tmp_path / "now", model=str(tmp_path / "then"), **OPTIONS[name])
     modules = stock["modules"]
     with torch.no_grad():
         latents = modules["latent_extractor"](F.layer_norm(CLIP, CLIP.shape)[None], False)
@@ -84,16 +85,18 @@ def test_the_first_loss_of_wav2vec2_is_that_of_the_recipe(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_run_goes_on_when_the_first_one_is_gone(corpus, tmp_path, name):
-    save_run(tmp_path / "then", name)
-    run = tmp_path / "now"
-    start(name, tmp_path / "then", corpus, run, min_seconds=0.5)
-    shutil.rmtree(tmp_path / "then")
-    brain = start(name, tmp_path / "then", corpus, run, min_seconds=0.5, optimizer_step_limit=2)
-    assert brain.optimizer_step == 2
-    moved, _ = load_run(folder := shutil.move(run, tmp_path / "moved"))
-    for key, tensor in brain.modules.state_dict().items():
-        assert torch.equal(moved.modules.state_dict()[key], tensor), key
+def test_a_run_goes_on_to_the_last_bit_when_the_first_one_is_gone(corpus, tmp_path, name):
+    save_run(then := tmp_path / "then", name)
+    steps = {"optimizer_step_limit": 4, "min_seconds": 0.5}
+    whole, trace = run(name, corpus, tmp_path / "whole", model=str(then), **steps)
+    folder = tmp_path / "now"
+    _, before = start(name, then, corpus, folder, interrupt="SIGTERM", at=2, **steps)
+    shutil.rmtree(then)
+    brain, after = run(name, corpus, folder, model=str(then), **steps)
+    assert before + after == trace and len(before) == 2
+    assert_equal_runs(state(brain), state(whole))
+
+    moved, _ = load_run(shutil.move(folder, folder := tmp_path / "moved"))
     clip = CLIP[None], torch.tensor([len(CLIP)])
     hidden_BTD = moved.modules["encoder"](*clip).hidden_BTD
     exported = export(folder, tmp_path / "exported")
@@ -106,7 +109,8 @@ def test_a_run_goes_on_when_the_first_one_is_gone(corpus, tmp_path, name):
 
 def test_global_statistics_and_the_tables_stay_in_training(corpus, tmp_path):
     stock = save_run(tmp_path / "then", "continue_best_rq", "global")
-    brain = start("continue_best_rq", tmp_path / "then", corpus, tmp_path / "now")
+    options = {"optimizer_step_limit": 1, "model": str(tmp_path / "then")}
+    brain, _ = run("continue_best_rq", corpus, tmp_path / "now", warmup_steps=1, **options)
     normalize, quantiser = brain.raw("encoder").normalize, brain.quantiser
     assert torch.equal(normalize.glob_mean, stock["normalize"].glob_mean)
     assert torch.equal(normalize.glob_std, stock["normalize"].glob_std)
@@ -120,7 +124,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(corpus, tmp_path, name, 
     stock = save_run(then := tmp_path / "then", name)
 
     def weights():
-        modules = build(name, then, corpus, tmp_path / "now")[1]["modules"]
+        modules = build(name, corpus, tmp_path / "now", model=str(then))[1]["modules"]
         return torch.cat([p.detach().flatten() for p in modules["encoder"].parameters()])
 
     expected = weights()
@@ -143,27 +147,21 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(corpus, tmp_path, name, 
 @pytest.mark.parametrize("name", RECIPES)
 def test_another_folder_is_one_line(corpus, tmp_path, name, pretrained_run):
     with pytest.raises(ValueError, match="model: .*nowhere is not the folder of .* no hyperparams"):
-        build(name, tmp_path / "nowhere", corpus, tmp_path / "now")
+        build(name, corpus, tmp_path / "now", model=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="modules: have no .* begin_from: for a run of brainquant"):
-        build(name, pretrained_run("best_rq"), corpus, tmp_path / "now")
+        build(name, corpus, tmp_path / "now", model=str(pretrained_run("best_rq")))
     (other,) = set(RECIPES) - {name}
     save_run(tmp_path / "then", other)
     with pytest.raises(ValueError, match="model: .*then is not the folder of a run of SpeechBrain"):
-        build(name, tmp_path / "then", corpus, tmp_path / "now")
+        build(name, corpus, tmp_path / "now", model=str(tmp_path / "then"))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_the_extractor_can_be_frozen(corpus, tmp_path, frozen):
     name = "continue_speechbrain_wav2vec2"
     save_run(tmp_path / "then", name)
-    brain, _, _ = build(
-        name,
-        tmp_path / "then",
-        corpus,
-        tmp_path / "now",
-        freeze_extractor=frozen,
-        gradient_scale=0.5,
-    )
+    options = {"freeze_extractor": frozen, "gradient_scale": 0.5}
+    brain, _ = build(name, corpus, tmp_path / "now", model=str(tmp_path / "then"), **options)
     extractor = brain.raw("encoder").extractor
     assert all(p.requires_grad is not frozen for p in extractor.parameters())
     assert extractor.gradient_scale == 0.5
