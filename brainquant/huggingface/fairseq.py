@@ -44,7 +44,7 @@ KEYS_OF_HEADS = (
 # What transformers has no place for, and the only value of each that is read
 ONLY = {
     "layer_type": "transformer", "pos_conv_depth": 1, "conv_pos_batch_norm": False,
-    "quantize_input": False, "target_glu": False,
+    "quantize_input": False, "target_glu": False, "crop_seq_to_multiple": 1,
 }  # fmt: skip
 NORMS = {"default": "group", "layer_norm": "layer"}  # of extractor_mode
 CONVOLUTIONS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"  # fairseq's default

@@ -10,6 +10,7 @@ from tiny_continue import start
 from tiny_run import build
 
 from brainquant.huggingface.library import import_transformers
+from brainquant.publishing.to_transformers import export_to_transformers
 from brainquant.recipe import load_run
 
 ONE_STEP = {"optimizer_step_limit": 1, "warmup_steps": 1, "cooldown_steps": 1, "num_workers": 0}
@@ -35,10 +36,14 @@ def test_a_run_begins_with_the_weights_and_goes_on_without_the_file(corpus, tmp_
     assert not transformers.AutoFeatureExtractor.from_pretrained(kept).do_normalize
     brain, _ = start("continue_wav2vec2", path, corpus, run, **TWO_STEPS)
     assert brain.optimizer_step == 2
-    moved, _ = load_run(shutil.move(run, tmp_path / "moved"))
+    moved, _ = load_run(run := shutil.move(run, tmp_path / "moved"))
     for name, tensor in brain.modules.state_dict().items():
         assert torch.equal(moved.modules.state_dict()[name], tensor), name
     assert not moved.modules["encoder"].do_normalize
+    export_to_transformers(run, back := tmp_path / "back")
+    model = transformers.Wav2Vec2ForPreTraining.from_pretrained(back)
+    assert torch.equal(model.project_q.weight, brain.raw("target_proj").weight)
+    assert not transformers.AutoFeatureExtractor.from_pretrained(back).do_normalize
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,8 @@ def test_a_stand_in_calls_nothing(tmp_path):
 
 REFUSED = {
     "quantize_input": True, "target_glu": True, "layer_type": "conformer", "pos_conv_depth": 5,
-    "quantizer_depth": 2, "activation_fn": "gelu_accurate", "extractor_mode": "batch_norm",
+    "quantizer_depth": 2, "crop_seq_to_multiple": 2, "conv_pos_batch_norm": True,
+    "activation_fn": "gelu_accurate", "extractor_mode": "batch_norm",
     "encoder_layers": "2", "encoder_embed_dim": -1, "conv_bias": 1,
     "conv_feature_layers": "__import__('os').system('true')",
 }  # fmt: skip
