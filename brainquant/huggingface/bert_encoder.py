@@ -17,6 +17,7 @@ from ..masking import lengths_to_mask
 from ..models.speech_encoder import Encoded, SpeechEncoder
 from .filterbanks import HOP, STACK, WINDOW, Filterbanks
 from .parts import freeze_adapter
+from .quick import quicken_attention
 
 
 class W2vBertEncoder(SpeechEncoder):
@@ -66,6 +67,7 @@ class W2vBertEncoder(SpeechEncoder):
         self.dim = config.hidden_size
         self.input_dim: Any = self.filterbanks.dim if targets is None else targets.input_dim
         freeze_adapter(model)
+        quicken_attention(model)
 
     @override
     def forward(

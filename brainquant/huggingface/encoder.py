@@ -19,7 +19,8 @@ from ..models.extractor import ScaleGradient
 from ..models.features import normalise_utterances
 from ..models.speech_encoder import Encoded, SpeechEncoder
 from .convolution import check_extractor, convolve_held
-from .parts import attend_without_weights, field_and_stride, freeze_adapter, inner_convolutions
+from .parts import field_and_stride, freeze_adapter, inner_convolutions
+from .quick import quicken_attention
 
 EPS = math.sqrt(1e-7)  # of transformers' normalisation of waveforms: var + 1e-7
 
@@ -95,7 +96,7 @@ class HuggingFaceEncoder(SpeechEncoder):
         if freeze_extractor:
             model.feature_extractor.requires_grad_(False)
         freeze_adapter(model)
-        attend_without_weights(model)
+        quicken_attention(model)
         self._valid_BT: Any = None  # of the forward that runs
         for convolution in inner_convolutions(model):
             convolution.register_forward_pre_hook(self._mask_padding)

@@ -1,17 +1,12 @@
-"""Parts of transformers' models that need care.
-
-Shape suffixes: B batch, T frames, D dim, H heads, K dim of a head.
-"""
+"""Parts of transformers' models that need care."""
 
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 
 def field_and_stride(convolutions: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -45,34 +40,3 @@ def freeze_adapter(model: Any) -> None:
     for name in ("adapter", "intermediate_ffn"):
         if (part := getattr(model, name, None)) is not None:
             part.requires_grad_(False)
-
-
-def attend_without_weights(model: Any) -> None:
-    """Makes the attention of WavLM compute its outputs only.
-
-    transformers asks torch for the weights of all heads, (frames, frames) each, which takes most of
-    the memory of a step, and drops them. In evaluation the outputs are the same.
-    """
-    for part in model.modules():
-        if hasattr(part, "torch_multi_head_self_attention"):
-            part.torch_multi_head_self_attention = types.MethodType(_attend, part)
-
-
-def _attend(
-    attention: Any,
-    hidden_BTD: torch.Tensor,
-    valid_BT: torch.Tensor | None,
-    bias_NTT: torch.Tensor,  # N batch x heads
-) -> tuple[torch.Tensor, None]:
-    """Outputs of an attention with a bias for each pair of frames."""
-    projections = attention.q_proj, attention.k_proj, attention.v_proj
-    query, key, value = (
-        projection(hidden_BTD).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-        for projection in projections
-    )
-    bias_BHTT = bias_NTT.unflatten(0, (-1, attention.num_heads)).to(query.dtype)
-    if valid_BT is not None:
-        bias_BHTT = bias_BHTT.masked_fill(~valid_BT[:, None, None], -math.inf)
-    dropout = attention.dropout if attention.training else 0.0
-    attended_BHTK = F.scaled_dot_product_attention(query, key, value, bias_BHTT, dropout)
-    return attention.out_proj(attended_BHTK.transpose(1, 2).flatten(2)), None

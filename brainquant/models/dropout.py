@@ -1,5 +1,8 @@
 """Dropout on a CPU with cheap random numbers."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
@@ -41,16 +44,31 @@ class Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, dropped_levels):
         """Draws, and scales the values that stay."""
-        generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
-        draws = generator.integers(LEVELS, size=x.shape, dtype=np.uint16)
-        dropped = torch.from_numpy(draws < dropped_levels)
-        ctx.save_for_backward(dropped)
+        kept = draw_kept(make_generator(), x.shape, dropped_levels)
+        ctx.save_for_backward(kept)
         ctx.scale = LEVELS / (LEVELS - dropped_levels)
-        return x.masked_fill(dropped, 0.0).mul_(ctx.scale)
+        return (x * kept).mul_(ctx.scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         """Drops and scales the gradient in the same way."""
-        (dropped,) = ctx.saved_tensors
-        return grad.masked_fill(dropped, 0.0).mul_(ctx.scale), None
+        (kept,) = ctx.saved_tensors
+        return (grad * kept).mul_(ctx.scale), None
+
+
+def make_generator(seed: int | None = None) -> np.random.SFC64:
+    """A generator for ``draw_kept``, by default seeded by torch's global generator."""
+    return np.random.SFC64(int(torch.randint(2**62, ())) if seed is None else seed)
+
+
+def draw_kept(
+    generator: np.random.SFC64, shape: Sequence[int], dropped_levels: int
+) -> torch.Tensor:
+    """Zeros where a number of 16 bits is below a level, ones elsewhere; bytes, for products.
+
+    A product with bytes takes less than half of the time of ``masked_fill`` on a CPU.
+    """
+    size = math.prod(shape)
+    draws = generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
+    return torch.from_numpy((draws >= dropped_levels).view(np.uint8)).view(*shape)

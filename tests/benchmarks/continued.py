@@ -76,7 +76,7 @@ class OurStep:
         if name in RECIPES:
             write_corpus(folder, clips=1)
             change = ["--activation_checkpointing", checkpointing]
-            self.brain, _ = open_recipe(RECIPES[name], 1, folder, change)
+            self.brain, _ = open_recipe(RECIPES[name], 1000, folder, change)
         else:
             make_model(name).save_pretrained(f"{folder}/model")
             parts = load_wav2vec2(f"{folder}/model", temp_tuple=[2.0, 0.5, 0.999995])
