@@ -49,8 +49,8 @@ def quicken_attention(model: Any) -> None:
 
 def is_quick(query_BHTD: torch.Tensor) -> bool:
     """Whether ``brainquant.models.attention`` is made for such inputs."""
-    on_cpu = query_BHTD.device.type == "cpu" and query_BHTD.dtype == torch.float32
-    return on_cpu and not torch.is_autocast_enabled("cpu")
+    is_whole = query_BHTD.dtype in (torch.float32, torch.float64)
+    return is_whole and query_BHTD.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def attend_held(
@@ -80,7 +80,7 @@ def attend_with_gated_bias(
     position_bias: torch.Tensor | None = None,
     index: int = 0,
     **kwargs: Any,
-) -> tuple[torch.Tensor, None, torch.Tensor]:
+) -> tuple[torch.Tensor, None, torch.Tensor | None]:
     """The forward of a ``WavLMAttention``, without its weights.
 
     transformers keeps a bias for each pair of frames of each clip, and six more tensors of this

@@ -6,6 +6,7 @@ Shape suffixes: B batch, H heads, h some of the heads, T frames, D dim of a head
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -89,9 +90,9 @@ class Attention(torch.autograd.Function):
         scale, dropped_levels, _ = ctx.constants
         factor = LEVELS / (LEVELS - dropped_levels)
         grad_query, grad_key, grad_value = map(torch.empty_like, (query, key, value))
-        grad_gate = grad_bias = None
-        if gate is not None:
-            grad_gate, grad_bias = torch.empty_like(gate), torch.zeros_like(bias)
+        grads_of_bias: list[Any] = [
+            None if x is None else torch.zeros_like(x) for x in (gate, bias)
+        ]
         pieces = weights_of_pieces(query, key, mask, gate, bias, *ctx.constants)
         for piece, weights_hTT, kept_hTT in pieces:
             grad_hTT = multiply(grad_BHTD[piece], value[piece].mT, factor)
@@ -104,11 +105,11 @@ class Attention(torch.autograd.Function):
             grad_hTT = torch.ops.aten._softmax_backward_data(grad_hTT, weights_hTT, -1, dtype)
             grad_query[piece] = multiply(grad_hTT, key[piece], scale)
             grad_key[piece] = multiply(grad_hTT.mT, query[piece], scale)
-            if grad_gate is not None and grad_bias is not None:
-                b, heads = piece
+            if gate is not None and bias is not None:
+                (grad_gate, grad_bias), heads = grads_of_bias, piece[1]
                 grad_gate[piece] = (grad_hTT * bias[heads]).sum(-1)
                 grad_bias[heads].addcmul_(grad_hTT, gate[piece][..., None])
-        return grad_query, grad_key, grad_value, None, grad_gate, grad_bias, None, None
+        return grad_query, grad_key, grad_value, None, *grads_of_bias, None, None
 
 
 def weights_of_pieces(
