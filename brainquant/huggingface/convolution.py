@@ -51,8 +51,12 @@ def convolve_held(
     >>> torch.allclose(ours, model.feature_extractor(wavs_BL).mT, atol=1e-5)
     True
     """
-    convolutions = [_of_layer(layer) for layer in model.feature_extractor.conv_layers]
-    return make_latents(wavs_BL, samples_B, convolutions, recompute=recompute)
+    return make_latents(wavs_BL, samples_B, convolutions_of(model), recompute=recompute)
+
+
+def convolutions_of(model: Any) -> list[NormedConvolution]:
+    """The convolutions of the extractor of a model, with their norms."""
+    return [_of_layer(layer) for layer in model.feature_extractor.conv_layers]
 
 
 def check_extractor(config: Any) -> None:

@@ -19,6 +19,7 @@ from ..models.extractor import ScaleGradient
 from ..models.features import normalise_utterances
 from ..models.speech_encoder import Encoded, SpeechEncoder
 from .convolution import check_extractor, convolve_held
+from .long_features import LatentsInPieces
 from .parts import field_and_stride, freeze_adapter, inner_convolutions
 from .quick import quicken_attention
 
@@ -67,7 +68,7 @@ class HuggingFaceEncoder(SpeechEncoder):
     """
 
     used_if_masked = ("model.masked_spec_embed",)
-    context_seconds = 2.0
+    context_seconds = 4.0  # a quarter of the clips that public models were trained on
     recompute = False  # whether the backward computes latents again
 
     def __init__(
@@ -172,6 +173,10 @@ class HuggingFaceEncoder(SpeechEncoder):
     ) -> torch.Tensor:
         """Outputs for latents, shape (batch, frames, dim)."""
         return self._encode_normed(self.norm(feats_BTF), frames_B, mask_BT)
+
+    @override
+    def in_pieces(self) -> LatentsInPieces:
+        return LatentsInPieces(self, EPS)
 
     def _encode_normed(
         self, normed_BTC: torch.Tensor, frames_B: torch.Tensor, mask_BT: torch.Tensor | None

@@ -29,7 +29,9 @@ def make_plan(
             f"context_seconds must be a number of seconds above 0, got {context_seconds!r}; leave "
             f"it out for {encoder.context_seconds:g} s"
         )
-    rate, chunks = encoder.sample_rate / encoder.stride, chunks_of(encoder.transformer)
+    rate, chunks = encoder.sample_rate / encoder.stride, None
+    if hasattr(encoder, "transformer"):  # a held model has no chunks
+        chunks = chunks_of(encoder.transformer)
     if isinstance(encoder, BestRQEncoder) and runs_exactly(encoder.transformer):
         assert chunks is not None
         step = max(1, round(chunks_seconds * rate / chunks.chunk_size)) * chunks.chunk_size
