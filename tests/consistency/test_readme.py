@@ -2,7 +2,8 @@
 
 In tests/recipes, test_contributor.py plays the pages for contributors, test_use_the_model.py those
 about a finished run, and test_other_toolkits.py the one about other toolkits; in tests/unit,
-test_onnx.py plays the one about ONNX.
+test_onnx.py plays the one about ONNX; in tests/integration, test_to_transformers.py plays the one
+about transformers.
 """
 
 import json
@@ -38,6 +39,7 @@ PLAYED = {
     "docs/how_to/long_audio.md",
     "docs/how_to/other_toolkits.md",
     "docs/how_to/onnx.md",
+    "docs/how_to/export_to_transformers.md",
 }
 # The YAML of schedules is tested in tests/unit/test_schedules.py.
 SCHEDULES = "docs/how_to/schedules_and_optimisers.md"
