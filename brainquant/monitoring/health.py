@@ -15,6 +15,8 @@ EASY_ACCURACY, EASY_LOSS = 0.99, 0.05  # a run that passes both has collapsed
 MIN_GAIN = 0.1  # nats: a loss that is less than this below its reference has learned nothing
 WARMUPS = 2  # the loss is judged after so many times the warm-up
 LOSS_REFERENCES = {"unigram_loss": "the unigram", "chance_loss": "chance"}
+START_LOSS = "start_loss"  # of the model that a run began with; only validations have it
+WORST_FIRST = ("diverged", "collapse", "worse_than_start", "not_learning")
 ACCURACY_REFERENCES = {"chance_accuracy": "chance", "commonest_code": "commonest code"}
 
 
@@ -50,7 +52,7 @@ def health_warnings(
     Returns
     -------
     warnings : dict of str to HealthWarning
-        By name, the worst first: ``diverged``, ``collapse``, ``not_learning``.
+        By name, the worst first: see ``WORST_FIRST``.
 
     Example
     -------
@@ -86,8 +88,16 @@ def health_warnings(
         )
     # The mean of a training epoch still holds steps of the warm-up.
     is_current = stage != "train" or record.get("span") != "epoch"
-    name, reference = _reference(record)
-    if is_current and step >= WARMUPS * warmup_steps and reference - loss < MIN_GAIN:
+    is_warm = is_current and step >= WARMUPS * warmup_steps
+    if is_warm and loss > (start := _number(record, START_LOSS)):
+        warnings["worse_than_start"] = HealthWarning(
+            f"worse than not having trained: {where}, the loss {loss:.3f} is "
+            f"{gain_on_start(loss, start)} ({start:.3f})",
+            "Until a validation is better, the model that the run began with is the better one. "
+            "Try a lower lr:, layer_decay: 0.9, pull_to_start: 1, or a longer warmup_steps:",
+        )
+    name, reference = loss_reference(record)
+    if is_warm and reference - loss < MIN_GAIN:
         warnings["not_learning"] = HealthWarning(
             f"not learning: after warm-up, {where}, the loss {loss:.3f} is not {MIN_GAIN:g} nats "
             f"below its reference {reference:.3f} ({name})",
@@ -131,7 +141,7 @@ def verdict(
     if not judged:
         return "nothing was logged yet" if not points else "no loss was logged yet", "unknown"
     found = [health_warnings(record, codes, warmup_steps) for record in judged]
-    for name in ("diverged", "collapse", "not_learning"):
+    for name in WORST_FIRST:
         for warnings in found:
             if name in warnings:
                 return warnings[name].finding, "bad"
@@ -142,11 +152,14 @@ def _numbers_of(record, counts_GV):
     """The numbers of a healthy record in one line, and whether they are "good" or "unknown"."""
     loss, accuracy, state = _number(record, "loss"), _number(record, "accuracy"), "unknown"
     parts = [f"{record['stage']} loss {loss:.2f}"]
-    name, reference = _reference(record)
+    if math.isfinite(start := _number(record, START_LOSS)) and math.isfinite(loss):
+        parts[0] += f", {gain_on_start(loss, start)}"
+    name, reference = loss_reference(record)
     if name:
         gain = reference - loss
         parts[0] += f", {abs(gain):.2f} nats {'below' if gain >= 0 else 'above'} {name}"
-        state = "good" if gain >= MIN_GAIN else "unknown"  # in the warm-up
+        good = gain >= MIN_GAIN and not loss > start
+        state = "good" if good else "unknown"  # in the warm-up
     if math.isfinite(accuracy):
         shares = {name: _number(record, key) for key, name in ACCURACY_REFERENCES.items()}
         known = [f" ({name} {_percent(x)})" for name, x in shares.items() if math.isfinite(x)]
@@ -194,7 +207,19 @@ def _ceiling(cap, codes):
     return short(codes) if cap > codes - 0.5 else f"at most {short(cap)} (few frames)"
 
 
-def _reference(record):
+def gain_on_start(loss: float, start_loss: float) -> str:
+    """How far a loss is from that of the model that the run began with.
+
+    Example
+    -------
+    >>> gain_on_start(4.23, 4.5)
+    '0.27 nats below the model as it came'
+    """
+    side = "below" if loss <= start_loss else "above"
+    return f"{short(abs(loss - start_loss))} nats {side} the model as it came"
+
+
+def loss_reference(record: Mapping[str, Any]) -> tuple[str, float]:
     """The name and value of the reference of the loss; ("", NaN) if none was logged."""
     for key, name in LOSS_REFERENCES.items():
         if math.isfinite(_number(record, key)):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from .health import ACCURACY_REFERENCES, LOSS_REFERENCES, short, verdict
+from .health import ACCURACY_REFERENCES, LOSS_REFERENCES, START_LOSS, short, verdict
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them
 GREY = "#555555"
@@ -74,6 +74,8 @@ def plot_report(
     figure.text(0.5, 0.945, heading, color=VERDICT_COLOURS[state], size=size, **style)
     if points:
         axes = figure.subplots(2, 3).flat
+        start = values_by_step(points, START_LOSS, "valid")
+        _curve(axes[0], start, "the model as it came", color=COLOURS[2], ls="--", zorder=1)
         _time_panel(axes[0], points, "Loss (nats)", "loss", LOSS_REFERENCES)
         _time_panel(axes[1], points, "Accuracy", "accuracy", ACCURACY_REFERENCES)
         axes[1].yaxis.set_major_formatter(_axis_percent)

@@ -14,7 +14,7 @@ from speechbrain.utils.logger import get_logger
 
 from ..own_files import NO_SPACE, open_own, refuse_link
 from ..ranks import on_main_process
-from .health import health_warnings
+from .health import START_LOSS, health_warnings
 from .report import plot_report
 
 logger = get_logger(__name__)
@@ -259,6 +259,8 @@ def summary(record: Mapping[str, Any]) -> str:
     >>> record = {"step": 900, "stage": "valid", "loss": 4.2, "accuracy": 0.21, "epoch": 3}
     >>> summary({**record, "unigram_loss": 5.1, "code_perplexity_sum": 126.0})
     'step 900, valid: loss 4.200 (reference 5.100), accuracy 21.0%, perplexity 126'
+    >>> summary({**record, "start_loss": 4.517, "unigram_loss": 5.1}).split(", accuracy")[0]
+    'step 900, valid: loss 4.200 (as it came 4.517, reference 5.100)'
     >>> summary({"step": 900, "stage": "valid", "loss": 0.2, "cer": 5.25, "wer": 18.125})
     'step 900, valid: loss 0.200, CER 5.25%, WER 18.12%'
     """
@@ -271,7 +273,8 @@ def summary(record: Mapping[str, Any]) -> str:
     loss, reference, accuracy, perplexity = (
         float("nan") if number is None else number for number in numbers
     )
+    came = f"as it came {record[START_LOSS]:.3f}, " if record.get(START_LOSS) is not None else ""
     return (
-        f"{where}: loss {loss:.3f} (reference {reference:.3f}), "
+        f"{where}: loss {loss:.3f} ({came}reference {reference:.3f}), "
         f"accuracy {accuracy:.1%}, perplexity {perplexity:.0f}"
     )

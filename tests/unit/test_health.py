@@ -61,6 +61,11 @@ HEALTHY = {
         ({"code_perplexity": [1.0], "perplexity_cap": 1}, 451, set()),  # one frame says nothing
         ({"code_perplexity": [1.0], "perplexity_cap": 2}, 451, {"collapse"}),  # two codes
         ({"code_perplexity": [1.9], "perplexity_cap": 2}, 451, set()),
+        ({"start_loss": 2.99}, 450, {"worse_than_start"}),
+        ({"start_loss": 2.99}, 451, set()),  # a warm-up may cost something
+        ({"start_loss": 3.0}, 450, set()),  # that is the model as it came
+        ({"start_loss": None}, 450, set()),
+        ({"start_loss": 2.0, "loss": math.nan}, 450, {"diverged"}),
     ],
 )
 def test_health_warnings(changes, warmup_steps, names):
@@ -100,6 +105,19 @@ def test_perfect_accuracy_is_a_collapse_in_the_report_too(tmp_path):
     assert agree(tmp_path, [record], warmup_steps=10) == ({"collapse"}, "bad")
 
 
+def test_worse_than_not_having_trained_is_the_first_thing_to_see(tmp_path):
+    point = {**HEALTHY, "stage": "valid", "start_loss": 2.75}
+    counts_GV = np.ones((2, 320))
+    text, state = verdict([point], counts_GV)
+    assert state == "bad" and text.startswith("worse than not having trained: at step 900")
+    assert "the loss 3.000 is 0.25 nats above the model as it came (2.750)" in text
+    assert agree(tmp_path, [point], warmup_steps=10) == ({"worse_than_start"}, "bad")
+    assert verdict([point], counts_GV, warmup_steps=900)[1] == "unknown"
+    text, state = verdict([{**point, "loss": 2.5}], counts_GV)
+    assert text.startswith("valid loss 2.50, 0.25 nats below the model as it came, 2.00 nats below")
+    assert state == "good"
+
+
 RECORDS = st.fixed_dictionaries(
     {
         "step": st.integers(0, 40),
@@ -115,6 +133,7 @@ RECORDS = st.fixed_dictionaries(
         "chance_loss": st.just(4.6),
         "perplexity_cap": st.sampled_from([1, 2, 320]),
         "frames": st.sampled_from([0, 900]),
+        "start_loss": st.sampled_from([1.0, 4.35, 4.5, math.nan]),
     },
 )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from brainquant.monitoring import health
+from brainquant.monitoring import health, report
 from brainquant.monitoring.report import plot_report, read_points, values_by_step
 
 ROUGH = np.random.default_rng(0)
@@ -224,6 +224,21 @@ def test_odd_logs_give_a_picture(tmp_path, name):
     path = write_lines(tmp_path, ODD[name], tail='{"step": 9')
     plot_report(path, np.zeros((5, 16), int), tmp_path / "report.png")
     assert is_figure(tmp_path / "report.png")
+
+
+def test_the_loss_of_the_model_as_it_came_is_a_line_of_its_own(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, _: figures.append(figure))
+    lines = [{**line, "start_loss": 5.5} if line["stage"] == "valid" else line
+             for line in best_rq_lines()]  # fmt: skip
+    for chosen in (lines, best_rq_lines()):
+        plot_report(write_lines(tmp_path, chosen), one_code(1024), tmp_path / "report.png")
+    with_start, without = ({line.get_label(): line for line in f.axes[0].lines} for f in figures)
+    start = with_start.pop("the model as it came")
+    assert with_start.keys() == without.keys() == {"train", "valid", "unigram"}
+    assert set(start.get_ydata()) == {5.5} and start.get_xdata()[-1] == lines[-1]["step"]
+    assert start.get_color() not in {line.get_color() for line in with_start.values()}
+    assert "the model as it came" in [t.get_text() for t in figures[0].axes[0].get_legend().texts]
 
 
 def test_no_log_yet_and_codes_of_the_wrong_shape(tmp_path):
