@@ -95,7 +95,8 @@ class BestRQBrain(PretrainBrain):
             shape = (*masked_BT.shape, encoder.noise_dim)
             noise_BTF = torch.randn(shape, generator=of_noise, device=device)
             inputs.append(noise_BTF * self.hparams.noise_std + self.hparams.noise_mean)
-        encoded = self.modules["encoder"](*inputs)
+        with self.trains_encoder(stage):
+            encoded = self.modules["encoder"](*inputs)
         codes_BSG = self.quantiser.encode(encoded.inputs_BTI)
 
         stacks = [stack_mask(masked_BT, stack)]

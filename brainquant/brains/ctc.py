@@ -4,7 +4,6 @@ Shape suffixes: B batch, L samples, T encoder frames, D dim, V characters and th
 characters of an utterance.
 """
 
-import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from ..own_files import refuse_link
 from ..ranks import on_main_process
 from ..training.brain import RunBrain
 from ..training.keys import CTC
+from ..training.layer_rates import check_weight_decay, layer_groups
 from ..training.randomness import derived_generator
 
 BLANK = 0  # its index among the characters
@@ -73,11 +73,7 @@ class CTCBrain(RunBrain):
                 f"sample_rate is {rate}, but the encoder was pretrained on {expected} Hz; set "
                 f"sample_rate: {expected} and, if the files have another one, resample: True"
             )
-        if self.remove_vector_weight_decay:
-            raise ValueError(
-                "remove_vector_weight_decay has no effect here: parameters are grouped by layer; "
-                "take it away, or set weight_decay: 0 of the optimizer"
-            )
+        check_weight_decay(self.remove_vector_weight_decay)
 
     @property
     def min_samples(self) -> int:
@@ -134,8 +130,7 @@ class CTCBrain(RunBrain):
         lengths_B = to_device(lengths_B, wavs_BL.device)
         if stage == Stage.TRAIN and self.hparams.mask_ratio:
             wavs_BL = self.mask(wavs_BL, lengths_B)
-        frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps
-        with torch.no_grad() if frozen else contextlib.nullcontext():
+        with self.trains_encoder(stage):
             encoded = self.modules["encoder"](wavs_BL, lengths_B)
         log_probs_BTV = self.modules["head"](encoded.hidden_BTD).float().log_softmax(-1)
         return log_probs_BTV, encoded.frames_B, lengths_B
@@ -201,18 +196,10 @@ class CTCBrain(RunBrain):
 
     @override
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """One group of parameters for each layer, from the lowest, and one for the head.
-
-        ``lr_scale`` of a group multiplies the learning rate of the schedule.
-        """
-        lr, decay, lr_head = self.hparams.lr, self.hparams.layer_decay, self.hparams.lr_head
-        layers = self.raw("encoder").parameters_by_layer()
-        groups = [
-            {"params": parameters, "lr_scale": decay**below_last}
-            for parameters, below_last in zip(layers, reversed(range(len(layers))))
-        ]
-        head = {"params": [*self.modules["head"].parameters()], "lr_scale": lr_head / lr}
-        return [*groups, head]
+        """One group of parameters for each layer, from the lowest, and one for the head."""
+        scale = self.hparams.lr_head / self.hparams.lr
+        head = {"params": [*self.modules["head"].parameters()], "lr_scale": scale}
+        return [*layer_groups(self.raw("encoder"), self.hparams.layer_decay), head]
 
     @property
     @override

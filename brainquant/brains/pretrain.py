@@ -23,7 +23,10 @@ from ..ranks import on_main_process
 from ..training.begin_from import load_weights
 from ..training.brain import RunBrain
 from ..training.keys import PRETRAIN
+from ..training.layer_rates import check_weight_decay, layer_groups
+from ..training.pull_to_start import PullToStart
 from ..training.randomness import derived_generator
+from ..training.start_loss import StartLoss
 
 logger = get_logger(__name__)
 
@@ -31,9 +34,15 @@ logger = get_logger(__name__)
 class PretrainBrain(RunBrain):
     """Trains an encoder on the codes of a quantiser.
 
+    A run that begins with weights (``begin_from:``, or an encoder of a public model) validates
+    before the first step that changes the encoder; see ``StartLoss``.
+
     A subclass adds ``compute_forward`` and ``compute_objectives``, which gives the numbers of a
     micro-batch to ``observe``. ``modules["quantiser"]`` keeps the contract of
     ``brainquant.quantisers.base``, and ``modules["encoder"]`` is a ``SpeechEncoder``.
+    Hyperparameters: ``begin_from``; ``freeze_steps``; ``layer_decay`` (factor of the learning
+    rate from a layer to the one below; other modules have that of the last layer);
+    ``pull_to_start``, see ``PullToStart``.
     """
 
     hparams_read = RunBrain.hparams_read | PRETRAIN
@@ -43,8 +52,13 @@ class PretrainBrain(RunBrain):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.check_encoder()
+        if self.hparams.layer_decay < 1:
+            check_weight_decay(self.remove_vector_weight_decay)
         if self.hparams.quick_layers:
             quicken(self.modules)
+        self.start_loss = StartLoss(self.hparams.freeze_steps)
+        self.pull = PullToStart(self.hparams.pull_to_start, self.raw("encoder"))
+        self.parts.add_last(start_loss=self.start_loss, pull_to_start=self.pull)
 
     @override
     def make_tally(self) -> CodeTally:
@@ -161,17 +175,14 @@ class PretrainBrain(RunBrain):
     def prepare_fit(self, train_set: Any, valid_set: Any = None) -> None:
         """Also keeps the training clips, to which the quantiser may be fitted."""
         super().prepare_fit(train_set, valid_set)
-        self.train_clips = train_set.dataset
+        self.train_clips, self.valid_set = train_set.dataset, valid_set
 
     @override
     def on_fit_start(self):
         """Loads the last checkpoint, or the weights of ``begin_from``; fits the quantiser."""
         super().on_fit_start()
-        if self.setup.loaded is None and self.hparams.begin_from is not None:
-            modules = {name: self.raw(name) for name in self.modules}
-            load_weights(self.hparams.begin_from, modules, self.setup.keys)
-        elif self.setup.loaded is None and (origin := self.raw("encoder").origin):
-            logger.info(f"Begins with the weights of {origin}")
+        if self.setup.loaded is None:
+            self.begin_with_weights()
         try:
             check_sound(self.train_clips, derived_generator("cpu", self.hparams.seed, "sound"))
         except ValueError as error:
@@ -183,6 +194,28 @@ class PretrainBrain(RunBrain):
             except ValueError as error:
                 raise RunError(f"the quantiser cannot be fitted to train_csv: {error}") from error
             quantiser.load_state_dict(on_main_process(lambda: fitted))
+
+    def begin_with_weights(self) -> None:
+        """Loads the weights of ``begin_from``; prepares what compares the run with them."""
+        if self.hparams.begin_from is not None:
+            modules = {name: self.raw(name) for name in self.modules}
+            load_weights(self.hparams.begin_from, modules, self.setup.keys)
+        elif origin := self.raw("encoder").origin:
+            logger.info(f"Begins with the weights of {origin}")
+        elif self.pull.strength:
+            raise RunError(
+                f"pull_to_start is {self.pull.strength:g}, but the weights of this run are random; "
+                f"set begin_from: to a run, or pull_to_start: 0"
+            )
+        else:
+            return
+        self.pull.begin()
+        self.start_loss.is_wanted = self.valid_set is not None
+        if not self.start_loss.is_wanted:
+            logger.info(
+                "valid_csv is null: the log cannot say whether this run is better than the model "
+                "as it came"
+            )
 
     @torch.no_grad()
     def fit_quantiser(self) -> dict[str, torch.Tensor]:
@@ -226,7 +259,44 @@ class PretrainBrain(RunBrain):
         progress.close()
         return frames
 
-    # ---- annealing -------------------------------------------------------------------------
+    # ---- steps -----------------------------------------------------------------------------
+
+    @override
+    def parameter_groups(self) -> Any:
+        """Groups by layer, where their learning rates differ; all other modules are the last."""
+        if self.hparams.layer_decay == 1:
+            return super().parameter_groups()
+        layers = layer_groups(self.raw("encoder"), self.hparams.layer_decay)
+        others = [module for name, module in self.modules.items() if name != "encoder"]
+        trained = [p for module in others for p in module.parameters() if p.requires_grad]
+        return [*layers, {"params": trained, "lr_scale": 1.0}]
+
+    @property
+    @override
+    def learning_rate(self) -> float:
+        """The highest one."""
+        return self.optimizer.param_groups[-1]["lr"]
+
+    @override
+    def on_fit_batch_start(self, batch, should_step):
+        """Also validates the model as it came, before the first step that changes the encoder."""
+        if self.start_loss.is_due(self.optimizer_step):
+            record = self.validate_between_steps(self.valid_set)
+            self.start_loss.keep(record)
+            if record is not None:
+                self.log(Stage.VALID, record)
+        super().on_fit_batch_start(batch, should_step)
+
+    @override
+    def log(self, stage: Stage, record: dict) -> None:
+        """Also shows the loss of the model as it came, in validations."""
+        known = self.start_loss.numbers() if stage == Stage.VALID else {}
+        super().log(stage, {**record, **known})
+
+    @override
+    def before_step(self, good: torch.Tensor) -> None:
+        """Pulls the encoder towards the weights that it began with."""
+        self.pull.apply(self.optimizer.param_groups, good)
 
     @override
     def on_optimizer_step(self):

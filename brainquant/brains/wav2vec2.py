@@ -97,7 +97,8 @@ class Wav2Vec2Brain(PretrainBrain):
             return packed_RX.index_copy(0, packed_N, rows_NX).unflatten(0, packed_BM.shape)
 
         lengths_B = to_device(lengths_B, wavs_BL.device)
-        encoded = self.modules["encoder"](wavs_BL, lengths_B, masked_BT)
+        with self.trains_encoder(stage):
+            encoded = self.modules["encoder"](wavs_BL, lengths_B, masked_BT)
         hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, masked_N)
         context_ND = self.modules["context_proj"](hidden_ND)
         quantised = self.modules["quantiser"](

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import speechbrain as sb
@@ -61,11 +62,15 @@ class RunBrain(sb.Brain):
         for epoch in epoch_counter:
             on_stage_start               tally: starts
             for batch in train_set:      left_out: notes the clips that cannot be read
-                on_fit_batch_start       seeds the global generators
+                on_fit_batch_start       seeds the global generators; before the first step that
+                                         changes the encoder, a pretraining that began with
+                                         weights validates
                 compute_forward          of the subclass
                 compute_objectives       of the subclass; tally: observes
                                          steps: the backward pass
-                if the step is complete: steps: changes the parameters
+                if the step is complete:
+                    before_step          a pretraining pulls its encoder to its first weights
+                                         steps: changes the parameters
                     on_fit_batch_end     tally: a log point every log_interval steps
                     on_optimizer_step    a pretraining anneals its quantisers
                     meeting              stop? save? new clips left out?
@@ -103,6 +108,8 @@ class RunBrain(sb.Brain):
     max_grad_norm: float
     modules: Any  # a torch.nn.ModuleDict; the YAML decides on the classes
     nonfinite_patience: int
+    debug: bool
+    debug_batches: int
     noprogressbar: bool
     opt_class: Any
     optimizer_step_limit: int | None
@@ -310,6 +317,7 @@ class RunBrain(sb.Brain):
             write_step=lambda number, what, ids: self.left_out.write_step(
                 number, self.hparams.epoch_counter.current, what, ids
             ),
+            before_step=self.before_step,
             tick=self.watchdog.tick,
         )
         self.parts.add_first(setup=self.setup, steps=self.steps)
@@ -348,13 +356,36 @@ class RunBrain(sb.Brain):
         if self.finished:
             return
         if valid_set is not None:
-            batches = WatchedLoader(
-                valid_set, "validation", self.watchdog, self.left_out, self.stop_if_told
-            )
             with module_errors(self.modules):
-                super()._fit_valid(batches, epoch, enable)
+                super()._fit_valid(self.watched(valid_set), epoch, enable)
         elif self.checkpointer is not None:
             self.save({"epoch": epoch})
+
+    def watched(self, valid_set: Any) -> WatchedLoader:
+        """The batches of a validation, after each of which the run may be stopped."""
+        return WatchedLoader(
+            valid_set, "validation", self.watchdog, self.left_out, self.stop_if_told
+        )
+
+    def validate_between_steps(self, valid_set: Any) -> dict | None:
+        """The numbers of a validation in the middle of an epoch; it logs and saves nothing.
+
+        The draws are those of every other validation. Every rank has to call this.
+        """
+        step = self.step
+        self.modules.eval()
+        self.on_stage_start(Stage.VALID)
+        with torch.no_grad():
+            for number, batch in enumerate(self.watched(valid_set), start=1):
+                self.step = number
+                self.evaluate_batch(batch, Stage.VALID)
+                if self.debug and self.step == self.debug_batches:
+                    break
+        record = self.tally.end(Stage.VALID, self.optimizer_step)
+        self.modules.train()
+        self.on_stage_start(Stage.TRAIN)
+        self.step = step
+        return record
 
     @override
     def on_stage_start(self, stage, epoch=None):
@@ -408,6 +439,14 @@ class RunBrain(sb.Brain):
         if should_step:
             self.on_optimizer_step()
         return loss.detach()
+
+    def trains_encoder(self, stage: Stage) -> AbstractContextManager[Any]:
+        """What the encoder runs in: the first ``freeze_steps`` of a training do not change it."""
+        frozen = stage == Stage.TRAIN and self.optimizer_step < self.hparams.freeze_steps
+        return torch.no_grad() if frozen else contextlib.nullcontext()
+
+    def before_step(self, good: torch.Tensor) -> None:
+        """Called before a step changes the parameters; see ``GradientStep``."""
 
     def on_optimizer_step(self) -> None:
         """Called when ``optimizer_step`` has changed: after each step, and after a load."""

@@ -95,6 +95,12 @@ RUN = {
 PRETRAIN = {
     "begin_from": text("the folder of the run whose weights this one begins with; all else is new",
                        null=True, default=None),
+    "freeze_steps": whole("the first steps, in which all but the encoder is trained", default=0,
+                          low=0),
+    "layer_decay": number("the factor of the learning rate from a layer to the one below",
+                          default=1.0, above=0, high=1),
+    "pull_to_start": number("the strength with which each step pulls the encoder towards the "
+                            "weights that it began with, 0 for none", default=0.0, low=0),
 }  # fmt: skip
 
 BEST_RQ = {

@@ -24,7 +24,8 @@ class RunParts:
     Arguments
     ---------
     **parts : object
-        The parts by name. They are loaded in this order.
+        The parts by name. They are loaded in this order. The checkpoint of an earlier version may
+        lack a part that has ``without_state``, which is loaded in that case.
 
     Example
     -------
@@ -46,6 +47,10 @@ class RunParts:
     def add_first(self, **parts: Any) -> None:
         """Adds parts that are loaded before the others."""
         self.parts = {**parts, **self.parts, **parts}
+
+    def add_last(self, **parts: Any) -> None:
+        """Adds parts that are loaded after the others."""
+        self.parts.update(parts)
 
     def add_to(self, checkpointer: Any, modules: torch.nn.ModuleDict, epoch_counter: Any) -> None:
         """Makes a checkpointer save the parts, all modules and the epoch counter.
@@ -118,7 +123,8 @@ class RunParts:
                 f"one cannot read; begin in a new output_folder:, or go back to that version"
             )
         for name, part in self.parts.items():
-            part.load_state_dict(states[name])
+            older = getattr(part, "without_state", None)
+            part.load_state_dict(states[name] if older is None else states.get(name, older))
         self.parts["place"].resumed = not end_of_epoch
         # A run that is opened to be used, not to be trained, has no setup.
         if end_of_epoch or not getattr(self.parts.get("setup"), "same_batches", True):

@@ -17,6 +17,8 @@ logger = get_logger(__name__)
 
 # Called with the number of a step, what was not finite ("the loss"), and the IDs of its batches.
 WriteStep = Callable[[int, str, list[list[str]]], None]
+# Called with whether the step is taken, as a tensor on the device.
+BeforeStep = Callable[[torch.Tensor], None]
 
 
 class GradientStep:
@@ -51,6 +53,8 @@ class GradientStep:
         Steps in a row that may be left out.
     write_step : callable
         Is called, on every rank, for each step that is left out.
+    before_step : callable
+        Is called with each step's learning rates set, before the optimiser changes the parameters.
     tick : callable
         Is called with the name of each phase.
 
@@ -90,6 +94,7 @@ class GradientStep:
         max_grad_norm: float = 0.0,
         patience: int = 3,
         write_step: WriteStep,
+        before_step: BeforeStep = lambda good: None,
         tick: Callable[[str], None] = lambda phase: None,
     ) -> None:
         self.modules = modules
@@ -98,6 +103,7 @@ class GradientStep:
         self.limit = max_grad_norm if max_grad_norm > 0 else math.inf
         self.patience = patience
         self.write_step = write_step
+        self.before_step = before_step
         self.tick = tick
         self.grad_norm = math.nan
         self.lr_then: float | None = None
@@ -149,6 +155,7 @@ class GradientStep:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.limit)
         good = norm.isfinite()
         self.schedule.set_rates(number)
+        self.before_step(good)
         if self.skips_on_device:
             step_on_device(self.optimizer, (~good).float())
         elif good:

@@ -70,6 +70,8 @@ def test_two_ranks_go_on_where_they_were_stopped(corpus, tmp_path):
     options = {"name": "best_rq", "corpus": corpus, **EPOCHS, "dropout": 0.1}
     # Half of the layers have no gradient in a step; and all begin with weights of another run.
     options |= {"transformer": {"layerdrop_prob": 0.5}, "begin_from": str(tmp_path / "before")}
+    # The model as it came is validated after the resume, before step 4.
+    options |= {"freeze_steps": 3, "layer_decay": 0.5, "pull_to_start": 50.0}
     stop = {**options, "interrupt": "SIGTERM", "at": 3}
     whole, stopped, resumed, _ = run_on_ranks(
         2,
