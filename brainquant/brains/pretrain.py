@@ -201,7 +201,9 @@ class PretrainBrain(RunBrain):
             modules = {name: self.raw(name) for name in self.modules}
             load_weights(self.hparams.begin_from, modules, self.setup.keys)
         elif origin := self.raw("encoder").origin:
-            logger.info(f"Begins with the weights of {origin}")
+            logger.info(
+                f"Begins with the weights of {origin}. New: optimiser, schedule, epochs and counts"
+            )
         elif self.pull.strength:
             raise RunError(
                 f"pull_to_start is {self.pull.strength:g}, but the weights of this run are random; "

@@ -158,7 +158,8 @@ def own_classes(hparams_file: str) -> str:
 def _finish(encoder: BestRQEncoder | Wav2Vec2Encoder, model: str, weights: bool) -> None:
     encoder.lacks_weights = not weights
     encoder.origin = (
-        f"{model}: {type(encoder).__name__}, {len(encoder.layers)} layers, {encoder.dim} wide"
+        f"{model}: {type(encoder).__name__}, {len(encoder.layers)} layers, {encoder.dim} wide, "
+        f"with its quantiser and heads"
     )
 
 

@@ -80,7 +80,7 @@ def load_wav2vec2(
         held.project_q,
         held.project_hid,
     )
-    _finish(parts.encoder, source, weights)
+    _finish(parts.encoder, source, weights, "with its quantiser and projections")
     return parts
 
 
@@ -116,7 +116,7 @@ def load_encoder(
         freeze_extractor=freeze_extractor,
         weights=weights,
     )
-    _finish(encoder, source, weights)
+    _finish(encoder, source, weights, "the encoder only: quantiser and head are new")
     return encoder
 
 
@@ -160,11 +160,13 @@ def _quantiser(held: Any, temp_tuple: Sequence[float]) -> GumbelVectorQuantizer:
     return quantiser
 
 
-def _finish(encoder: HuggingFaceEncoder | W2vBertEncoder, source: Source, weights: bool) -> None:
+def _finish(
+    encoder: HuggingFaceEncoder | W2vBertEncoder, source: Source, weights: bool, extent: str
+) -> None:
     encoder.lacks_weights = not weights
     encoder.origin = (
         f"{source.folder}: {type(encoder.model).__name__}, {len(encoder.layers)} layers, "
-        f"{encoder.dim} wide"
+        f"{encoder.dim} wide, {extent}"
     )
 
 
