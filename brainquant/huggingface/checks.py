@@ -162,7 +162,10 @@ def check_weights(model: Any, found: Mapping[str, Any], folder: str, pretraining
     missing = sorted(found["missing_keys"])
     if not pretraining and MASK_VECTOR in missing:
         missing.remove(MASK_VECTOR)
-        logger.info(f"{folder} has no vector for masked frames ({MASK_VECTOR}): it is drawn anew")
+        # A warning: the log of the run is not there yet, and would not show anything below.
+        logger.warning(
+            f"model: {folder} has no vector for masked frames ({MASK_VECTOR}): it is drawn anew"
+        )
     if pretraining and any(name.startswith("quantizer.") for name in missing):
         raise ValueError(
             f"model: {folder} has no quantiser, as after fine-tuning, so wav2vec 2.0 would "
