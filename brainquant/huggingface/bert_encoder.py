@@ -60,10 +60,14 @@ class W2vBertEncoder(SpeechEncoder):
     ) -> None:
         super().__init__()
         config = model.config
+        if (size := config.feature_projection_input_dim) % STACK:
+            raise ValueError(
+                f"model: feature_projection_input_dim is {size}, but {STACK} frames of filterbanks "
+                f"are read side by side, 160 in all public models; correct its config.json"
+            )
         self.model = model
         self.targets = targets
-        n_mels = config.feature_projection_input_dim // STACK
-        self.filterbanks = Filterbanks(sample_rate, n_mels)
+        self.filterbanks = Filterbanks(sample_rate, size // STACK)
         self.sample_rate = sample_rate
         self.dim = config.hidden_size
         self.input_dim: Any = self.filterbanks.dim if targets is None else targets.input_dim

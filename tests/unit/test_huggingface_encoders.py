@@ -175,3 +175,8 @@ def test_a_vector_that_the_file_has_is_used_though_its_config_asks_for_no_masks(
     assert torch.equal(encoder.model.masked_spec_embed, model.masked_spec_embed)
     built = load_encoder(str(tmp_path), weights=False)
     assert built.lacks_weights and [*built.state_dict()] == [*encoder.state_dict()]
+
+
+def test_features_of_another_size_are_refused_by_name():
+    with pytest.raises(ValueError, match="feature_projection_input_dim is 161, but 2 frames"):
+        W2vBertEncoder(make_model("Wav2Vec2BertModel", feature_projection_input_dim=161))
