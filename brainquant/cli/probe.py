@@ -1,4 +1,4 @@
-"""Probes the encoder of a run."""
+"""Probes an encoder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,34 @@ from .command import AddCommand, check_output, positive
 
 
 def run(
-    run_folder: str, data_folder: str | None, device: str, output: str | None, **options: Any
+    model: str, data_folder: str | None, device: str, output: str | None, **options: Any
 ) -> None:
-    """Probes the last checkpoint of a run; ``options`` are those of ``probe``."""
+    """Probes a model; ``options`` are those of ``probe_subject``, and the manifests."""
     from ..evaluation import format_table
-    from ..evaluation.probing import probe
+    from ..evaluation.probing import probe_subject
+    from ..evaluation.subjects import subject_of_model, subject_of_run
+    from ..inference.folder import is_exported
+    from ..inference.loading import HPARAMS
     from ..recipe import load_run
 
-    output = output or os.path.join(run_folder, f"probe_{options['label'] or 'phones'}")
+    is_run = os.path.isfile(os.path.join(model, HPARAMS)) and not is_exported(model)
+    name = f"probe_{options['label'] or 'phones'}"
+    output = output or (os.path.join(model, name) if is_run else name)
     check_output("--output", output)
-    brain, hparams = load_run(run_folder, device=device)
-    name = os.path.abspath(output)
+    of_model = model
+    if is_run:
+        brain, hparams = load_run(model, device=device)
+        subject, data_folder = subject_of_run(brain, hparams), data_folder or hparams["data_folder"]
+        of_model = f"step {brain.optimizer_step} of {model}"
+    else:
+        subject = subject_of_model(model, device)
     logging.getLogger("brainquant.evaluation.table").setLevel(logging.WARNING)  # it is printed
-    print(format_table(probe(brain, hparams, data_folder=data_folder, name=name, **options)))
-    print(f"step {brain.optimizer_step} of {run_folder}; written to {output}.json and {output}.png")
+    manifests = {split: options.pop(split) for split in ("train", "valid", "test")}
+    table = probe_subject(
+        subject, manifests, data_folder=data_folder or ".", path=os.path.abspath(output), **options
+    )
+    print(format_table(table))
+    print(f"{of_model}; written to {output}.json and {output}.png")
 
 
 def add(command: AddCommand) -> None:
@@ -31,11 +45,15 @@ def add(command: AddCommand) -> None:
     added = command(
         run,
         "probe",
-        "Linear classifiers on each layer of a run's encoder, beside log-mel and the untrained "
+        "Linear classifiers on each layer of an encoder, beside log-mel and the untrained "
         "encoder. Writes a table, a .json and a .png.",
     )
     option = added.add_argument
-    option("run_folder", metavar="RUN_FOLDER", help="output_folder of the run")
+    option(
+        "model",
+        metavar="MODEL",
+        help="folder of a run, of brainquant export or of transformers, or user/name",
+    )
     for split, use in {
         "train": "to fit the classifiers on",
         "valid": "to choose the layer on",
@@ -54,7 +72,7 @@ def add(command: AddCommand) -> None:
     option(
         "--data_folder",
         metavar="F",
-        help="folder that $data_root stands for (the run's data_folder)",
+        help="folder that $data_root stands for (the run's data_folder, or the working folder)",
     )
     option(
         "--train_minutes", metavar="X", type=positive, help="speech to fit on at most (all of it)"
@@ -78,5 +96,6 @@ def add(command: AddCommand) -> None:
     option(
         "--output",
         metavar="PREFIX",
-        help="files to write, without ending (probe_<label> or probe_phones in RUN_FOLDER)",
+        help="files to write, without ending (probe_<label> or probe_phones; of a run, in its "
+        "folder)",
     )

@@ -1,9 +1,10 @@
-"""The probe of a run: labels read from its encoder, from log-mel and from an untrained encoder."""
+"""The probe: labels read from an encoder, from log-mel and from the untrained encoder."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,11 @@ from ..data.alignments import find_alignments
 from ..data.prepare import write_whole
 from .code_phones import code_phone_statistics
 from .figure import draw_probe
-from .frozen import encode, log_mel_frames, log_mel_windows, quantise, untrained
+from .frozen import encode, log_mel_frames, log_mel_windows, quantise
 from .linear_probe import majority_accuracy, probe_layers, summarise
 from .progress import progress_bar
 from .spectrum import effective_rank
+from .subjects import Subject, subject_of_run
 from .table import log_table
 from .utterances import load_utterances
 
@@ -32,22 +34,10 @@ def probe(
     train: str | None = None,
     valid: str | None = None,
     data_folder: str | None = None,
-    label: str | None = None,
-    alignments: str | None = None,
-    train_minutes: float | None = None,
-    context: int = 1,
-    num_seeds: int = 3,
     name: str | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Compares linear classifiers on the encoder, on log-mel and on the untrained encoder.
-
-    One ridge classifier per layer is fitted on training utterances and scored on test utterances.
-    Each seed draws two thirds of the training utterances and another untrained encoder. The
-    validation set chooses the layer whose accuracy counts. A label of the utterance is read from
-    features averaged over time. Phones are read from each frame, and all representations see the
-    same stretch of time: an encoder frame and ``context`` frames on both sides, or the log-mel
-    frames of 10 ms within them. Waveforms and frames are held in memory; ``train_minutes`` limits
-    it.
+    """Compares the encoder of a run with log-mel and with the untrained encoder: ``probe_subject``.
 
     Arguments
     ---------
@@ -62,6 +52,59 @@ def probe(
         Manifests; None for ``train_csv`` and ``valid_csv`` of the run.
     data_folder : str or None
         Value of ``$data_root`` in the manifests; None for that of the run.
+    name : str or None
+        Path of the files without ending, relative to the folder of the run. None for ``probe_`` and
+        the label, or ``probe_phones``.
+    **options : object
+        More of ``probe_subject``, which has the result and the errors.
+    """
+    return probe_subject(
+        subject_of_run(brain, hparams),
+        {
+            "train": train or hparams["train_csv"],
+            "valid": valid or hparams["valid_csv"],
+            "test": test,
+        },
+        data_folder=data_folder or hparams["data_folder"],
+        path=os.path.join(
+            brain.run_log.folder, name or f"probe_{options.get('label') or 'phones'}"
+        ),
+        **options,
+    )
+
+
+def probe_subject(
+    subject: Subject,
+    manifests: Mapping[str, str],
+    *,
+    data_folder: str,
+    path: str,
+    label: str | None = None,
+    alignments: str | None = None,
+    train_minutes: float | None = None,
+    context: int = 1,
+    num_seeds: int = 3,
+) -> dict[str, Any]:
+    """Compares linear classifiers on the encoder, on log-mel and on the untrained encoder.
+
+    One ridge classifier per layer is fitted on training utterances and scored on test utterances.
+    Each seed draws two thirds of the training utterances and another untrained encoder. The
+    validation set chooses the layer whose accuracy counts. A label of the utterance is read from
+    features averaged over time. Phones are read from each frame, and all representations see the
+    same stretch of time: an encoder frame and ``context`` frames on both sides, or the log-mel
+    frames of 10 ms within them. Waveforms and frames are held in memory; ``train_minutes`` limits
+    it.
+
+    Arguments
+    ---------
+    subject : Subject
+        An encoder.
+    manifests : Mapping of str to str
+        Those of ``train``, ``valid`` and ``test`` utterances.
+    data_folder : str
+        Value of ``$data_root`` in the manifests.
+    path : str
+        Path of the files without ending.
     label : str or None
         Column of the manifests, such as ``spk_id``. Either this or
     alignments : str or None
@@ -72,14 +115,11 @@ def probe(
         Encoder frames on both sides, for phones.
     num_seeds : int
         Seeds; their mean and spread are shown.
-    name : str or None
-        Path of the files without ending, relative to the folder of the run. None for ``probe_`` and
-        the label, or ``probe_phones``.
 
     Returns
     -------
     table : dict
-        ``accuracies``, ``effective_rank`` and, with alignments, ``codes``; also in ``<name>.json``.
+        ``accuracies``, ``effective_rank`` and, with alignments, ``codes``; also in ``<path>.json``.
 
     Raises
     ------
@@ -94,26 +134,21 @@ def probe(
     for key, value, least in (("num_seeds", num_seeds, 1), ("context", context, 0)):
         if value < least:
             raise ValueError(f"{key} must be at least {least}, got {value}; raise it")
-    encoder = brain.raw("encoder")
+    encoder, hidden = subject.encoder, subject.without_bars
     load = partial(
         load_utterances,
-        data_folder=data_folder or hparams["data_folder"],
+        data_folder=data_folder,
         encoder=encoder,
         label=label,
         alignments=None if alignments is None else find_alignments(alignments),
-        hidden=brain.noprogressbar,
+        hidden=hidden,
     )
-    manifests = {
-        "train": train or hparams["train_csv"],
-        "valid": valid or hparams["valid_csv"],
-        "test": test,
-    }
     splits, left_out = {}, {}
     for split, manifest in manifests.items():
         minutes = train_minutes if split == "train" else None
         splits[split], more = load(manifest, minutes=minutes)
         left_out |= more
-    bar = partial(progress_bar, brain.noprogressbar)
+    bar = partial(progress_bar, hidden)
     comparison = _Comparison(splits, pool=label is not None, bar=bar)
     _check_labels(comparison.labels)
     table = {
@@ -130,7 +165,8 @@ def probe(
             times = encoder.frame_times(utterance.num_frames)
             return [log_mel_windows(utterance.sig, rate, times, context)]
 
-        table["codes"] = _codes(encoder, brain.raw("quantiser"), splits, bar)
+        if subject.quantiser is not None:
+            table["codes"] = _codes(encoder, subject.quantiser, splits, bar)
     else:
         context = 0
 
@@ -139,14 +175,13 @@ def probe(
 
     comparison.add("log-mel", log_mel, seeds)
     for seed in seeds:
-        fresh = untrained(encoder, hparams, seed)
+        fresh = subject.make_untrained(seed)
         of_all = f" {seed + 1} of {num_seeds}"
         comparison.add_encoder("untrained encoder", fresh, [seed], context, shown=of_all)
     comparison.add_encoder("pretrained encoder", encoder, seeds, context)
     table["accuracies"] = {n: summarise(by_seed) for n, by_seed in comparison.accuracies.items()}
     table["effective_rank"] = {n: np.mean(r, 0).tolist() for n, r in comparison.ranks.items()}
 
-    path = os.path.join(brain.run_log.folder, name or f"probe_{table['of']}")
     write_whole(path + ".json", json.dumps(table, indent=1))
     draw_probe(table, path + ".png")
     log_table(table)

@@ -27,6 +27,7 @@ from brainquant.huggingface.library import import_transformers
 from brainquant.models.features import normalise_utterances
 from brainquant.publishing.export import export
 from brainquant.publishing.facts import Facts, base_model
+from brainquant.publishing.onnx import export_onnx
 from brainquant.publishing.push import push
 from brainquant.publishing.to_transformers import export_to_transformers
 from brainquant.recipe import load_encoder as load_encoder_of
@@ -296,6 +297,12 @@ def test_commands_take_a_folder_of_transformers(runs, corpus, tmp_path):
         "units.npz": ["tokens", folder, valid, "--format", "npz", "--kmeans", kmeans],
     }.items():
         cli.main([*command, "--output", str(tmp_path / name), *common])
+    splits = [word for split in ("train", "valid", "test") for word in (f"--{split}", valid)]
+    cli.main(["probe", folder, *splits, "--label", "spk_id", "--seeds", "1", "--output",
+              str(tmp_path / "probe"), "--data_folder", str(corpus)])  # fmt: skip
+    ranks = json.loads((tmp_path / "probe.json").read_text("utf-8"))["effective_rank"]
+    assert len(ranks["untrained encoder"]) == 2
+    assert ranks["untrained encoder"] != ranks["pretrained encoder"]
     hidden, codes, units = (np.load(tmp_path / f"{n}.npz") for n in ("hidden", "codes", "units"))
     for name in hidden:
         assert len(hidden[name]) == len(codes[name]) == len(units[name])
@@ -391,6 +398,8 @@ def test_each_kind_of_run_has_its_format(runs, pretrained_run, tmp_path):
         export(run, output)
     with pytest.raises(ValueError, match="no run that continues .*leave out --format"):
         export_to_transformers(pretrained_run("wav2vec2"), output)
+    with pytest.raises(ValueError, match="cannot be exported to ONNX: it is a model of transform"):
+        export_onnx(load_pretrained(run), output / "model.onnx")
     with pytest.raises(ValueError, match="exported already; give the output_folder of a run"):
         export_to_transformers(runs["layer"][2], output)
     assert not os.listdir(tmp_path)

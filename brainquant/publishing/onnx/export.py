@@ -14,6 +14,7 @@ import torch
 
 from ... import __version__
 from ...functional.imports import import_late
+from ...huggingface.describing import is_held
 from .check import MOST_UNEQUAL_CODES, TOLERANCE, Difference, difference, make_batches
 from .traced import TracedEncoder
 
@@ -54,6 +55,8 @@ def export_onnx(encoder: PretrainedEncoder, path: str | os.PathLike[str]) -> lis
         If ``brainquant[onnx]`` is not installed, if the encoder has a part that cannot be exported,
         if it is too large for one file, or if the two differ by more than 1e-3.
     """
+    if is_held(encoder.encoder):
+        raise refusal("it is a model of transformers")
     onnx, runtime = import_onnx()
     check_size(sum(tensor.nbytes for tensor in encoder.state_dict().values()))
     traced = TracedEncoder(encoder)
