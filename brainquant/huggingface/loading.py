@@ -105,6 +105,8 @@ def read_config(source: Source) -> Any:
             f"continued; give one of the types {', '.join(ENCODERS)}"
         )
     check_content(source.config, source.folder)
+    # Some, such as wav2vec2-base, ask for what activation_checkpointing: decides here.
+    content = {key: v for key, v in source.config.items() if key != "gradient_checkpointing"}
     config_class = getattr(import_transformers(), ENCODERS[kind]).config_class
     with one_line_without_warnings(source.folder):
-        return config_class.from_dict(source.config)
+        return config_class.from_dict(content)

@@ -263,3 +263,10 @@ def test_transformers_is_as_talkative_after_loading_as_before(folder):
     load_encoder(str(folder))
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     assert before[1]
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_the_recipe_decides_what_is_computed_again_not_the_config(weights, folder):
+    edit(folder, gradient_checkpointing=True)  # as in the config.json of wav2vec2-base
+    encoder = load_encoder(str(folder), weights=weights)
+    assert not encoder.model.is_gradient_checkpointing
