@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
 from torch.nn import Dropout
+from torch.utils.checkpoint import checkpoint
 
 from ..masking import lengths_to_mask
 from .features import normalise_utterances
@@ -130,6 +131,8 @@ class Wav2Vec2Extractor(W2VLatentExtractor):
             Shape (batch, frames, channels).
         """
         if self.training and any(isinstance(m, Dropout) and m.p for m in self.extractor.modules()):
+            if self.recompute and torch.is_grad_enabled():
+                return checkpoint(self.extractor, wavs_BL[..., None], use_reentrant=False)
             return self.extractor(wavs_BL[..., None])
         if lengths_B is None:
             lengths_B = torch.full((len(wavs_BL),), wavs_BL.shape[1], device=wavs_BL.device)

@@ -6,9 +6,9 @@ transformers' step is the forward of ``Wav2Vec2ForPreTraining`` with 100 negativ
 backward; ours is that of ``Wav2Vec2Brain`` on the same modules and clips. Dropout is transformers'
 default, without layer drop. Below are our recipes' own encoders, without and with
 ``activation_checkpointing``. Seconds are medians, in turns, so that what slows the machine slows
-all. Memory is what a step adds to the model at its peak, in a process of its own; what remains
-without the gradients of the parameters are the activations. About 10 minutes on 2 cores;
-`--only base` runs the rows that have that in their name.
+all. Memory is what a step adds at its peak, in a process of its own: to the model, and, as
+activations, to the model with its gradients. About 10 minutes on 2 cores; `--only base` runs the
+rows that have that in their name.
 """
 
 import argparse
@@ -111,8 +111,8 @@ def make_step(name, method, folder):
     checkpointing = METHODS[method]
     step = TheirStep(name) if checkpointing is None else OurStep(name, checkpointing, folder)
 
-    def run(clips=CLIPS, seconds=SECONDS):
-        step.modules.zero_grad()
+    def run(clips=CLIPS, seconds=SECONDS, set_to_none=True):
+        step.modules.zero_grad(set_to_none)
         generator = torch.Generator().manual_seed(0)
         step.loss(torch.randn(clips, int(seconds * 16000), generator=generator)).backward()
 
@@ -120,14 +120,12 @@ def make_step(name, method, folder):
 
 
 def memory_of(name, method):
-    """Megabytes that a step adds at its peak to the model, and those of the gradients in them."""
+    """Megabytes that a step adds at its peak to the model, and to the model and its gradients."""
     with tempfile.TemporaryDirectory() as folder:
         run, modules = make_step(name, method, folder)
         run(1, 1.0)  # what is imported or built by the first step
         modules.zero_grad()
-        peak = extra_mb(run)
-        gradients = [p.grad.nbytes for p in modules.parameters() if p.grad is not None]
-        return peak, sum(gradients) / 2**20
+        return extra_mb(run), extra_mb(lambda: run(set_to_none=False))
 
 
 def rows_of(name, repeats):
@@ -140,8 +138,7 @@ def rows_of(name, repeats):
     memory = {m: in_process(__file__, "--memory", name, m) for m in methods}
     first = methods[0]
     for method in methods:
-        (peak, gradients), (their_peak, _) = memory[method], memory[first]
-        ours_peak, ours_gradients = memory["ours"]
+        (peak, activations), (their_peak, _) = memory[method], memory[first]
         yield {
             "model": name,
             "step": method,
@@ -149,9 +146,9 @@ def rows_of(name, repeats):
             "first's / this": seconds[first] / seconds[method],
             "peak MB": peak,
             "this / first's": peak / their_peak,
-            "activations MB": peak - gradients,
+            "activations MB": activations,
             "time / ours": seconds[method] / seconds["ours"],
-            "activations / ours": (peak - gradients) / (ours_peak - ours_gradients),
+            "activations / ours": activations / memory["ours"][1],
         }
 
 
