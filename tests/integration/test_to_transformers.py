@@ -192,11 +192,11 @@ def test_the_card_says_what_the_model_is_and_its_code_runs(made):
     assert "base_model" not in front  # a folder has no page on the Hub
     assert {"brainquant", "wav2vec-2-0"} <= {*front["tags"]}
     for part in (
-        f"# base_{folder.name}, continued on toy speech", "The licence of that model holds for",
+        f"# base_{folder.name}, continued on ", "The licence of that model holds for",
         "Wav2Vec2ForPreTraining", "Wav2Vec2ForCTC.from_pretrained", "| Optimiser steps | 3 |",
         "2 codes, each out of 10", "](report.png)", "brainquant tokens",
     ):  # fmt: skip
-        assert part in re.sub(r"toy speech\d+", "toy speech", text), part
+        assert part in text, part
     assert ("read the padding" in text) == (folder.name == "group")
     names = {}
     of_transformers, ours = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

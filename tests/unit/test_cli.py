@@ -16,7 +16,7 @@ NAMED = {
     "": "kmeans probe shards",
     "export": "RUN --output --title --license --language --format",
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
-    "probe": "RUN_FOLDER --train --valid --test --label --alignments --data_folder --seeds "
+    "probe": "MODEL --train --valid --test --label --alignments --data_folder --seeds "
     "--train_minutes --context --device --output",
     "push": "DIR USER/NAME --private --revision",
     "shards": "MANIFEST --data_folder --output --shard_megabytes --num_workers",
@@ -90,7 +90,7 @@ def test_options_that_a_command_does_not_have_end_with_its_usage(line, message, 
 
 
 def test_a_folder_that_is_no_run_ends_with_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="^error: .*is not the folder of a run"):
+    with pytest.raises(SystemExit, match="^error: .*is neither the folder of a run"):
         main(["probe", str(tmp_path), *MANIFESTS.split(), "--label", "x"])
 
 
