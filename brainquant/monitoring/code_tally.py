@@ -70,7 +70,9 @@ class CodeTally:
         self.last_read, self.is_training = time.perf_counter(), True
 
     def start(self, stage: Stage) -> None:
-        """Comes before the batches of an epoch or of a validation."""
+        """Comes before the batches of an epoch, or of a validation that may interrupt one."""
+        if stage != Stage.TRAIN:
+            self._count_seconds()
         self.last_read, self.is_training = time.perf_counter(), stage == Stage.TRAIN
         if not self.is_training:
             self.validation.clear()
