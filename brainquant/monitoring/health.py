@@ -88,7 +88,7 @@ def health_warnings(
         )
     # The mean of a training epoch still holds steps of the warm-up.
     is_current = stage != "train" or record.get("span") != "epoch"
-    is_warm = is_current and step >= WARMUPS * warmup_steps
+    is_warm = is_current and step >= max(1, WARMUPS * warmup_steps)
     if is_warm and loss > (start := _number(record, START_LOSS)):
         warnings["worse_than_start"] = HealthWarning(
             f"worse than not having trained: {where}, the loss {loss:.3f} is "

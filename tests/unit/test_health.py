@@ -65,6 +65,7 @@ HEALTHY = {
         ({"start_loss": 2.99}, 451, set()),  # a warm-up may cost something
         ({"start_loss": 3.0}, 450, set()),  # that is the model as it came
         ({"start_loss": None}, 450, set()),
+        ({"loss": 4.6, "step": 0}, 0, set()),  # a model as it came has not learned yet
         ({"start_loss": 2.0, "loss": math.nan}, 450, {"diverged"}),
     ],
 )
