@@ -203,7 +203,8 @@ class BestRQEncoder(SpeechEncoder):
 
     @override
     def checkpoint_activations(self) -> None:
-        checkpoint_activations([self.front_end, *self.layers])
+        super().checkpoint_activations()
+        checkpoint_activations([self.front_end])
 
     @override
     def in_pieces(self) -> BestRQPieces:

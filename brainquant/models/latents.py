@@ -39,8 +39,8 @@ def make_latents(
     convolutions : sequence of NormedConvolution
         The first has one input channel. Only the first of several may have a group norm.
     recompute : bool
-        Whether the backward also computes the outputs of the second convolution again, which are
-        half of the memory.
+        Whether the backward also computes the outputs of the second and the third convolution
+        again, which are three quarters of the memory.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def _convolve(
     if on_cpu and len(convolutions) > 1 and not wavs_BL.requires_grad:
         tensors = [tensor for convolution in convolutions for tensor in convolution.tensors]
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            first_kept = 2 if recompute else 1
+            first_kept = min(3, len(convolutions)) if recompute else 1
             return Convolutions.apply(wavs_BL, samples_B, convolutions, first_kept, *tensors)
         return convolve_utterances(wavs_BL, samples_B, convolutions)[0]
     first, *_ = convolutions

@@ -121,9 +121,10 @@ class SpeechEncoder(torch.nn.Module):
     def checkpoint_activations(self) -> None:
         """Trains in less memory, and takes longer: the backward computes activations again.
 
-        Here those of the layers. Outputs and gradients stay the same.
+        Here those of the layers but the last, which the backward needs at once, while it has
+        nothing else. Outputs and gradients stay the same.
         """
-        checkpoint_activations(self.layers)
+        checkpoint_activations(list(self.layers)[:-1])
 
     def _layers_and_owner(self) -> tuple[torch.nn.ModuleList | torch.nn.Sequential, Any]:
         for module in self.get_submodule("transformer").modules():

@@ -6,12 +6,13 @@ transformers' step is the forward of ``Wav2Vec2ForPreTraining`` with 100 negativ
 backward; ours is that of ``Wav2Vec2Brain`` on the same modules and clips. Dropout is transformers'
 default, without layer drop. Below are our recipes' own encoders, without and with
 ``activation_checkpointing``. Seconds are medians, in turns, so that what slows the machine slows
-all. Memory is what a step adds at its peak, in a process of its own: to the model, and, as
-activations, to the model with its gradients. About 10 minutes on 2 cores; `--only base` runs the
-rows that have that in their name.
+all. Memory is what a step takes at its peak besides the model, in a process of its own; activations
+are what of it is not the gradients of parameters. About 10 minutes on 2 cores; `--only base` runs
+the rows that have that in their name.
 """
 
 import argparse
+import ctypes
 import json
 import tempfile
 
@@ -111,8 +112,8 @@ def make_step(name, method, folder):
     checkpointing = METHODS[method]
     step = TheirStep(name) if checkpointing is None else OurStep(name, checkpointing, folder)
 
-    def run(clips=CLIPS, seconds=SECONDS, set_to_none=True):
-        step.modules.zero_grad(set_to_none)
+    def run(clips=CLIPS, seconds=SECONDS):
+        step.modules.zero_grad(set_to_none=False)  # as in an accumulation of gradients
         generator = torch.Generator().manual_seed(0)
         step.loss(torch.randn(clips, int(seconds * 16000), generator=generator)).backward()
 
@@ -120,12 +121,13 @@ def make_step(name, method, folder):
 
 
 def memory_of(name, method):
-    """Megabytes that a step adds at its peak to the model, and to the model and its gradients."""
+    """Megabytes that a step adds at its peak to model and gradients, and those of the gradients."""
     with tempfile.TemporaryDirectory() as folder:
         run, modules = make_step(name, method, folder)
         run(1, 1.0)  # what is imported or built by the first step
-        modules.zero_grad()
-        return extra_mb(run), extra_mb(lambda: run(set_to_none=False))
+        ctypes.CDLL(None).malloc_trim(0)  # what the C library keeps of it
+        gradients = [p.grad.nbytes for p in modules.parameters() if p.grad is not None]
+        return extra_mb(run), sum(gradients) / 2**20
 
 
 def rows_of(name, repeats):
@@ -138,14 +140,14 @@ def rows_of(name, repeats):
     memory = {m: in_process(__file__, "--memory", name, m) for m in methods}
     first = methods[0]
     for method in methods:
-        (peak, activations), (their_peak, _) = memory[method], memory[first]
+        activations, peak = memory[method][0], sum(memory[method])
         yield {
             "model": name,
             "step": method,
             "seconds": seconds[method],
             "first's / this": seconds[first] / seconds[method],
             "peak MB": peak,
-            "this / first's": peak / their_peak,
+            "this / first's": peak / sum(memory[first]),
             "activations MB": activations,
             "time / ours": seconds[method] / seconds["ours"],
             "activations / ours": activations / memory["ours"][1],

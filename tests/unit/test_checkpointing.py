@@ -19,7 +19,9 @@ ENCODERS = {
         vary(make_model("Wav2Vec2Model", "group", **DROPOUTS, layerdrop=0.5))
     ),
     "held wavlm": lambda: HuggingFaceEncoder(vary(make_model("WavLMModel", **DROPOUTS))),
-    "held w2v-bert": lambda: W2vBertEncoder(make_model("Wav2Vec2BertModel", **DROPOUTS)),
+    "held w2v-bert": lambda: W2vBertEncoder(
+        make_model("Wav2Vec2BertModel", **DROPOUTS, num_hidden_layers=4)
+    ),
 }
 WAVS_BL = 0.1 * torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
 LENGTHS_B = torch.tensor([24000, 15000])
