@@ -38,6 +38,10 @@ USER, HOST, HOME = "xqzuser", "xqzhost", "xqzhome"
 PARTS = ("encoder", "quantiser", "target_proj", "context_proj")
 # do_normalize of the models: both kinds are public
 NORMS = {"group": True, "layer": False}
+SHORT = {
+    "optimizer_step_limit": 2, "number_of_epochs": 1, "grad_accumulation_factor": 1,
+    "batch_seconds": 8, "num_workers": 0,
+}  # fmt: skip
 KINDS = ("Wav2Vec2Model", "HubertModel", "WavLMModel", "Data2VecAudioModel", "Wav2Vec2BertModel")
 
 
@@ -58,7 +62,8 @@ def runs(corpus, tmp_path_factory):
             config = json.loads((model / "config.json").read_text("utf-8"))
             config["_name_or_path"] = config["trained_by"] = f"/home/{USER}"  # of strangers
             (model / "config.json").write_text(json.dumps(config), "utf-8")
-            start("continue_wav2vec2", model, corpus, run, optimizer_step_limit=3, lr=0.01)
+            steps = {**SHORT, "optimizer_step_limit": 3}
+            start("continue_wav2vec2", model, corpus, run, lr=0.01, **steps)
             export_to_transformers(run, norm, license="cc-by-4.0", language="en,no")
             made[norm] = model, run, root / norm
     return made
@@ -222,7 +227,7 @@ def test_a_base_model_is_named_as_the_hub_does(runs):
 def test_a_run_of_masked_prediction_becomes_an_encoder(kind, corpus, tmp_path):
     save_model(tmp_path / "base", kind, **({} if "Bert" in kind else {"norm": "group"}))
     run, folder = tmp_path / "run", tmp_path / "folder"
-    start("continue_masked", tmp_path / "base", corpus, run, cb_vocab=32)
+    start("continue_masked", tmp_path / "base", corpus, run, cb_vocab=32, **SHORT)
     export_to_transformers(run, folder)
     model, missing, unexpected = loaded("AutoModel", folder)
     assert type(model).__name__ == kind == model.config.architectures[0]
@@ -298,8 +303,8 @@ def test_commands_take_a_folder_of_transformers(runs, corpus, tmp_path):
     }.items():
         cli.main([*command, "--output", str(tmp_path / name), *common])
     splits = [word for split in ("train", "valid", "test") for word in (f"--{split}", valid)]
-    cli.main(["probe", folder, *splits, "--label", "spk_id", "--seeds", "1", "--output",
-              str(tmp_path / "probe"), "--data_folder", str(corpus)])  # fmt: skip
+    cli.main(["probe", str(runs["layer"][2]), *splits, "--data_folder", str(corpus), "--label",
+              "spk_id", "--seeds", "1", "--output", str(tmp_path / "probe")])  # fmt: skip
     ranks = json.loads((tmp_path / "probe.json").read_text("utf-8"))["effective_rank"]
     assert len(ranks["untrained encoder"]) == 2
     assert ranks["untrained encoder"] != ranks["pretrained encoder"]
