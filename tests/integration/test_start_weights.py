@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from tiny_huggingface import save_model
-from tiny_run import assert_equal_runs, build, fit, run, run_on_ranks, state
+from tiny_run import assert_equal_runs, build, fit, run, state
 
 from brainquant.errors import RunError
 
@@ -106,24 +105,6 @@ def whole(corpus, tmp_path_factory, model):
     options = {**OPTIONS, **model, "optimizer_step_limit": 8}
     brain, trace = run("continue_wav2vec2", corpus, tmp_path_factory.mktemp("whole"), **options)
     return options, trace, state(brain)
-
-
-def test_frozen_convolutions_stay_as_they_came_on_two_ranks(corpus, tmp_path, model):
-    """They have no gradients, which DistributedDataParallel would wait for."""
-    options = {**OPTIONS, **model, "freeze_extractor": True, "optimizer_step_limit": 4}
-    options |= {"name": "continue_wav2vec2", "corpus": corpus}
-    ((first, second),) = run_on_ranks(2, [{**options, "output_folder": tmp_path / "two"}])
-    assert_equal_runs(first[1], second[1])
-    brain, _ = run(output_folder=tmp_path / "one", grad_accumulation_factor=2, **options)
-    for record, same in zip(state(brain)["log"], first[1]["log"], strict=True):
-        assert record["loss"] == pytest.approx(same["loss"], rel=1e-4)
-    came, tensors = load_file(f"{model['model']}/model.safetensors"), first[1]["tensors"]
-    names = {name: name.replace("wav2vec2", "encoder.module.model") for name in came}
-    changed = {
-        n for n, ours in names.items() if not torch.equal(tensors.get(ours, came[n]), came[n])
-    }
-    assert changed and not any("feature_extractor" in name for name in changed)
-    assert any("encoder.layers.0" in name for name in changed)
 
 
 def test_layers_learn_at_their_rates_and_the_log_shows_the_highest(before, corpus, tmp_path):
