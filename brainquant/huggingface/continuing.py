@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import RunError
 from ..quantisers import GumbelVectorQuantizer
 from .bert_encoder import W2vBertEncoder
+from .describing import READ
 from .encoder import HuggingFaceEncoder
-from .loading import load_model
+from .loading import load_model, read_config
 from .source import CONFIG, PREPROCESSOR, Source, find_model, write_description
 
 
@@ -131,6 +133,11 @@ def hold(
     """The encoder of a folder of transformers; see ``load_encoder``."""
     held = load_model(source, weights=weights)
     if held.config.model_type == "wav2vec2-bert":
+        if freeze_extractor:
+            raise ValueError(
+                f"freeze_extractor is True, but {source.folder} is a w2v-BERT model, which has no "
+                f"convolutions below its layers; leave out --freeze_extractor"
+            )
         return W2vBertEncoder(held, sample_rate=source.sample_rate, targets=targets)
     return HuggingFaceEncoder(
         held,
@@ -170,7 +177,9 @@ def _finish(
     )
 
 
-def keep_model(argument: str, model: str, kept: str) -> dict[str, Any] | None:
+def keep_model(
+    argument: str, model: str, kept: str, arguments: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Copies what builds a public model: the ``files_needed`` of the functions above.
 
     Its weights are in the checkpoints of the run.
@@ -183,25 +192,56 @@ def keep_model(argument: str, model: str, kept: str) -> dict[str, Any] | None:
         The folder, the Hub id or the file.
     kept : str
         The folder of the copy, which is made once.
+    arguments : dict
+        All arguments of the call.
 
     Returns
     -------
     arguments : dict or None
         Arguments that use the copy; None if there is neither a model nor a copy.
+
+    Raises
+    ------
+    RunError
+        If the folder or file has another configuration than the copy.
     """
-    if not os.path.isfile(os.path.join(kept, CONFIG)):
+    is_kept = os.path.isfile(os.path.join(kept, CONFIG))
+    if not is_kept or os.path.exists(model):  # a Hub id is asked for once
         try:
-            source = find_model(model)
+            source = find_model(model, arguments.get("revision"))
         except ValueError:
-            return None
-        os.makedirs(kept, exist_ok=True)
-        if source.state is not None:
-            write_description(source, kept)
-            return {argument: kept, "weights": False}
-        for name in (PREPROCESSOR, CONFIG):  # the config last: with it the copy is whole
-            if os.path.isfile(path := os.path.join(source.folder, name)):
-                shutil.copyfile(path, os.path.join(kept, name))
+            return {argument: kept, "weights": False} if is_kept else None
+        if is_kept:
+            _refuse_another(source, find_model(kept))
+        else:
+            _copy(source, kept)
     return {argument: kept, "weights": False}
+
+
+def _copy(source: Source, kept: str) -> None:
+    os.makedirs(kept, exist_ok=True)
+    if source.state is not None:
+        write_description(source, kept)
+        return
+    for name in (PREPROCESSOR, CONFIG):  # the config last: with it the copy is whole
+        if os.path.isfile(path := os.path.join(source.folder, name)):
+            shutil.copyfile(path, os.path.join(kept, name))
+
+
+def _refuse_another(source: Source, copy: Source) -> None:
+    """Raises a RunError if the weights of a run would become part of another model."""
+    now, then = (
+        {key: getattr(read_config(one), key, None) for key in READ}
+        | {"sampling_rate": one.sample_rate, "do_normalize": one.do_normalize}
+        for one in (source, copy)
+    )
+    if changed := [key for key in then if now[key] != then[key]]:
+        key = changed[0]
+        raise RunError(
+            f"model: {source.folder} has changed since the run began: {key} is {now[key]!s:.50}, "
+            f"and was {then[key]!s:.50}; move it away (the run goes on with its copy, "
+            f"{copy.folder}), or begin in a new output_folder:"
+        )
 
 
 for _function in (load_wav2vec2, load_encoder):

@@ -85,7 +85,7 @@ def keep_targets(
     """
     layer, revision = arguments.get("layer"), arguments.get("revision")
     if layer is None:
-        return {argument: kept} if keep_model(argument, model, kept) else None
+        return {argument: kept} if keep_model(argument, model, kept, arguments) else None
     try:
         source = find_model(model, revision)
     except ValueError:

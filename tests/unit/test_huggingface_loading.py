@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_huggingface import make_model, save_model
 
-from brainquant.huggingface import load_encoder, load_wav2vec2
+from brainquant.errors import RunError
+from brainquant.huggingface import continuing, load_encoder, load_wav2vec2
 from brainquant.huggingface.library import import_transformers
 from brainquant.recipe import main
 
@@ -269,4 +270,34 @@ def test_transformers_is_as_talkative_after_loading_as_before(folder):
 def test_the_recipe_decides_what_is_computed_again_not_the_config(weights, folder):
     edit(folder, gradient_checkpointing=True)  # as in the config.json of wav2vec2-base
     encoder = load_encoder(str(folder), weights=weights)
-    assert not encoder.model.is_gradient_checkpointing
+    parts = encoder.model.modules()
+    assert not any(getattr(part, "gradient_checkpointing", False) for part in parts)
+
+
+def test_a_run_does_not_go_on_as_another_model(folder, tmp_path):
+    model, kept = str(folder), str(tmp_path / "kept")
+    copy = {"model": kept, "weights": False}
+    assert continuing.keep_model("model", model, kept, {}) == copy
+    edit(folder, hidden_dropout=0.2, transformers_version="5.99")  # it stays the same model
+    assert continuing.keep_model("model", model, kept, {}) == copy
+    edit(folder, hidden_act="relu")
+    with pytest.raises(RunError, match="has changed.*hidden_act is relu, and was gelu; move it"):
+        continuing.keep_model("model", model, kept, {})
+    shutil.rmtree(folder)
+    assert continuing.keep_model("model", model, kept, {}) == copy
+
+
+def test_the_copy_of_a_model_is_of_its_revision(folder, tmp_path, monkeypatch):
+    asked = []
+    find_model = continuing.find_model
+    monkeypatch.setattr(continuing, "find_model", lambda *a: asked.append(a) or find_model(folder))
+    continuing.keep_model("model", "some/model", str(tmp_path / "kept"), {"revision": "v2"})
+    assert asked == [("some/model", "v2")]
+    continuing.keep_model("model", "some/model", str(tmp_path / "kept"), {"revision": "v2"})
+    assert len(asked) == 1  # a run that goes on needs no network
+
+
+def test_what_w2v_bert_does_not_have_cannot_be_frozen(tmp_path):
+    save_model(tmp_path, "Wav2Vec2BertModel")
+    with pytest.raises(ValueError, match="freeze_extractor is True, but .* has no convolutions"):
+        load_encoder(str(tmp_path), freeze_extractor=True)
