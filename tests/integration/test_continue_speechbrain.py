@@ -87,7 +87,7 @@ def test_the_first_loss_of_wav2vec2_is_that_of_the_recipe(corpus, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_goes_on_to_the_last_bit_when_the_first_one_is_gone(corpus, tmp_path, name):
     save_run(then := tmp_path / "then", name)
-    steps = {"optimizer_step_limit": 4, "min_seconds": 0.5}
+    steps = {"optimizer_step_limit": 4, "min_seconds": 0.5, "valid_csv": None}
     whole, trace = run(name, corpus, tmp_path / "whole", model=str(then), **steps)
     folder = tmp_path / "now"
     _, before = start(name, then, corpus, folder, interrupt="SIGTERM", at=2, **steps)
