@@ -27,7 +27,7 @@ def test_runs_of_a_held_model_are_equal(corpus, tmp_path):
     runs = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        brain = start(
+        brain, _ = start(
             "continue_wav2vec2", tmp_path / "model", corpus, tmp_path / f"run {checkpointing}",
             activation_checkpointing=checkpointing, **changes,
         )  # fmt: skip

@@ -20,7 +20,12 @@ from brainquant.training.resolve import write_hparams
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAGMENTS = sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))
-RECIPES = [path for path in sorted(ROOT.glob("recipes/*/hparams/*.yaml")) if path != FINETUNE]
+# A continued run is that of another model or run: see test_to_transformers.py.
+RECIPES = [
+    path
+    for path in sorted(ROOT.glob("recipes/*/hparams/*.yaml"))
+    if path != FINETUNE and not path.stem.startswith("continue_")
+]
 BEST_RQ = ROOT / "recipes/ToySpeech/hparams/best_rq.yaml"
 WAV2VEC2 = ROOT / "recipes/ToySpeech/hparams/wav2vec2.yaml"
 REFERENCE = "in_dim: !ref <extractor.out_dim>"
