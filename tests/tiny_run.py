@@ -20,11 +20,11 @@ MODELS = {
     "best_rq": {"num_layers": 1, "d_model": 16, "cb_vocab": 32},
     "wav2vec2": {"num_layers": 1, "d_model": 16, "channels": 16, "num_negatives": 10},
     "continue_best_rq": {"cooldown_steps": 2, "num_workers": 0},
-    "continue_masked": {"cb_vocab": 32},
+    "continue_masked": {"cb_vocab": 32, "num_workers": 0},
     "continue_speechbrain_wav2vec2": {
         "num_negatives": 10, "cooldown_steps": 2, "num_workers": 0,
     },
-    "continue_wav2vec2": {"num_negatives": 10, "cooldown_steps": 2},
+    "continue_wav2vec2": {"num_negatives": 10, "cooldown_steps": 2, "num_workers": 0},
 }  # fmt: skip
 # What a recipe of OwnSpeech needs to train on ToySpeech. Its model is an argument.
 OWN_SPEECH = {"source": "none", "prepare": None, "grad_accumulation_factor": 1}
