@@ -267,9 +267,9 @@ def keep_pretraining(argument: str, folder: str, kept: str) -> dict[str, Any] | 
     from .training.resolve import HPARAMS
 
     if not is_exported(kept) and not os.path.isfile(os.path.join(kept, HPARAMS)):
-        folder = _local_folder(folder)
+        source, folder = folder, _local_folder(folder)
         if is_held_model(folder):
-            return keep_model(argument, folder, kept, {})
+            return keep_model(argument, source, kept, {})
         name = CONFIG if is_exported(folder) else HPARAMS
         if not os.path.isfile(os.path.join(folder, name)):
             return None

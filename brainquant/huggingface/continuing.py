@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from .bert_encoder import W2vBertEncoder
 from .describing import READ
 from .encoder import HuggingFaceEncoder
 from .loading import load_model, read_config
-from .source import CONFIG, PREPROCESSOR, Source, find_model, write_description
+from .source import CONFIG, HUB_ID, PREPROCESSOR, Source, find_model, write_description
 
 
 class Wav2Vec2Parts(NamedTuple):
@@ -214,12 +215,14 @@ def keep_model(
         if is_kept:
             _refuse_another(source, find_model(kept))
         else:
-            _copy(source, kept)
+            _copy(source, kept, hub_id=None if os.path.exists(model) else model)
     return {argument: kept, "weights": False}
 
 
-def _copy(source: Source, kept: str) -> None:
+def _copy(source: Source, kept: str, hub_id: str | None) -> None:
     os.makedirs(kept, exist_ok=True)
+    if hub_id is not None:  # later nobody knows whether user/name was a folder
+        Path(kept, HUB_ID).write_text(hub_id, "utf-8")
     if source.state is not None:
         write_description(source, kept)
         return

@@ -14,6 +14,7 @@ from .hub import download, is_hub_id
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+HUB_ID = "hub_id.txt"  # beside the copy of a model in the folder of a run
 # Weights in one file or in several. MMS also has an adapter for each of 1,100 languages.
 SAFE = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model-?????-of-?????.bin", "pytorch_model.bin.index.json")

@@ -18,13 +18,15 @@ import torch
 from .. import __version__
 from ..evaluation.table import format_table
 from ..huggingface.describing import is_held
-from ..huggingface.hub import is_hub_id
+from ..huggingface.source import HUB_ID
 from ..inference.describing import describe_run
 from ..inference.folder import MEASURED, is_exported
 from ..inference.loading import encoder_of, load_pretrained
 from ..inference.pretrained import PretrainedEncoder
 from ..monitoring.report import plot_report, read_points
 from ..recipe import find_hparams, load_run, without_seeding
+from ..training.needed_files import FOLDER as NEEDED
+from ..training.resolve import HPARAMS, read_yaml
 
 REPORT = "report.png"
 OBJECTIVES = {
@@ -172,17 +174,22 @@ def corpus_names(hparams: Mapping[str, Any]) -> list[str]:
 def base_model(hparams: Mapping[str, Any]) -> str | None:
     """The public model that a run continues: its Hub id, or the name of its folder.
 
+    Of a fine-tuning, it is the model that the pretraining has continued, if that is known. The
+    copies in the folder of the run say whether ``user/name`` was an id or a folder.
+
     Example
     -------
-    >>> base_model({"model": "facebook/wav2vec2-base"}), base_model({"model": "/data/my_hubert/"})
-    ('facebook/wav2vec2-base', 'my_hubert')
+    >>> base_model({"model": "/data/my_hubert/"}), base_model({"model": "models/my_hubert"})
+    ('my_hubert', 'my_hubert')
     """
-    model = hparams.get("model")
-    if model is None and is_hub_id(str(hparams.get("pretrained"))):  # of a fine-tuning
-        model = hparams["pretrained"]
+    model, kept = hparams.get("model"), Path(hparams.get("output_folder", ""), NEEDED)
+    if model is None and not hparams.get("from_scratch"):
+        model = hparams.get("pretrained")
+        for path in kept.glob(f"*/{HPARAMS}"):
+            model = read_yaml(path).get("model", model)
     if not isinstance(model, str):
         return None
-    if is_hub_id(model) and not os.path.exists(model):
+    if any(path.read_text("utf-8") == model for path in kept.rglob(HUB_ID)):
         return model
     return next(iter(_public([os.path.basename(os.path.normpath(model))])), None)
 

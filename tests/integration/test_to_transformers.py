@@ -219,8 +219,19 @@ def test_a_base_model_is_named_as_the_hub_does(runs):
     card = model_card(Facts(encoder), about_model(encoder, training), "", library="transformers")
     assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "facebook/wav2vec2-base"
     assert "](https://huggingface.co/facebook/wav2vec2-base). The licence of that model" in card
-    assert base_model({"pretrained": "facebook/hubert-base-ls960"}) == "facebook/hubert-base-ls960"
-    assert base_model({"pretrained": "results/a/run"}) is None
+
+
+def test_the_base_of_a_fine_tuning_is_that_of_its_pretraining(tmp_path):
+    pretraining = tmp_path / "needed/encoder.folder"
+    kept = pretraining / "needed/parts.model"
+    kept.mkdir(parents=True)
+    (pretraining / "hyperparams.yaml").write_text("model: facebook/wav2vec2-base", "utf-8")
+    keys = {"pretrained": "results/run", "output_folder": str(tmp_path)}
+    assert base_model(keys) == "wav2vec2-base"  # of a folder, which has no page on the Hub
+    (kept / "hub_id.txt").write_text("facebook/wav2vec2-base", "utf-8")
+    assert base_model(keys) == "facebook/wav2vec2-base"
+    assert base_model({**keys, "from_scratch": True}) is None
+    assert base_model({"pretrained": "/data/my_hubert"}) == "my_hubert"
 
 
 @pytest.mark.parametrize("kind", ["HubertModel", "Wav2Vec2BertModel"])

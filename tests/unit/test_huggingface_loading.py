@@ -293,6 +293,7 @@ def test_the_copy_of_a_model_is_of_its_revision(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(continuing, "find_model", lambda *a: asked.append(a) or find_model(folder))
     continuing.keep_model("model", "some/model", str(tmp_path / "kept"), {"revision": "v2"})
     assert asked == [("some/model", "v2")]
+    assert (tmp_path / "kept/hub_id.txt").read_text("utf-8") == "some/model"
     continuing.keep_model("model", "some/model", str(tmp_path / "kept"), {"revision": "v2"})
     assert len(asked) == 1  # a run that goes on needs no network
 
