@@ -150,7 +150,7 @@ def rows_of(name, repeats):
             "this / first's": peak / sum(memory[first]),
             "activations MB": activations,
             "time / ours": seconds[method] / seconds["ours"],
-            "activations / ours": activations / memory["ours"][1],
+            "activations / ours": activations / memory["ours"][0],
         }
 
 
