@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from .checks import (
+    MASK_VECTOR,
     check_config,
     check_content,
     check_files,
@@ -87,6 +88,9 @@ def load_model(source: Source, *, pretraining: bool = False, weights: bool = Tru
                 **held,
             )
     model.config.mask_time_prob = mask_time_prob
+    if MASK_VECTOR in found["missing_keys"]:
+        with torch.random.fork_rng(devices=[]):  # transformers 5.0 leaves it as the memory was
+            torch.nn.init.uniform_(model.masked_spec_embed)
     check_weights(model, found, source.folder, pretraining)
     return model.train()
 

@@ -147,8 +147,8 @@ def test_a_fine_tuned_model_keeps_its_layers_and_gets_a_vector_for_masked_frames
     assert "has no vector for masked frames (masked_spec_embed): it is drawn anew" in caplog.text
     vector_D = encoder.model.masked_spec_embed
     assert vector_D.requires_grad and vector_D.shape == (16,)
-    torch.manual_seed(1)
-    assert torch.equal(load_encoder(str(tmp_path)).model.masked_spec_embed, vector_D)
+    torch.manual_seed(1)  # drawn by us: transformers 5.0 leaves it as the memory was
+    assert torch.equal(torch.rand(16), vector_D)
     torch.manual_seed(2)
     assert not torch.equal(load_encoder(str(tmp_path)).model.masked_spec_embed, vector_D)
     # The config is what it was, and the parameters are those of the file.
