@@ -6,7 +6,7 @@ import os
 
 from ..huggingface.folder import is_held_model
 from ..huggingface.hub import FILES, OF_TRANSFORMERS, import_library, is_hub_id, one_line
-from ..inference.folder import is_exported
+from ..inference.folder import WEIGHTS, is_exported
 from ..inference.loading import open_data
 
 
@@ -57,6 +57,11 @@ def push(
     library = import_library()
     files = OF_TRANSFORMERS if is_held_model(folder) else FILES
     open_data(folder)
+    if not os.path.isfile(os.path.join(folder, WEIGHTS)):
+        raise ValueError(
+            f"{folder} has its weights in other files than {WEIGHTS}, the one that is uploaded; "
+            f"write it again with save_pretrained of transformers"
+        )
     if library.get_token() is None:
         raise ValueError(
             f"nobody is logged in on {library.constants.ENDPOINT}; log in with `hf auth login` or "

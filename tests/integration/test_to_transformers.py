@@ -390,6 +390,12 @@ def test_the_hub_has_the_folder_and_models_of_others(runs, tmp_path, monkeypatch
         assert sorted(names) == sorted({*os.listdir(folder)} - {"notes.txt"})
         expected = load_pretrained(folder).fingerprint()
         assert load_pretrained("somebody/speech").fingerprint() == expected
+        pickled = shutil.copytree(runs["layer"][2], tmp_path / "pickled")
+        torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+        (pickled / "model.safetensors").unlink()
+        with pytest.raises(ValueError, match="weights in other files than model.safetensors"):
+            push(pickled, "somebody/pickled")
+        assert "somebody/pickled" not in hub.repositories
         # An old model has a pickle only, and a folder may have adapters that nobody asks for.
         files = {n: (runs["layer"][2] / n).read_bytes() for n in ("config.json",)}
         state = load_file(folder / "model.safetensors")
