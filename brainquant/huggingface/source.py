@@ -134,7 +134,7 @@ def _read_json(folder: str, name: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except ValueError as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise ValueError(f"model: {path} is no JSON ({error}); download it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"model: {path} must have keys and values; download it again")

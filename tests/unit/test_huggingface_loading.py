@@ -86,6 +86,10 @@ def without(part):
 BROKEN = {
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json; give a folder"),
     "half a config": (lambda f: halve(f / "config.json"), "config.json is no JSON .*again"),
+    "nested": (
+        lambda f: (f / "config.json").write_text("[" * 10**5, "utf-8"),
+        "config.json is no JSON .*recursion.*again",
+    ),
     "no type": (lambda f: edit(f, model_type=None), "names no model_type"),
     "bert": (lambda f: edit(f, model_type="bert"), "of the type bert, which cannot .*wavlm"),
     "whisper": (lambda f: edit(f, model_type="whisper"), "of the type whisper, which cannot"),
