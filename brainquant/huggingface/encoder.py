@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self, override
 
 from ..functional.transfer import to_device
@@ -240,7 +241,7 @@ class HuggingFaceEncoder(SpeechEncoder):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for part in self.model.modules():  # over the batch: it would mix its clips
-            if isinstance(part, torch.nn.BatchNorm1d):
+            if isinstance(part, _BatchNorm):  # on several ranks SpeechBrain makes SyncBatchNorm
                 part.eval()
         return self
 

@@ -129,6 +129,12 @@ def test_layers_and_frames_are_those_of_the_model(name):
         encoder(wavs_BL[:, : field - 1], torch.tensor([field - 1] * 2))
 
 
+def test_a_batch_norm_keeps_its_statistics_on_several_ranks_too():
+    encoder = HuggingFaceEncoder(make_model("HubertModel", conv_pos_batch_norm=True))
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(encoder).train()
+    assert not encoder.model.encoder.pos_conv_embed.batch_norm.training
+
+
 def test_a_model_with_another_activation_in_its_convolutions_is_refused():
     with pytest.raises(ValueError, match="model: feat_extract_activation is 'relu', but only gelu"):
         HuggingFaceEncoder(make_model("HubertModel", feat_extract_activation="relu"))
