@@ -99,11 +99,11 @@ class CTCBrain(RunBrain):
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
     def check_outputs(self) -> None:
-        """Raises a ValueError if the head has too few outputs for the characters."""
+        """Raises a RunError if the head has too few outputs for the characters."""
         hidden_BTD = torch.zeros(1, 1, self.raw("encoder").dim, device=self.device)
         outputs, needed = self.modules["head"](hidden_BTD).shape[2], len(self.characters)
         if outputs < needed:
-            raise ValueError(
+            raise RunError(
                 f"head has {outputs} outputs, but there are the blank and the {needed - 1} "
                 f"characters of the training transcripts ({self.alphabet!r}); set out_features: "
                 f"{needed} of the head in your YAML, or write the transcripts with fewer"

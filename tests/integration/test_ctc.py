@@ -240,7 +240,6 @@ def test_a_test_with_a_clip_that_cannot_be_read_is_none(make, tmp_path):
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        ({"output": {"out_features": 5}}, "head has 5 outputs.*set out_features: 29"),
         ({"layer_decay": 0}, "layer_decay must be a number above 0"),
         ({"mask_ratio": 1.0}, "mask_ratio must be"),
         ({"sample_rate": 8000}, "pretrained on 16000 Hz"),
@@ -250,6 +249,11 @@ def test_a_test_with_a_clip_that_cannot_be_read_is_none(make, tmp_path):
 def test_what_cannot_be_is_said_before_the_first_step(make, overrides, message):
     with pytest.raises(ValueError, match=message):
         fit_ctc(*make(**overrides))
+
+
+def test_a_head_with_too_few_outputs_ends_the_program_with_one_line(make):
+    with pytest.raises(RunError, match="head has 5 outputs.*set out_features: 29"):
+        fit_ctc(*make(output={"out_features": 5}))
 
 
 def test_other_characters_are_another_run(make, tmp_path):
