@@ -143,8 +143,11 @@ def is_held_model(model: str | os.PathLike[str]) -> bool:
     """
     if os.path.isfile(model):
         return True
+    path = os.path.join(model, CONFIG)
+    if not os.path.isfile(path):  # a FIFO, too, which would wait for ever
+        return False
     try:
-        with open(os.path.join(model, CONFIG), "rb") as file:
+        with open(path, "rb") as file:
             config = json.load(file)
     except (OSError, ValueError, RecursionError):  # the one who opens it says what is wrong
         return False
