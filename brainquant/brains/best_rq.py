@@ -16,6 +16,7 @@ from ..functional.transfer import to_device
 from ..losses import code_cross_entropy
 from ..masking import lengths_to_mask, stack_mask, true_indices
 from ..models.speech_encoder import try_modules
+from ..quantisers import Clips
 from ..training.keys import BEST_RQ
 from .pretrain import PretrainBrain
 
@@ -97,7 +98,9 @@ class BestRQBrain(PretrainBrain):
             inputs.append(noise_BTF * self.hparams.noise_std + self.hparams.noise_mean)
         with self.trains_encoder(stage):
             encoded = self.modules["encoder"](*inputs)
-        codes_BSG = self.quantiser.encode(encoded.inputs_BTI)
+        codes_BSG = self.quantiser.encode_clips(
+            Clips(getattr(batch, "id", []), wavs_BL, lengths_B, encoded.inputs_BTI)
+        )
 
         stacks = [stack_mask(masked_BT, stack)]
         if self.hparams.unmasked_weight > 0:

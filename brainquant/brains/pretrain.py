@@ -18,7 +18,7 @@ from ..models.quick import quicken
 from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
 from ..monitoring.code_tally import CodeTally
 from ..monitoring.health import unigram_loss
-from ..quantisers.base import check_quantiser_class
+from ..quantisers.base import Clips, check_quantiser_class
 from ..ranks import on_main_process
 from ..training.begin_from import load_weights
 from ..training.brain import RunBrain
@@ -250,7 +250,9 @@ class PretrainBrain(RunBrain):
             if isinstance(clip, LeftOutClip):  # the training reports it
                 continue
             self.watchdog.tick("fitting the quantiser")
-            x_BTI, frames_B = encoder.quantiser_inputs(*self.waveforms(PaddedBatch([clip])))
+            wavs_BL, lengths_B = self.waveforms(PaddedBatch([clip]))
+            x_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, lengths_B)
+            x_BTI = self.quantiser.read(Clips([clip["id"]], wavs_BL, lengths_B, x_BTI))
             x_TI = x_BTI[0, : int(frames_B[0])].float().cpu()
             if x_TI.isfinite().all():
                 frames.append(x_TI[: wanted - seen])

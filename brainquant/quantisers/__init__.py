@@ -1,13 +1,14 @@
 """Quantisers: one file each, and the contract that they all keep."""
 
 from .adapter import LibraryQuantizer
-from .base import Quantiser, make_quantiser
+from .base import Clips, Quantiser, make_quantiser
 from .gumbel import GumbelVectorQuantizer
 from .kmeans import KMeansQuantizer
 from .random_projection import RandomProjectionQuantizer
 from .vector import VectorQuantizer
 
 __all__ = [
+    "Clips",
     "GumbelVectorQuantizer",
     "KMeansQuantizer",
     "LibraryQuantizer",

@@ -1,10 +1,22 @@
 """The contract of a quantiser."""
 
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
+
+
+class Clips(NamedTuple):
+    """The clips of a batch, for quantisers that make their codes of more than the encoder's inputs.
+
+    Shape suffixes: B batch, L samples, T encoder frames, I input dim.
+    """
+
+    ids: Sequence[str]
+    wavs_BL: torch.Tensor  # zeros after each clip
+    lengths_B: torch.Tensor  # samples of each, on the host
+    inputs_BTI: torch.Tensor  # the encoder's inputs for the quantiser
 
 
 class Quantiser(torch.nn.Module):
@@ -56,6 +68,23 @@ class Quantiser(torch.nn.Module):
             a frame that is not finite. A tie goes to the lowest index.
         """
         raise NotImplementedError
+
+    def read(self, clips: Clips) -> torch.Tensor:
+        """What ``encode`` and ``fit`` read of the clips of a batch: here the encoder's inputs.
+
+        Returns
+        -------
+        x : torch.Tensor
+            Shape (batch, encoder frames, input_dim).
+        """
+        return clips.inputs_BTI
+
+    def encode_clips(self, clips: Clips) -> torch.Tensor:
+        """Codes of the clips of a batch, shape (batch, encoder frames, num_codebooks).
+
+        The targets of a masked prediction. See ``encode``, which by default makes them.
+        """
+        return self.encode(self.read(clips))
 
     def forward(
         self, x: torch.Tensor, *, generator: torch.Generator | None = None, return_codes=False
