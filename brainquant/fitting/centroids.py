@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from ..functional.imports import import_late
 from ..monitoring.counts import CodeMonitor, code_statistics
+from ..quantisers.kmeans import mini_batch_kmeans
 from .frames import Frames, in_blocks, stream_frames
-
-FRAMES_PER_CLUSTER = 10  # of a block
 
 
 def fit_centroids(
@@ -35,12 +33,9 @@ def fit_centroids(
     [0.1, 8.1]
     """
     check_sizes(clusters, num_frames)
-    block = FRAMES_PER_CLUSTER * clusters
-    MiniBatchKMeans = import_late("sklearn.cluster").MiniBatchKMeans
-    # As in HuBERT, the centroid of a rare cluster stays where it is.
-    kmeans = MiniBatchKMeans(clusters, batch_size=block, reassignment_ratio=0.0, random_state=seed)
+    kmeans = mini_batch_kmeans(clusters, seed)
     seen, inertia, monitor = 0, 0.0, CodeMonitor(1, clusters)
-    for x_NI in in_blocks(stream_frames(frames, num_frames, at_least=clusters), block):
+    for x_NI in in_blocks(stream_frames(frames, num_frames, at_least=clusters), kmeans.batch_size):
         kmeans.partial_fit(x_NI)
         seen += len(x_NI)
         if seen > num_frames / 2:

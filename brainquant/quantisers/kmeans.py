@@ -12,16 +12,20 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from typing_extensions import override
 
+from ..functional.imports import import_late
 from ..search.nearest import nearest_code
 from .base import Quantiser, check_frames, check_positive
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans, MiniBatchKMeans
+
+FRAMES_PER_CLUSTER = 100
 
 # Not SpeechBrain's: a program that only quantises does not wait for its imports.
 logger = logging.getLogger(__name__)
@@ -94,45 +98,92 @@ def keep_fitted(argument: str, path: str, folder: str) -> dict[str, str] | None:
     return {argument: copy}
 
 
+def mini_batch_kmeans(clusters: int, seed: int) -> MiniBatchKMeans:
+    """Mini-batch k-means of scikit-learn, which begins with k-means++.
+
+    As in HuBERT, the centroid of a rare cluster stays where it is. A batch has ten frames for each
+    cluster.
+    """
+    return import_late("sklearn.cluster").MiniBatchKMeans(
+        clusters, batch_size=10 * clusters, reassignment_ratio=0.0, random_state=seed
+    )
+
+
 class KMeansQuantizer(Quantiser):
     """Index of the centroid that is nearest to the frame.
 
-    The centroids are fitted before the training and never change, as for the targets of HuBERT
-    (Hsu et al., https://arxiv.org/abs/2106.07447). The ``state_dict`` holds them as ``centroids``.
-    A run keeps a copy of the file in its folder.
+    The centroids never change in a training, as for the targets of HuBERT (Hsu et al.,
+    https://arxiv.org/abs/2106.07447). With ``clusters``, a Brain of this package fits them to the
+    corpus before the first step; in your own Brain, call ``fit`` yourself. Until then they are
+    random. With ``centroids`` they come from a file, of which a run keeps a copy in its folder. The
+    ``state_dict`` holds them as ``centroids``.
 
     Arguments
     ---------
     input_dim : int
         Size of a frame.
-    centroids : str or torch.Tensor
+    centroids : str, torch.Tensor or None
         Path of the file that ``brainquant kmeans`` writes, a .safetensors with the tensor
-        ``centroids``; or that tensor itself, shape (clusters, input_dim).
+        ``centroids``; or that tensor itself, shape (clusters, input_dim). Either this or
+    clusters : int or None
+        Number of centroids that ``fit`` finds.
+    seed : int
+        Draws the first centroids of ``fit``.
 
     Raises
     ------
     ValueError
-        If the file is missing or holds no centroids, or if their size is not input_dim.
+        If centroids and clusters are both given or both missing, if the file is missing or holds
+        no centroids, or if their size is not input_dim.
 
     Example
     -------
     >>> quantiser = KMeansQuantizer(2, torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
     >>> quantiser(torch.tensor([[[1.0, 1.0], [2.0, 3.0], [9.0, 0.0]]]))
     tensor([[0, 1, 1]])
+    >>> quantiser = KMeansQuantizer(1, clusters=2)
+    >>> quantiser.fit(torch.tensor([[0.0], [1.0], [8.0], [9.0]]))
+    >>> sorted(round(x) for x in quantiser.centroids.flatten().tolist())
+    [1, 8]
     """
 
     num_codebooks = 1
     files_needed = {"centroids": keep_fitted}  # a run keeps it, see training/needed_files.py
     centroids: torch.Tensor
+    fitted: torch.Tensor | None
 
-    def __init__(self, input_dim: int, centroids: Path | str | torch.Tensor):
+    def __init__(
+        self,
+        input_dim: int,
+        centroids: Path | str | torch.Tensor | None = None,
+        *,
+        clusters: int | None = None,
+        seed: int = 1234,
+    ):
         super().__init__()
         check_positive(input_dim=input_dim)
+        if (centroids is None) == (clusters is None):
+            raise ValueError(
+                f"either clusters or centroids must be given, got clusters={clusters!r}, "
+                f"centroids={centroids!r}; set the other one to null under the quantiser in your "
+                f"YAML"
+            )
         self.input_dim = input_dim
+        self.seed = seed
+        self.register_buffer("fitted", None if clusters is None else torch.tensor(False))
+        if clusters is not None:
+            [clusters] = check_positive(clusters=clusters)
+            generator = torch.Generator().manual_seed(seed)
+            drawn_VI = torch.randn(
+                clusters, input_dim, generator=generator, device=generator.device
+            )
+            self.register_buffer("centroids", drawn_VI.to(torch.get_default_device()))
+            return
         command = "brainquant kmeans <recipe's YAML>"
         if isinstance(centroids, torch.Tensor):
             centroids_VI = centroids
         else:
+            assert centroids is not None
             command += f" --output {centroids}"
             centroids_VI = load_centroids(centroids, command)
         if centroids_VI.dim() != 2 or centroids_VI.shape[1] != input_dim:
@@ -168,6 +219,36 @@ class KMeansQuantizer(Quantiser):
         # A copy: partial_fit changes cluster_centers_ in place.
         centroids_VI = torch.tensor(estimator.cluster_centers_, dtype=torch.float32)
         return cls(centroids_VI.shape[1], centroids_VI)
+
+    @property
+    @override
+    def frames_to_fit(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Frames that ``fit`` needs if ``clusters`` is given: 100 for each cluster."""
+        return 0 if self.fitted is None or self.fitted else FRAMES_PER_CLUSTER * len(self.centroids)
+
+    @override
+    def fit(self, x: torch.Tensor) -> None:
+        """Finds the centroids, by mini-batch k-means of scikit-learn; see ``Quantiser.fit``.
+
+        Raises
+        ------
+        ValueError
+            If ``clusters`` is not given, or if there are fewer different frames than clusters.
+        """
+        if self.fitted is None:
+            raise ValueError(
+                "clusters must be given for a quantiser that is fitted, got centroids; set "
+                "clusters: and centroids: null under the quantiser in your YAML"
+            )
+        clusters, frames_NI = len(self.centroids), x.float().cpu().numpy()
+        if (different := len(np.unique(frames_NI, axis=0))) < clusters:
+            raise ValueError(
+                f"{len(x)} frames, of which {different} differ, are too few for {clusters} "
+                f"clusters; set clusters: under the quantiser in your YAML to fewer"
+            )
+        estimator = mini_batch_kmeans(clusters, self.seed).fit(frames_NI)
+        self.centroids.copy_(torch.from_numpy(estimator.cluster_centers_))
+        self.fitted.fill_(True)
 
     @property
     @override
