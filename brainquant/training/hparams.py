@@ -15,7 +15,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from ..old_addresses import UNTIL, new_address
 from ..ranks import world_size
-from .defaults import add_defaults, keys_read, references, tag_of
+from .defaults import add_defaults, keys_read, references
 from .keys import ALL, OPTIONS, RECIPE, check_single_values, check_values
 from .log_config import IN_FILE_ONLY
 from .needed_files import with_kept_files
@@ -108,21 +108,13 @@ def _refuse(message: str) -> NoReturn:
 def _check_overrides(
     overrides: Mapping[str, Any], document: Mapping[str, Any], hparams_file: str
 ) -> None:
-    """Refuses overrides that hyperpyyaml would accept and then ignore."""
+    """Refuses overrides of keys that nothing reads."""
     known = {*document, *(name for name, key in ALL.items() if key.default is not REQUIRED)}
     for key in overrides:
         if key not in known:
             raise ValueError(
                 f"unknown key {key!r} on the command line: it is neither in {hparams_file} nor "
                 f"an option of SpeechBrain{_did_you_mean(key, known | RUN_OPTIONS)}"
-            )
-    for key, value in overrides.items():
-        tag = tag_of(value)
-        if isinstance(value, dict) and tag.startswith(("!new:", "!name:", "!apply:")):
-            raise ValueError(
-                f"--{key} '{tag} {{...}}' would keep the class of {hparams_file} and give it the "
-                f"new arguments (hyperpyyaml 1.2.3); write the object into a file and use "
-                f"--{key} '!include:<path of the file, seen from {hparams_file}>'"
             )
 
 

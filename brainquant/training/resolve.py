@@ -67,6 +67,8 @@ def resolve(
 
     hyperpyyaml 1.2.3 also looks for references in the values of references, and takes ``2024/7``
     for a division. So the texts of the overrides are inserted after the references are resolved.
+    It also merges an override such as ``!include:x.yaml {a: 1}`` into what is there, and keeps its
+    class. So such an override replaces the value of its key.
 
     Arguments
     ---------
@@ -92,8 +94,12 @@ def resolve(
     "source: '/x<y> #1'\\ntrain_csv: '/x<y> #1/a.csv'\\n"
     """
     document = read_yaml(hparams_file)
+    overrides = dict(overrides or {})
+    for key, value in list(overrides.items()):
+        if isinstance(value, CommentedMap) and tag_of(value):
+            document[key] = overrides.pop(key)
     for key, value in document.items():
-        if tag_of(value) == "!PLACEHOLDER" and key not in (overrides or {}):
+        if tag_of(value) == "!PLACEHOLDER" and key not in overrides:
             raise ValueError(f"{hparams_file} leaves {key}: to you; add --{key} <value>")
     try:
         add_defaults(document, overrides)
@@ -106,7 +112,7 @@ def resolve(
         texts[name := f"text_{mark}_{len(texts)}_"] = value
         return name
 
-    changes = _map_texts(copy.deepcopy(dict(overrides or {})), stand_in)
+    changes = _map_texts(copy.deepcopy(overrides), stand_in)
     complete = io.StringIO()
     complete.name = str(hparams_file)  # which !include: starts from
     ruamel.yaml.YAML().dump(document, complete)

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
+import ruamel.yaml
 import torch
-from ruamel.yaml.comments import TaggedScalar
 from safetensors.torch import load_file, save_file
 from tiny_huggingface import save_model
 from tiny_run import assert_equal_runs, build, fit, hparams_of, run, state
@@ -130,7 +130,10 @@ def test_codes_are_the_nearest_centroids_of_a_layer(models, corpus, tmp_path, mo
     command = [str(hparams_of(NAME)), "--output", "results/kmeans.safetensors", "--frames", "400"]
     command += [part for key, value in keys.items() for part in (f"--{key}", str(value))]
     main(["kmeans", *command, "--clusters", "8", "--noprogressbar"])
-    kmeans = TaggedScalar("", tag="!include:../../../hparams/quantisers/kmeans.yaml")
+    kmeans = ruamel.yaml.YAML().load(
+        "!include:../../../hparams/quantisers/kmeans.yaml "
+        "{clusters: null, centroids: results/kmeans.safetensors}"
+    )
     changes = options(models / "layer", optimizer_step_limit=2, make_quantiser=kmeans)
     brain, hparams = build(NAME, corpus, tmp_path / "run", **changes)
     fit(brain, hparams)

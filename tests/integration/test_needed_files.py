@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import ruamel.yaml
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml.comments import TaggedScalar
 from safetensors.torch import load_file, save_file
 from tiny_ctc import FINETUNE, build_ctc, fit_ctc, manifests, options, pretrain, write_hparams
 from tiny_run import HPARAMS, MODELS, build, fit
@@ -19,9 +19,12 @@ from brainquant.quantisers.kmeans import keep_fitted
 from brainquant.recipe import load_encoder, load_run
 from brainquant.training.needed_files import keep_needed_files
 
-# As a person has it on the command line; the fragment has the path of the centroids.
+# As a person has it on the command line.
 KMEANS = {
-    "make_quantiser": TaggedScalar("", tag="!include:../../../hparams/quantisers/kmeans.yaml")
+    "make_quantiser": ruamel.yaml.YAML().load(
+        "!include:../../../hparams/quantisers/kmeans.yaml "
+        "{clusters: null, centroids: results/kmeans.safetensors}"
+    )
 }
 CENTROIDS = Path("results/kmeans.safetensors")
 

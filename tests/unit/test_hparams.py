@@ -55,6 +55,15 @@ def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
     )
     assert type(hparams["quantiser"]).__name__ == "GumbelVectorQuantizer"
     assert hparams["quantiser"].input_dim == 320
+    kmeans = "!include:../../../hparams/quantisers/kmeans.yaml {clusters: 7}"
+    hparams, _ = load(tmp_path, "--make_quantiser", kmeans)
+    assert hparams["quantiser"].codebook_size == 7
+
+
+def test_an_object_on_the_command_line_has_its_own_class_and_references(tmp_path):
+    head = "!new:torch.nn.Linear {in_features: !ref <d_model>, out_features: !ref <cb_vocab>}"
+    hparams, _ = load(tmp_path, "--head", head, "--cb_vocab", "9")
+    assert hparams["head"].weight.shape == (9, hparams["d_model"])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +73,7 @@ def test_fragments_are_tweaked_and_swapped_from_the_command_line(tmp_path):
         (["--mask_lenght", "4"], "did you mean 'mask_length'"),
         (["--max_grad", "3"], "unknown key 'max_grad'"),
         (["--lr", "1", "--lr", "2"], "--lr is there twice"),
-        (["--quantiser", "!new:torch.nn.Linear {in_features: 2}"], "would keep the class"),
+        (["--head", "!new:torch.nn.Linear {in_feature: 2}"], "head: torch.nn.Linear refuses"),
         (
             ["--optimizer_step_limit", "many"],
             "optimizer_step_limit must be a whole number from 1 up, or null, got 'many'",
