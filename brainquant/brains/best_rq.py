@@ -57,19 +57,14 @@ class BestRQBrain(PretrainBrain):
     def check_sizes(self) -> None:
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
         encoder, head = self.raw("encoder"), self.raw("head")
-        stack, size = encoder.stack, encoder.input_dim
+        stack = encoder.stack
         if (span := self.hparams.mask_length) < stack:
             raise ValueError(
                 f"mask_length is {span} frames, but a target has stack: {stack}, so none would be "
                 f"masked whole: set mask_length: to a multiple of {stack} in your YAML"
             )
         self.check_span()
-        if size != self.quantiser.input_dim:
-            raise ValueError(
-                f"features and quantiser do not fit: {size // stack} features x stack {stack} = "
-                f"{size}, but the quantiser's input_dim is {self.quantiser.input_dim}; set "
-                f"input_dim: to n_mels * stack, or to !ref <encoder.input_dim>, in your YAML"
-            )
+        self.quantiser.check_encoder(encoder)
         if (outputs := head.w.out_features) != self.quantiser.num_scores:
             raise ValueError(
                 f"head and quantiser do not fit: {outputs} scores for "

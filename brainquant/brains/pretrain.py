@@ -254,7 +254,8 @@ class PretrainBrain(RunBrain):
             x_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, lengths_B)
             x_BTI = self.quantiser.read(Clips([clip["id"]], wavs_BL, lengths_B, x_BTI))
             x_TI = x_BTI[0, : int(frames_B[0])].float().cpu()
-            if x_TI.isfinite().all():
+            x_TI = x_TI[x_TI.isfinite().all(1)]
+            if len(x_TI):
                 frames.append(x_TI[: wanted - seen])
                 seen += len(frames[-1])
                 progress.update(len(frames[-1]))

@@ -6,16 +6,15 @@ the quantiser.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from speechbrain.lobes.features import Fbank
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from ..functional.precision import full_precision
 from ..functional.transfer import to_device
 from ..masking import lengths_to_mask
 from ..models.features import normalise_utterances, stack_frames
+from ..models.frozen_layer import FrozenLayer
 from ..models.speech_encoder import SpeechEncoder
 
 HOP = 10  # milliseconds
@@ -139,9 +138,7 @@ class LogMelTargets(Targets):
 class LayerTargets(Targets):
     """Outputs of a layer of a frozen encoder, as HuBERT's later iterations read them.
 
-    The encoder is no submodule: it has no place in ``parameters`` or in a ``state_dict``. It moves
-    with ``.to``, stays in evaluation mode, and computes in float32. Its layers above the one that
-    is read are taken away.
+    The encoder is held as ``FrozenLayer`` holds it.
 
     Arguments
     ---------
@@ -178,28 +175,20 @@ class LayerTargets(Targets):
                 f"target_layer must be from 1 to {len(encoder.layers)}, the layers of the model, "
                 f"or null for log-mel features; got {layer}"
             )
-        del encoder.layers[layer:]
-        self.layer = layer
+        self.frozen = FrozenLayer(encoder, layer)
         self.input_dim = encoder.dim
-        self._held = (encoder.eval().requires_grad_(False),)  # in a tuple it is no submodule
 
     @property
     def encoder(self) -> SpeechEncoder:
         """The frozen encoder."""
-        return self._held[0]
+        return self.frozen.encoder
 
     @override
     def frames(
         self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor, num_frames: int
     ) -> torch.Tensor:
-        return self.encoder.layer_outputs(wavs_BL, lengths_B, [self.layer])[0].float()
+        return self.frozen(wavs_BL, lengths_B)
 
     @override
     def count_frames(self, num_samples: torch.Tensor) -> torch.Tensor:
         return self.encoder.count_frames(num_samples)
-
-    @override
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self.encoder._apply(fn, recurse)
-        return self

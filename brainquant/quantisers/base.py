@@ -1,10 +1,15 @@
 """The contract of a quantiser."""
 
+from __future__ import annotations
+
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from ..models import SpeechEncoder
 
 
 class Clips(NamedTuple):
@@ -39,6 +44,9 @@ class Quantiser(torch.nn.Module):
     frames_to_fit : int
         Frames of the corpus that ``fit`` needs before the first step; 0 if there is nothing to
         fit, or if it is fitted already.
+    reads_inputs : bool
+        Whether the codes are made of the encoder's inputs alone. If not, an encoder is used and
+        given away without this quantiser.
     """
 
     input_dim: int
@@ -47,6 +55,7 @@ class Quantiser(torch.nn.Module):
     vq_dim: int | None = None
     curr_temp: float | None = None
     frames_to_fit: int = 0
+    reads_inputs: bool = True
 
     @property
     def num_scores(self) -> int:
@@ -85,6 +94,32 @@ class Quantiser(torch.nn.Module):
         The targets of a masked prediction. See ``encode``, which by default makes them.
         """
         return self.encode(self.read(clips))
+
+    def check_encoder(self, encoder: SpeechEncoder) -> None:
+        """Raises a ValueError if there is no code for each frame of an encoder.
+
+        A Brain of masked prediction calls it when it is built. Here the sizes of the inputs are
+        compared.
+        """
+        if (size := encoder.input_dim) != self.input_dim:
+            raise ValueError(
+                f"features and quantiser do not fit: {size // encoder.stack} features x stack "
+                f"{encoder.stack} = {size}, but the quantiser's input_dim is {self.input_dim}; set "
+                f"input_dim: to n_mels * stack, or to !ref <encoder.input_dim>, in your YAML"
+            )
+
+    def check_clips(self, encoder: SpeechEncoder, clips: Iterable[tuple[str, float]]) -> None:
+        """Raises a ValueError if there are no codes for some clips; nothing to check by default.
+
+        A Brain of masked prediction calls it on every rank, before the first step.
+
+        Arguments
+        ---------
+        encoder : SpeechEncoder
+            Encodes the clips.
+        clips : iterable of (str, float)
+            ID and seconds of each clip of the training and of the validation.
+        """
 
     def forward(
         self, x: torch.Tensor, *, generator: torch.Generator | None = None, return_codes=False
