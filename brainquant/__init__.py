@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         GumbelVectorQuantizer,
         KMeansQuantizer,
         LibraryQuantizer,
+        OnlineCodebooks,
         RandomProjectionQuantizer,
         VectorQuantizer,
     )
@@ -19,6 +20,7 @@ __all__ = [
     "GumbelVectorQuantizer",
     "KMeansQuantizer",
     "LibraryQuantizer",
+    "OnlineCodebooks",
     "RandomProjectionQuantizer",
     "VectorQuantizer",
     "load_pretrained",

@@ -36,6 +36,7 @@ OURS = (
     "quantisers.GumbelVectorQuantizer",
     "quantisers.KMeansQuantizer",
     "quantisers.LibraryQuantizer",
+    "quantisers.OnlineCodebooks",
     "quantisers.RandomProjectionQuantizer",
     "quantisers.VectorQuantizer",
 )

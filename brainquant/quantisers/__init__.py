@@ -4,6 +4,7 @@ from .adapter import LibraryQuantizer
 from .base import Clips, Quantiser, make_quantiser
 from .gumbel import GumbelVectorQuantizer
 from .kmeans import KMeansQuantizer
+from .online_codebooks import OnlineCodebooks
 from .random_projection import RandomProjectionQuantizer
 from .vector import VectorQuantizer
 
@@ -12,6 +13,7 @@ __all__ = [
     "GumbelVectorQuantizer",
     "KMeansQuantizer",
     "LibraryQuantizer",
+    "OnlineCodebooks",
     "Quantiser",
     "RandomProjectionQuantizer",
     "VectorQuantizer",
