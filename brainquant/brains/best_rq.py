@@ -1,7 +1,7 @@
 """BEST-RQ: predict the codes of masked speech.
 
-Shape suffixes: B batch, L samples, T feature frames, F features, S stacks (targets), N stacks of
-all utterances, G codebooks, V codes.
+Shape suffixes: B batch, S stacks (targets), N stacks of all utterances, D dim, G codebooks,
+V codes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ import torch
 from speechbrain import Stage
 from typing_extensions import override
 
-from ..functional.transfer import to_device
-from ..losses import code_cross_entropy
-from ..masking import lengths_to_mask, stack_mask, true_indices
 from ..models.speech_encoder import try_modules
 from ..quantisers import Clips
 from ..training.keys import BEST_RQ
+from .masked_codes import (
+    Predictions,
+    check_masks,
+    code_objective,
+    mask_batch,
+    shortest_clip,
+    unmasked_numbers,
+)
 from .pretrain import PretrainBrain
 
 
@@ -51,19 +56,12 @@ class BestRQBrain(PretrainBrain):
     @override
     def min_samples(self) -> int:
         """Samples of the shortest clip that holds a masked span with a target."""
-        encoder = self.raw("encoder")
-        return encoder.samples_of_frames(max(self.hparams.mask_length, encoder.stack))
+        return shortest_clip(self)
 
     def check_sizes(self) -> None:
         """Raises a ValueError that names the sizes of the YAML that do not fit."""
         encoder, head = self.raw("encoder"), self.raw("head")
-        stack = encoder.stack
-        if (span := self.hparams.mask_length) < stack:
-            raise ValueError(
-                f"mask_length is {span} frames, but a target has stack: {stack}, so none would be "
-                f"masked whole: set mask_length: to a multiple of {stack} in your YAML"
-            )
-        self.check_span()
+        check_masks(self)
         self.quantiser.check_encoder(encoder)
         if (outputs := head.w.out_features) != self.quantiser.num_scores:
             raise ValueError(
@@ -75,64 +73,28 @@ class BestRQBrain(PretrainBrain):
         try_modules("encoder and head", head, hidden_BSD)
 
     @override
-    def compute_forward(self, batch: Any, stage: Stage) -> Any:
+    def compute_forward(self, batch: Any, stage: Stage) -> Predictions:
         """Scores and codes of the masked and of the unmasked stacks, and the sums for the log."""
-        wavs_BL, lengths_B = self.waveforms(batch)
-        encoder, device = self.raw("encoder"), wavs_BL.device
-        stack = encoder.stack
-        frames_B = encoder.count_feature_frames(lengths_B)
-        num_frames = encoder.count_frames(wavs_BL.shape[1]) * stack
-
-        of_masks, of_noise = self.generators(stage)
-        masked_BT = self.draw_mask(frames_B, num_frames, of_masks, align=stack)
-        # DistributedDataParallel would wait for the device to move what is on the host.
-        inputs = [wavs_BL, to_device(lengths_B, device), to_device(masked_BT, device)]
-        if encoder.noise_dim is not None:
-            shape = (*masked_BT.shape, encoder.noise_dim)
-            noise_BTF = torch.randn(shape, generator=of_noise, device=device)
-            inputs.append(noise_BTF * self.hparams.noise_std + self.hparams.noise_mean)
+        masked = mask_batch(self, batch, stage)
         with self.trains_encoder(stage):
-            encoded = self.modules["encoder"](*inputs)
+            encoded = self.modules["encoder"](*masked.inputs)
+        ids = getattr(batch, "id", [])
         codes_BSG = self.quantiser.encode_clips(
-            Clips(getattr(batch, "id", []), wavs_BL, lengths_B, encoded.inputs_BTI)
+            Clips(ids, masked.wavs_BL, masked.lengths_B, encoded.inputs_BTI)
         )
-
-        stacks = [stack_mask(masked_BT, stack)]
-        if self.hparams.unmasked_weight > 0:
-            unmasked_BT = lengths_to_mask(frames_B, num_frames) & ~masked_BT
-            stacks.append(stack_mask(unmasked_BT, stack) & (not self.batch_is_empty))
-        sizes = [int(stacks_BS.sum()) for stacks_BS in stacks]
-        predicted_N = to_device(
-            torch.cat([true_indices(stacks_BS) for stacks_BS in stacks]), device
-        )
-        hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, predicted_N)
+        hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, masked.predicted_N)
         logits_NGV = self.modules["head"](hidden_ND).unflatten(
             1, (self.quantiser.num_codebooks, -1)
         )
-        codes_NG = codes_BSG.flatten(0, 1).index_select(0, predicted_N)
-        seen = {"masked": masked_BT, "valid": frames_B, "samples": lengths_B}
-        seen = {name: int(counted.sum()) for name, counted in seen.items()}
-        return list(zip(logits_NGV.split(sizes), codes_NG.split(sizes))), seen
+        codes_NG = codes_BSG.flatten(0, 1).index_select(0, masked.predicted_N)
+        return list(zip(logits_NGV.split(masked.sizes), codes_NG.split(masked.sizes))), masked.seen
 
     @override
     def compute_objectives(self, predictions: Any, batch: Any, stage: Stage) -> torch.Tensor:
         """Cross-entropy per masked target, in nats, and the weighted one per unmasked target."""
-        ((logits_NGV, codes_NG), *unmasked), seen = predictions
-        loss, correct, targets = code_cross_entropy(logits_NGV, codes_NG)
-        objective = loss / targets.clamp(min=1)
-        for logits_NGV, unmasked_NG in unmasked:
-            loss_sum, _, num_targets = code_cross_entropy(logits_NGV, unmasked_NG)
-            weight = self.hparams.unmasked_weight
-            objective = objective + weight * loss_sum / num_targets.clamp(min=1)
-            seen = {**seen, "unmasked_loss": loss_sum, "unmasked_targets": num_targets}
-        self.observe(stage, codes_NG, loss=loss, correct=correct, targets=targets, **seen)
-        return objective
+        return code_objective(self, predictions, stage)
 
     @override
     def describe(self, values: dict[str, float], counts_GV: torch.Tensor) -> dict[str, float]:
         """Also the loss of unmasked targets, where they are predicted."""
-        numbers = super().describe(values, counts_GV)
-        if "unmasked_loss" in values:
-            targets = max(values["unmasked_targets"], 1)
-            numbers["unmasked_loss"] = values["unmasked_loss"] / targets
-        return numbers
+        return {**super().describe(values, counts_GV), **unmasked_numbers(values)}
