@@ -9,9 +9,11 @@ check_torchaudio()
 from .best_rq import BestRQEncoder
 from .extractor import Wav2Vec2Extractor
 from .features import InputNormalization
+from .heads import LayerHeads
 from .layers import ChannelsLastConv2d, DynamicChunkEncoder, MaskingEncoder
 from .quick import quicken
 from .speech_encoder import Encoded, SpeechEncoder
+from .teacher import Teacher
 from .wav2vec2 import Wav2Vec2Encoder
 
 __all__ = [
@@ -20,8 +22,10 @@ __all__ = [
     "DynamicChunkEncoder",
     "Encoded",
     "InputNormalization",
+    "LayerHeads",
     "MaskingEncoder",
     "SpeechEncoder",
+    "Teacher",
     "Wav2Vec2Encoder",
     "Wav2Vec2Extractor",
     "quicken",

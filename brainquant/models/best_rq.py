@@ -76,6 +76,7 @@ class BestRQEncoder(SpeechEncoder):
     array([0.015, 0.055])
     """
 
+    feature_parts = ("compute_features", "normalize")
     context_seconds = 8.0
 
     def __init__(

@@ -69,6 +69,7 @@ class SpeechEncoder(torch.nn.Module):
     noise_dim: int | None = None
     context_seconds: float
     used_if_masked: tuple[str, ...] = ()  # parameters that only a masked forward uses
+    feature_parts: tuple[str, ...] = ()  # what makes the features that ``encode_features`` reads
     is_pretrained = False  # after ``prepare_finetuning``
 
     def quantiser_inputs(

@@ -52,6 +52,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
     """
 
     used_if_masked = ("transformer.mask_emb",)
+    feature_parts = ("extractor",)
     context_seconds = 2.0
 
     def __init__(

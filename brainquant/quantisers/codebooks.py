@@ -148,8 +148,7 @@ class MovingCodebooks(MovingQuantiser):
         frames_NGD = projected_NGD.float().masked_fill(invalid_N11, 0.0)
         codes_NG = self._nearest(projected_NGD, finite_N)
         rows_NGD = gather_rows(self.codebook.float(), codes_NG.clamp(min=0))
-        if self.moves:
-            self.gather(self._batch(frames_NGD.detach(), codes_NG, finite_N, generator))
+        self._follow(frames_NGD.detach(), codes_NG, finite_N, generator)
 
         # The value is exactly the row; the difference adds only a gradient.
         vectors_NGD = rows_NGD + (frames_NGD - frames_NGD.detach())
@@ -160,6 +159,18 @@ class MovingCodebooks(MovingQuantiser):
             result["aux_loss"] = square_NGD.sum() / (finite_N.sum() * self.vq_dim).clamp(min=1)
             result["codes"] = result["chosen_codes"] = codes_NG.view(B, T, self.num_codebooks)
         return result
+
+    @torch.no_grad()
+    def assign(self, x: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Codes as ``encode`` gives them; in training, the codebooks then follow the frames.
+
+        So a target needs no vectors. Arguments are those of ``forward``.
+        """
+        projected_NGD, finite_N = self._project(x)
+        codes_NG = self._nearest(projected_NGD, finite_N)
+        frames_NGD = projected_NGD.float().masked_fill(~finite_N[:, None, None], 0.0)
+        self._follow(frames_NGD, codes_NG, finite_N, generator)
+        return codes_NG.view(*x.shape[:2], self.num_codebooks)
 
     @override
     @torch.no_grad()
@@ -182,6 +193,11 @@ class MovingCodebooks(MovingQuantiser):
         projected_GND = projected_NGD.detach().transpose(0, 1).contiguous()
         codes_NG = torch.stack(list(map(nearest_code, projected_GND, self.codebook.float())), -1)
         return codes_NG.masked_fill(~finite_N[:, None], -1)
+
+    def _follow(self, frames_NGD, codes_NG, finite_N, generator):
+        """Gathers the frames of a batch, if the codebooks move."""
+        if self.moves:
+            self.gather(self._batch(frames_NGD, codes_NG, finite_N, generator))
 
     def _has_started(self):
         """Whether the codes are averages already; reads the device until they are."""

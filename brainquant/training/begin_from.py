@@ -13,6 +13,7 @@ from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
 from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
+from ..models.teacher import Teacher
 from ..ranks import on_main_process
 from .changed_keys import changed_keys, describe
 from .checkpoint_contents import Damaged, read_state
@@ -53,7 +54,9 @@ def load_weights(
     taken, new = [], []
     for name, module in modules.items():
         tensors = module.state_dict()
-        if next(module.parameters(), None) is None:
+        if isinstance(module, Teacher):
+            new.append(f"{name} (a copy of the encoder)")
+        elif next(module.parameters(), None) is None:
             new.append(f"{name} (of this YAML and corpus)")
         elif name not in checkpoint.paramfiles:
             new.append(f"{name} (not in the checkpoint)")

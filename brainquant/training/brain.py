@@ -71,6 +71,7 @@ class RunBrain(sb.Brain):
                 if the step is complete:
                     before_step          a pretraining pulls its encoder to its first weights
                                          steps: changes the parameters
+                    after_step           a teacher follows its encoder
                     on_fit_batch_end     tally: a log point every log_interval steps
                     on_optimizer_step    a pretraining anneals its quantisers
                     meeting              stop? save? new clips left out?
@@ -318,6 +319,7 @@ class RunBrain(sb.Brain):
                 number, self.hparams.epoch_counter.current, what, ids
             ),
             before_step=self.before_step,
+            after_step=self.after_step,
             tick=self.watchdog.tick,
         )
         self.parts.add_first(setup=self.setup, steps=self.steps)
@@ -447,6 +449,12 @@ class RunBrain(sb.Brain):
 
     def before_step(self, good: torch.Tensor) -> None:
         """Called before a step changes the parameters; see ``GradientStep``."""
+
+    def after_step(self, good: torch.Tensor) -> None:
+        """Called after a step has changed the parameters, if it is ``good``; see ``GradientStep``.
+
+        The host does not read ``good``: nothing waits for the device.
+        """
 
     def on_optimizer_step(self) -> None:
         """Called when ``optimizer_step`` has changed: after each step, and after a load."""

@@ -113,6 +113,17 @@ BEST_RQ = {
                               default=1.0, low=0),
 }  # fmt: skip
 
+ONLINE_CODEBOOKS = BEST_RQ | {
+    "student_layers": choice("the layers of the encoder that predict the codes: each one those of "
+                             "the teacher's layer of its number, or the last one all of them",
+                             "each", "last", default="each"),
+    "ema_decay": number("the share of the old teacher in the new one, at the first step",
+                        default=0.999, low=0, high=1),
+    "ema_decay_end": number("that share after ema_steps, up to which it changes evenly",
+                            default=0.9999, low=0, high=1),
+    "ema_steps": whole("the steps in which ema_decay becomes ema_decay_end", default=30_000, low=0),
+}  # fmt: skip
+
 WAV2VEC2 = {
     "mask_ratio": number("the share of frames that are masked", default=0.49, above=0, below=1),
     "mask_length": whole("the frames of a masked span", default=10, low=1),
@@ -170,6 +181,7 @@ REFERENCED = {
     "n_mels": whole("the features of a frame", 80, low=1),
     "cb_vocab": whole("the codes of a codebook", 8192, low=2),
     "vq_dim": whole("the size of the quantiser's vectors", 256, low=1),
+    "num_target_layers": whole("the teacher's last layers whose codes are the targets", 8, low=1),
     "stack": whole("the frames that make one target", default=4, low=1),
     "normalise_targets": flag("whether the quantiser gets latents that are normalised over each "
                               "utterance", default=False),
@@ -205,7 +217,8 @@ OPTIONS = {
 
 # The command line reads a name that two groups have by either of them.
 ALL = {
-    **REFERENCED, **OPTIONS, **RECIPE, **LOADERS, **RUN, **PRETRAIN, **BEST_RQ, **WAV2VEC2, **CTC
+    **REFERENCED, **OPTIONS, **RECIPE, **LOADERS, **RUN, **PRETRAIN, **ONLINE_CODEBOOKS, **BEST_RQ,
+    **WAV2VEC2, **CTC
 }  # fmt: skip
 
 

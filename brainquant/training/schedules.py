@@ -166,6 +166,17 @@ class Schedule:
         )
 
 
+def ema_decay(step: int, start: float, end: float, steps: int) -> float:
+    """The decay of a moving average, which goes from ``start`` to ``end`` in the first ``steps``.
+
+    Example
+    -------
+    >>> [round(ema_decay(step, 0.9, 0.99, 100), 3) for step in (0, 50, 100, 200)]
+    [0.9, 0.945, 0.99, 0.99]
+    """
+    return start + (end - start) * (min(step / steps, 1.0) if steps else 1.0)
+
+
 def make_torch_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
     """Makes a scheduler of torch from a ``!name:`` node, and the schedulers inside it.
 

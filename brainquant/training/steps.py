@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 # Called with the number of a step, what was not finite ("the loss"), and the IDs of its batches.
 WriteStep = Callable[[int, str, list[list[str]]], None]
 # Called with whether the step is taken, as a tensor on the device.
-BeforeStep = Callable[[torch.Tensor], None]
+BeforeStep = AfterStep = Callable[[torch.Tensor], None]
 
 
 class GradientStep:
@@ -55,6 +55,8 @@ class GradientStep:
         Is called, on every rank, for each step that is left out.
     before_step : callable
         Is called with each step's learning rates set, before the optimiser changes the parameters.
+    after_step : callable
+        Is called when the optimiser has changed them, or has left the step out.
     tick : callable
         Is called with the name of each phase.
 
@@ -95,6 +97,7 @@ class GradientStep:
         patience: int = 3,
         write_step: WriteStep,
         before_step: BeforeStep = lambda good: None,
+        after_step: AfterStep = lambda good: None,
         tick: Callable[[str], None] = lambda phase: None,
     ) -> None:
         self.modules = modules
@@ -104,6 +107,7 @@ class GradientStep:
         self.patience = patience
         self.write_step = write_step
         self.before_step = before_step
+        self.after_step = after_step
         self.tick = tick
         self.grad_norm = math.nan
         self.lr_then: float | None = None
@@ -160,6 +164,7 @@ class GradientStep:
             step_on_device(self.optimizer, (~good).float())
         elif good:
             self.scaler.step(self.optimizer)
+        self.after_step(good)
         for module in self.gatherers:
             module.end_step()
         self.buffers.keep_if(good)
