@@ -1,16 +1,22 @@
 """What encoders learn: SpeechBrain's stock BEST-RQ and wav2vec 2.0 beside ours, on real speech.
 
 > python tests/benchmarks/learning.py best_rq --seed 0 --train_csv t.csv --valid_csv v.csv \
-    --data_folder <corpus> --seconds 12500 --probe digits digits.csv digit --output results/x
+    --data_folder <corpus> --seconds 12500 --probe digits digits.csv digit --output results/x \
+    --method "kmeans=--make_quantiser '!include:../../../hparams/quantisers/kmeans.yaml'"
 
-A seed trains the encoder of recipes/ToySpeech three times: with stock's code, with ours for the
-same seconds of speech in the same batches, and with ours for the time that stock took. Each is
-probed (speakers.py), and the table of all seeds whose files are in the output folder is printed.
+A seed trains the encoder of recipes/ToySpeech with stock's code, with ours as the recipe has it,
+and with each `--method NAME=WORDS`: ours with these words on the command line. All see the same
+batches, for so many seconds of speech, and then, but for stock, for the time that stock took. Each
+is probed (speakers.py) at some of its steps, and the tables of all seeds whose files are in the
+output folder are printed: the last step, and with `--curve FILE` accuracy over seconds, drawn, too.
+In WORDS, `{NAME}` is the folder of an earlier method's run, such as a teacher's, and what that run
+took is added.
+
 Seeds may run side by side, on one thread each (OMP_NUM_THREADS=1): time is that of the processor,
 so that it does not matter what else the machine does. What is finished is not done again.
 
-To choose among settings of ours, give each a folder, `--methods "same speech"`, and speakers to
-choose by with --tuning_speakers: the rest are for what is chosen.
+To choose among settings of ours, name speakers to choose by with --tuning_speakers: the rest are
+for what is chosen.
 
 Stock (stock.py) has the masks, the optimiser and the form of warm-up of its recipes, and the
 learning rate of the run.
@@ -19,11 +25,14 @@ learning rate of the run.
 import argparse
 import json
 import os
+import re
+import shlex
 import time
+from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
+from learning_table import draw_curve, summarise
 from measure import machine, print_table
 from speakers import SpeakersProbe
 from stock import STOCK, StockTraining
@@ -37,11 +46,13 @@ HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
 WARMUP_STEPS = 100
 LR = {"best_rq": 0.0008, "wav2vec2": 0.0005}
 BATCH_SECONDS = {"best_rq": 24, "wav2vec2": 12}
-METHODS = ("stock", "same speech", "same time")
-REFERENCES = ("log-mel", "untrained")
+BUDGETS = ("same speech", "same time")  # as stock
+OF_METHOD = re.compile(r"{(\w+)}")
+REFERENCES = ("log-mel", "front end", "untrained")
+POINTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)  # of the steps, where an encoder is probed
 
 
-def train_stock(objective, brain, train_loader, steps, lr):
+def train_stock(objective, brain, train_loader, steps, lr, after_step):
     """Trains the encoder of a Brain with stock's code, on the batches that ours would see."""
     training = StockTraining(objective, brain, lr, WARMUP_STEPS)
     clips, batches = train_loader.dataset, train_loader.batch_sampler
@@ -51,6 +62,7 @@ def train_stock(objective, brain, train_loader, steps, lr):
         batches.set_epoch(epoch)
         for indices in batches:
             training.step([clips[index] for index in indices])
+            after_step()
             progress.update()
             if progress.n == steps:
                 progress.close()
@@ -86,23 +98,78 @@ def count_steps(train_loader, seconds):
     return round(seconds / sum(durations) * steps_per_epoch)
 
 
-def train(options, method, folder):
+def file_of(options, method, budget=BUDGETS[0]):
+    """The results of a method. Beside it, without the suffix, is the folder of its run."""
+    name = f"{options.objective}_{method}_{budget}_{options.seed}.json".replace(" ", "_")
+    return Path(options.output, name)
+
+
+def result_of(options, method):
+    """The results of a method that has trained on the same speech."""
+    return json.loads(file_of(options, method).read_text("utf-8"))
+
+
+def train(options, method, words, budget):
     """Trains and probes with one method; gives what is to be known of it."""
-    steps = options.steps.get(method)
-    if steps is None:
+    folder = file_of(options, method, budget).with_suffix("")
+    before = sum(result_of(options, used)["seconds"] for used in set(OF_METHOD.findall(words)))
+    words = OF_METHOD.sub(lambda used: str(file_of(options, used[1]).with_suffix("")), words)
+    options.change = [*options.changes, *shlex.split(words)]
+    if budget == "same speech":
         _, (train_loader, _), _ = open_recipe(options, folder, 1)
         steps = count_steps(train_loader, options.seconds)
-    brain, loaders, _ = open_recipe(options, folder, steps)
-    began = time.process_time()
-    if method == "stock":
-        train_stock(options.objective, brain, loaders[0], steps, options.lr)
     else:
+        steps = steps_in(result_of(options, "stock")["seconds"], result_of(options, method))
+    brain, loaders, _ = open_recipe(options, folder, steps)
+    encoder, points = brain.raw("encoder"), []
+    after_step = keeping(points, encoder, steps)
+    if method == "stock":
+        train_stock(options.objective, brain, loaders[0], steps, options.lr, after_step)
+    else:
+        brain.on_optimizer_step = both(brain.on_optimizer_step, after_step)
         brain.fit(brain.hparams.epoch_counter, *loaders)
-    taken = time.process_time() - began
-    result = {"method": method, "seed": options.seed, "steps": steps, "seconds": taken}
-    encoder = brain.raw("encoder")
-    result["probes"] = {n: p.of_encoder(encoder) for n, p in probes(options, encoder).items()}
-    return result
+    first, *points = points
+    for point in points:
+        encoder.load_state_dict(point.pop("weights"))
+        point["seconds"] += before
+        if point is points[-1] or options.curve:
+            point["probes"] = {
+                n: p.of_encoder(encoder) for n, p in probes(options, encoder).items()
+            }
+    last = points[-1]
+    result = {"method": method, "budget": budget, "seed": options.seed, "steps": steps}
+    start = {"seconds": last["seconds"], "first step": before + first["seconds"]}
+    return {**result, **start, "probes": last["probes"], "points": points}
+
+
+def keeping(points, encoder, steps):
+    """A function to call after each step: at some it keeps the seconds and the weights."""
+    marks = {1, *(max(2, round(steps * share)) for share in POINTS)}
+    numbers, began = count(1), time.process_time()
+
+    def keep():
+        if (step := next(numbers)) in marks:
+            seconds = time.process_time() - began
+            weights = {name: x.clone() for name, x in encoder.state_dict().items()}
+            points.append({"step": step, "seconds": seconds, "weights": weights})
+
+    return keep
+
+
+def both(first, second):
+    """A function that calls two."""
+
+    def call():
+        first()
+        second()
+
+    return call
+
+
+def steps_in(seconds, result):
+    """Steps that a method makes in so many seconds, at the pace of an earlier run of its own."""
+    start = result["first step"]
+    return 1 + round((seconds - start) / (result["seconds"] - start) * (result["steps"] - 1))
 
 
 def probes(options, encoder):
@@ -115,59 +182,21 @@ def probes(options, encoder):
 
 def probe_references(options, folder):
     """Accuracies of log-mel and of encoders as they are before training, by name and probe."""
+    options.change = options.changes
     brain, _, hparams = open_recipe(options, folder, 1)
     encoder = brain.raw("encoder")
+    fresh = [untrained(encoder, hparams, seed) for seed in range(3)]
     found = {name: {} for name in REFERENCES}
     for name, probe in probes(options, encoder).items():
         found["log-mel"][name] = [probe.of_log_mel()]
-        found["untrained"][name] = [
-            probe.of_encoder(untrained(encoder, hparams, seed)) for seed in range(3)
-        ]
+        if hasattr(encoder, "steps"):
+            found["front end"][name] = [probe.of_front_end(encoder) for encoder in fresh]
+        found["untrained"][name] = [probe.of_encoder(encoder) for encoder in fresh]
     return found
 
 
-def accuracies(by_speaker, layer=None):
-    """Test accuracy of each speaker: of a layer, or else of the one that another speaker chose."""
-    layers = {speaker: np.array(pairs) for speaker, pairs in by_speaker.items()}
-    return {s: x[x[:, 0].argmax() if layer is None else layer, 1] for s, x in layers.items()}
-
-
-def summarise(results, references, tuning_speakers):
-    """A row for each encoder and probe: means over speakers, and their spread over seeds."""
-
-    def shown(by_seed, tuning=False):
-        means = [
-            np.mean([x for speaker, x in of.items() if (speaker in tuning_speakers) == tuning])
-            for of in by_seed
-        ]
-        return f"{100 * np.mean(means):.1f} +- {100 * np.std(means):.1f}"
-
-    def row(probe, encoder, by_seed, **columns):
-        chosen = [accuracies(x) for x in by_seed]
-        num_layers = len(next(iter(by_seed[0].values())))
-        by_layer = [[accuracies(x, layer) for x in by_seed] for layer in range(num_layers)]
-        return {
-            "probe": probe,
-            "encoder": encoder,
-            **({"tuning speakers": shown(chosen, tuning=True)} if tuning_speakers else {}),
-            "chosen layer": shown(chosen),
-            "last layer": shown(by_layer[-1]),
-            "by layer": " ".join(shown(x).split()[0] for x in by_layer),
-            "seeds": len(by_seed),
-            **columns,
-        }
-
-    rows = []
-    for probe in references["log-mel"]:
-        rows += [row(probe, name, references[name][probe]) for name in REFERENCES]
-        for method in METHODS:
-            if found := [r for r in results if r["method"] == method]:
-                columns = {key: np.mean([r[key] for r in found]) for key in ("steps", "seconds")}
-                rows.append(row(probe, method, [r["probes"][probe] for r in found], **columns))
-    return rows
-
-
-def main():
+def parse_options():
+    """The options; those that are unknown are changes for all methods."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("objective", choices=STOCK)
     parser.add_argument("--seed", type=int, required=True)
@@ -181,29 +210,33 @@ def main():
         metavar=("NAME", "CSV", "OF"),
         help="OF is a column of the manifest, or a folder of phone alignments",
     )
+    parser.add_argument("--method", action="append", default=[], metavar="NAME=WORDS")
+    parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS)
+    parser.add_argument("--without_stock", action="store_true", help="and so on the same speech")
     parser.add_argument("--tuning_speakers", nargs="+", default=[])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--curve", metavar="PNG", help="probe at several steps, and draw it")
     parser.add_argument(
         "--lr", type=float, help="of all methods; by default as in docs/explanation/learning.md"
     )
-    options, options.change = parser.parse_known_args()
-    if "same time" in options.methods and set(options.methods) != set(METHODS):
-        parser.error(
-            f'the pace of "same time" is that of the others; give --methods all of {METHODS}'
-        )
+    options, options.changes = parser.parse_known_args()
     options.lr = options.lr or LR[options.objective]
+    return options
+
+
+def main():
+    options = parse_options()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
-    output, options.steps, done = Path(options.output), {}, {}
-    for method in [m for m in METHODS if m in options.methods]:
-        folder = output / f"{options.objective}_{method.replace(' ', '_')}_{options.seed}"
-        path = folder.with_suffix(".json")
+    output = Path(options.output)
+    methods = {"default": "", **dict(method.split("=", 1) for method in options.method)}
+    runs = [(name, words, budget) for budget in options.budgets for name, words in methods.items()]
+    if options.without_stock:
+        runs = [run for run in runs if run[2] == "same speech"]
+    else:
+        runs.insert(0, ("stock", "", "same speech"))
+    for name, words, budget in runs:
+        path = file_of(options, name, budget)
         if not path.exists():
-            result = train(options, method, folder)
-            path.write_text(json.dumps(result), "utf-8")
-        done[method] = json.loads(path.read_text("utf-8"))
-        if {"stock", "same speech"} <= done.keys():
-            pace = done["stock"]["seconds"] / done["same speech"]["seconds"]
-            options.steps["same time"] = round(done["same speech"]["steps"] * pace)
+            path.write_text(json.dumps(train(options, name, words, budget)), "utf-8")
     path = output / f"references_{options.objective}.json"
     if not path.exists():
         path.write_text(json.dumps(probe_references(options, output / "references")), "utf-8")
@@ -214,8 +247,10 @@ def main():
     ]
     print_table(
         f"{options.objective}: accuracy in %, mean over speakers, spread over seeds",
-        summarise(results, references, options.tuning_speakers),
+        summarise(results, references, BUDGETS, options.tuning_speakers),
     )
+    if options.curve:
+        draw_curve(results, options.curve)
 
 
 if __name__ == "__main__":

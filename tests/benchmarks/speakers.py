@@ -4,6 +4,7 @@ import csv
 import os
 
 import numpy as np
+import torch
 
 from brainquant.data.alignments import find_alignments
 from brainquant.evaluation import probe_layers
@@ -11,6 +12,13 @@ from brainquant.evaluation.frozen import encode, log_mel_frames, log_mel_windows
 from brainquant.evaluation.utterances import load_utterances
 
 CONTEXT = 1  # frames on both sides, for phones
+
+
+@torch.no_grad()
+def front_end_frames(encoder, sig):
+    """Outputs of the front end for one waveform, shape (frames, dim)."""
+    feats_BTF, _ = encoder.eval().features(sig[None], torch.tensor([len(sig)]))
+    return encoder.steps(feats_BTF)[0].numpy()
 
 
 class SpeakersProbe:
@@ -73,6 +81,14 @@ class SpeakersProbe:
 
         def frames(utterance):
             return [layer[: utterance.num_frames] for layer in encode(encoder, utterance.sig)]
+
+        return self.accuracies(frames, CONTEXT)
+
+    def of_front_end(self, encoder):
+        """Accuracies of what the Transformer of a BestRQEncoder reads, as a single layer."""
+
+        def frames(utterance):
+            return [front_end_frames(encoder, utterance.sig)[: utterance.num_frames]]
 
         return self.accuracies(frames, CONTEXT)
 
