@@ -235,8 +235,10 @@ class PretrainBrain(RunBrain):
         frames = self.frames_of_the_corpus(encoder, quantiser.frames_to_fit)
         if not frames:
             raise ValueError("none of its clips can be read")
-        quantiser.fit(torch.cat(frames).to(self.device))
-        logger.info(f"The quantiser is fitted to {sum(map(len, frames))} frames of the corpus")
+        x_NI = torch.cat(frames)
+        frames.clear()  # hundreds of megabytes, for thousands of clusters
+        quantiser.fit(x_NI.to(self.device))
+        logger.info(f"The quantiser is fitted to {len(x_NI)} frames of the corpus")
         return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
 
     def frames_of_the_corpus(self, encoder: SpeechEncoder, wanted: int) -> list[torch.Tensor]:

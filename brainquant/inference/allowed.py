@@ -53,7 +53,8 @@ ALLOWED = frozenset(
 LIBRARY = (
     "FSQ", "LFQ", "ResidualFSQ", "ResidualSimVQ", "ResidualVQ", "SimVQ", "VectorQuantize",
 )  # fmt: skip
-CENTROIDS = "centroids"  # of a KMeansQuantizer: a shape here, tensors are in the .safetensors
+# Of a KMeansQuantizer without clusters: a shape here, tensors are in the .safetensors
+CENTROIDS = "centroids"
 
 DEEPEST = 20  # nested values
 MOST_VALUES = 10_000
@@ -171,7 +172,7 @@ def _fault_of_arguments(path: str, arguments: Any) -> str | None:
     name = path.rpartition(".")[2]
     if name in ("KMeansQuantizer", "LibraryQuantizer") and not isinstance(arguments, dict):
         return "arguments must be a mapping"
-    if name == "KMeansQuantizer":
+    if name == "KMeansQuantizer" and arguments.get("clusters") is None:
         shape = arguments.get(CENTROIDS)
         sizes = shape if isinstance(shape, list) else []
         if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):

@@ -109,7 +109,7 @@ def make(value: Any) -> Any:
         if isinstance(arguments, list):
             return partial(named, *arguments)
         return partial(named, **arguments)
-    if value["class"].endswith(".KMeansQuantizer"):
+    if value["class"].endswith(".KMeansQuantizer") and arguments.get(CENTROIDS) is not None:
         arguments[CENTROIDS] = torch.zeros(arguments[CENTROIDS])
     return _call(load_class(value["class"]), arguments)
 

@@ -15,6 +15,7 @@ FRAGMENTS = sorted((Path(__file__).resolve().parents[2] / "hparams" / "quantiser
 SMALL = {
     "finite_scalar": {"levels": [4, 3, 3], "vq_dim": 8},
     "gumbel": {"num_vars": 10, "vq_dim": 8},
+    "kmeans": {"clusters": 16},
     "lookup_free": {"codebook_size": 16, "vq_dim": 8},
     "random_projection": {"cb_dim": 4, "cb_vocab": 16},
     "random_projection_multi": {"cb_dim": 4, "cb_vocab": 16},
@@ -26,9 +27,15 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FRAGMENTS])
-def test_a_fragment_keeps_the_contract(name, make_from_fragment, centroids_file):
-    overrides = {"centroids": centroids_file} if name == "kmeans" else SMALL.get(name, {})
-    check_quantiser(make_from_fragment(name, **overrides), INPUT_DIM)
+def test_a_fragment_keeps_the_contract(name, make_from_fragment):
+    check_quantiser(make_from_fragment(name, **SMALL.get(name, {})), INPUT_DIM)
+
+
+def test_centroids_of_a_file_keep_the_contract(make_from_fragment, centroids_file):
+    make = make_from_fragment("kmeans", clusters=None, centroids=centroids_file)
+    for check in PROMISES:
+        if check is not check_ranks:  # the fragment is checked on ranks as it is
+            check(make, INPUT_DIM)
 
 
 @pytest.mark.parametrize(

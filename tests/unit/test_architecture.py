@@ -85,19 +85,21 @@ def centroids(tmp_path):
     """A file of centroids, and the fragment of a quantiser that names it."""
     path, fragment = tmp_path / "k.safetensors", tmp_path / "kmeans.yaml"
     save_file({"centroids": torch.randn(8, 320)}, path)
-    text = (ROOT / "hparams/quantisers/kmeans.yaml").read_text("utf-8")
-    fragment.write_text(text.replace("results/kmeans.safetensors", str(path)), "utf-8")
+    fragment.write_text(f"!name:brainquant.KMeansQuantizer {{centroids: {path}}}\n", "utf-8")
     return path, fragment
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
-def test_a_quantiser_is_data(describe, tmp_path, centroids, fragment):
-    if fragment.stem == "kmeans":
-        _, fragment = centroids
+def test_a_quantiser_is_data(describe, tmp_path, fragment):
     hparams_file = describe(BEST_RQ, "--make_quantiser", f"!include:{fragment}")
     assert_exported_equals(hparams_file, tmp_path / "exported")
+
+
+def test_centroids_of_a_file_are_a_shape(describe, tmp_path, centroids):
+    hparams_file = describe(BEST_RQ, "--make_quantiser", f"!include:{centroids[1]}")
+    assert_exported_equals(hparams_file, tmp_path / "exported")
     config = (tmp_path / "exported/config.json").read_text("utf-8")
-    assert str(tmp_path) not in config  # centroids are a shape there
+    assert str(tmp_path) not in config
 
 
 def test_centroids_that_a_run_has_kept_are_found_after_it_was_moved(describe, tmp_path, centroids):

@@ -125,9 +125,14 @@ def test_a_path_is_no_argument(folder, path):
     refuse(folder, "attention_type", "is not allowed")
 
 
+def kmeans(**arguments):
+    """A k-means quantiser of a config.json."""
+    arguments = {"input_dim": 320, **arguments}
+    return {"class": "brainquant.quantisers.KMeansQuantizer", "arguments": arguments}
+
+
 def test_centroids_are_no_path(folder):
-    quantiser = {"input_dim": 320, "centroids": "config"}
-    quantiser = {"class": "brainquant.quantisers.KMeansQuantizer", "arguments": quantiser}
+    quantiser = kmeans(centroids="config")
     folder.change_config(lambda config: config["architecture"].update(quantiser=quantiser))
     refuse(folder, "centroids: must be the shape")
 
@@ -150,6 +155,8 @@ def test_centroids_are_no_path(folder):
          "far larger than the tensors"),
         (lambda c: c["architecture"]["quantiser"]["arguments"], {"cb_vocab": 10**10}, "far larger"),
         (lambda c: c["architecture"]["quantiser"]["arguments"], {"unheard_of": 1}, "unheard_of"),
+        (lambda c: c["architecture"]["quantiser"], kmeans(clusters=10**10), "far larger"),
+        (lambda c: c["architecture"]["quantiser"], kmeans(clusters=[9]), "clusters must be a pos"),
     ],
 )  # fmt: skip
 def test_sizes_that_do_not_fit_take_no_memory(folder, largest_tensor, target, values, said):

@@ -125,3 +125,74 @@ def test_a_wrong_input_dim_is_named(value, centroids):
 def test_frames_of_another_size_are_named_beside_input_dim(file):
     with pytest.raises(ValueError, match=r"\(batch, time, 12\), got \(2, 5, 13\).*input_dim:"):
         KMeansQuantizer(12, file)(torch.zeros(2, 5, 13))
+
+
+@pytest.fixture
+def speech():
+    """Frames that vary in a few directions, in clouds of unequal sizes, as those of speech do."""
+    generator = torch.Generator().manual_seed(3)
+    clouds = torch.randn(40, 5, generator=generator) * 3
+    which = torch.randint(40, (4000,), generator=generator).square() // 40
+    frames = clouds[which] + torch.randn(4000, 5, generator=generator)
+    return frames @ torch.randn(5, 12, generator=generator)
+
+
+def inertia(frames, centroids):
+    return torch.cdist(frames.double(), centroids.double()).square().amin(1).mean().item()
+
+
+def test_a_fit_is_about_as_good_as_the_best_of_several_k_means(speech):
+    quantiser = KMeansQuantizer(12, clusters=40)
+    assert quantiser.frames_to_fit == 4000 and quantiser.codebook_size == 40
+    before = speech.clone()
+    quantiser.fit(speech)
+    assert quantiser.frames_to_fit == 0 and torch.equal(speech, before)
+    best = KMeans(40, n_init=5, random_state=0).fit(speech.numpy()).cluster_centers_
+    assert inertia(speech, quantiser.centroids) < 1.05 * inertia(speech, torch.from_numpy(best))
+    codes = quantiser.encode(speech[None])[0, :, 0]
+    assert torch.equal(codes, torch.cdist(speech, quantiser.centroids).argmin(1))
+
+
+def test_the_seed_decides_and_the_state_says_that_it_is_fitted(speech, untouched_global_rng):
+    one, same, other = (KMeansQuantizer(12, clusters=8, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.centroids, same.centroids)
+    assert not torch.equal(one.centroids, other.centroids)
+    with untouched_global_rng():
+        for quantiser in (one, same, other):
+            quantiser.fit(speech)
+    assert torch.equal(one.centroids, same.centroids)
+    assert not torch.equal(one.centroids, other.centroids)
+    resumed = KMeansQuantizer(12, clusters=8)
+    resumed.load_state_dict(one.state_dict())
+    assert resumed.frames_to_fit == 0 and torch.equal(resumed(speech[None]), one(speech[None]))
+
+
+def test_frames_too_few_or_too_much_alike_are_named_with_the_key():
+    quantiser = KMeansQuantizer(12, clusters=8)
+    for frames, fault in (
+        (torch.eye(7, 12), "7 frames, of which 7 differ, are too few for 8 clusters; set clusters"),
+        (torch.eye(3, 12).repeat(50, 1), "150 frames, of which 3 differ, are too few for 8"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            quantiser.fit(frames)
+    assert quantiser.frames_to_fit > 0
+
+
+@pytest.mark.parametrize("arguments", [{}, {"clusters": 8, "centroids": torch.eye(8, 12)}])
+def test_either_clusters_or_centroids(arguments):
+    with pytest.raises(ValueError, match="either clusters or centroids .*set the other one"):
+        KMeansQuantizer(12, **arguments)
+
+
+@pytest.mark.parametrize("value", [0, 2.5, True, "many"])
+def test_a_wrong_number_of_clusters_is_named(value):
+    with pytest.raises(ValueError, match=f"clusters must be a pos.*got {value!r}; set clusters:"):
+        KMeansQuantizer(12, clusters=value)
+
+
+def test_centroids_of_a_file_are_not_fitted(centroids, speech):
+    quantiser = KMeansQuantizer(12, centroids)
+    assert quantiser.frames_to_fit == 0
+    with pytest.raises(ValueError, match="clusters must be given .*set clusters: and centroids: n"):
+        quantiser.fit(speech)
+    assert torch.equal(quantiser.centroids, centroids)
