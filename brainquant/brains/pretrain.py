@@ -173,9 +173,22 @@ class PretrainBrain(RunBrain):
 
     @override
     def prepare_fit(self, train_set: Any, valid_set: Any = None) -> None:
-        """Also keeps the training clips, to which the quantiser may be fitted."""
+        """Also keeps the training clips, to which the quantiser may be fitted.
+
+        The quantiser looks up the clips, if it has codes for certain clips only.
+        """
         super().prepare_fit(train_set, valid_set)
         self.train_clips, self.valid_set = train_set.dataset, valid_set
+        datasets = [loader.dataset for loader in (train_set, valid_set) if loader]
+        clips = (
+            (clip_id, dataset.data[clip_id]["duration"])
+            for dataset in datasets
+            for clip_id in dataset.data_ids
+        )
+        try:
+            self.quantiser.check_clips(self.raw("encoder"), clips)
+        except ValueError as error:
+            raise RunError(str(error)) from error
 
     @override
     def on_fit_start(self):

@@ -156,12 +156,17 @@ def identity_of(job: Job, encoder: PretrainedEncoder, source: Source) -> dict[st
 
 def facts_of(job: Job, encoder: PretrainedEncoder) -> dict[str, Any]:
     """What a reader of the output wants to know beside its identity."""
+    sizes = {}
+    if job.results.kind == "tokens":
+        meta = job.results.meta(encoder, job.results.names()[0])
+        sizes = {"num_codebooks": meta["num_codebooks"], "codebook_size": meta["num_codes"]}
     return {
         "model": job.model,
         "steps": encoder.step,
         "source": job.source,
         "sample_rate": encoder.sample_rate,
         "frame_rate": encoder.frame_rate,
+        **sizes,
     }
 
 
