@@ -70,6 +70,11 @@ def add(command: AddCommand) -> None:
         help="phone alignments, <ID>.tsv at any depth; the codes are then measured too",
     )
     option(
+        "--abx",
+        action="store_true",
+        help="also ABX errors of the test phones (column spk_id); needs fastabx and Python 3.12",
+    )
+    option(
         "--data_folder",
         metavar="F",
         help="folder that $data_root stands for (the run's data_folder, or the working folder)",

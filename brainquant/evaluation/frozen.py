@@ -24,8 +24,16 @@ HOP = 0.01  # seconds from one log-mel frame to the next
 @torch.no_grad()
 def encode(encoder: SpeechEncoder, sig: torch.Tensor) -> list[np.ndarray]:
     """Outputs of each layer for one waveform, shape (frames, dim) each."""
-    layers = encoder.eval().layer_outputs(*_batch_of_one(encoder, sig))
-    return [layer[0].float().cpu().numpy() for layer in layers]
+    return _arrays(encoder.eval().layer_outputs(*_batch_of_one(encoder, sig)))
+
+
+@torch.no_grad()
+def encode_with_front_end(
+    encoder: SpeechEncoder, sig: torch.Tensor
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What the Transformer reads of one waveform, (frames, channels), and ``encode`` of it."""
+    read_BTC, layers = encoder.eval().front_end_and_layers(*_batch_of_one(encoder, sig))
+    return _arrays([read_BTC])[0], _arrays(layers)
 
 
 @torch.no_grad()
@@ -33,6 +41,10 @@ def quantise(encoder: SpeechEncoder, quantiser: Any, sig: torch.Tensor) -> np.nd
     """Codes of the whole frames of one waveform, shape (frames, codebooks)."""
     x_BTI, frames_B = encoder.eval().quantiser_inputs(*_batch_of_one(encoder, sig))
     return quantiser.eval().encode(x_BTI)[0, : int(frames_B[0])].cpu().numpy()
+
+
+def _arrays(layers: list[torch.Tensor]) -> list[np.ndarray]:
+    return [layer[0].float().cpu().numpy() for layer in layers]
 
 
 def _batch_of_one(encoder: SpeechEncoder, sig: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from speechbrain.utils.logger import get_logger
 
-from ..data.alignments import phones_at, read_alignment
+from ..data.alignments import Phone, phones_at, read_alignment
 from ..data.audio import AudioReader
 from ..data.batches import LeftOutClip, ReadableClips
 from ..data.manifests import load_dataset
@@ -18,6 +18,7 @@ from .progress import progress_bar
 logger = get_logger(__name__)
 
 NUM_SHOWN = 10  # utterances that a warning names
+SPEAKER = "spk_id"  # the column of the speaker
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Utterance:
     sig: torch.Tensor
     num_frames: int
     labels: np.ndarray
+    alignment: list[Phone] = field(default_factory=list)
+    speaker: str = ""
 
 
 def load_utterances(
@@ -37,6 +40,7 @@ def load_utterances(
     *,
     label: str | None = None,
     alignments: dict[str, str] | None = None,
+    speakers: bool = False,
     minutes: float | None = None,
     hidden: bool = False,
 ) -> tuple[list[Utterance], dict[str, str]]:
@@ -54,6 +58,8 @@ def load_utterances(
         Column of the manifest.
     alignments : dict or None
         Paths by ID, instead of a column.
+    speakers : bool
+        Whether the column ``spk_id`` is read, too.
     minutes : float or None
         Minutes of speech to read; None for all.
     hidden : bool
@@ -74,7 +80,7 @@ def load_utterances(
         raise ValueError(f"train_minutes must be more than 0, got {minutes}; null takes all speech")
     # A corpus with labels may have another rate than the training corpus.
     reader = AudioReader(encoder.sample_rate, resample=True, mix_down="mean")
-    columns = () if label is None else (label,)
+    columns = [*([] if label is None else [label]), *([SPEAKER] if speakers else [])]
     dataset = ReadableClips(load_dataset(manifest, data_folder, reader=reader, columns=columns))
     utterances, left_out, seconds = [], {}, 0.0
     logger.info(f"Probe: reading {manifest}")
@@ -83,7 +89,7 @@ def load_utterances(
         if minutes is not None and seconds >= 60 * minutes:
             break
         item = dataset[int(index)]
-        utterance = _read(item, encoder, label, alignments)
+        utterance = _read(item, encoder, label, alignments, speakers)
         if isinstance(utterance, LeftOutClip):
             left_out[utterance.id] = utterance.reason
         else:
@@ -100,7 +106,7 @@ def load_utterances(
     return utterances, left_out
 
 
-def _read(item, encoder, label, alignments):
+def _read(item, encoder, label, alignments, speakers):
     """An Utterance of a dataset's item, or a LeftOutClip that says why not."""
     if isinstance(item, LeftOutClip):
         return item
@@ -108,10 +114,11 @@ def _read(item, encoder, label, alignments):
     num_frames = encoder.count_frames(len(sig))
     if num_frames < 1:
         return LeftOutClip(name, f"{len(sig)} samples are too short for a frame of the encoder")
+    wanted = label or (SPEAKER if speakers else None)
+    text = item[wanted].strip() if wanted else ""
+    if wanted and not text:
+        return LeftOutClip(name, f"has no {wanted}")
     if label is not None:
-        text = item[label].strip()
-        if not text:
-            return LeftOutClip(name, f"has no {label}")
         return Utterance(name, sig, num_frames, np.array([text]))
     path = (alignments or {}).get(name)
     alignment = None if path is None else read_alignment(path)
@@ -119,4 +126,5 @@ def _read(item, encoder, label, alignments):
         return LeftOutClip(
             name, "has no alignment" if alignment is None else "its alignment is empty"
         )
-    return Utterance(name, sig, num_frames, phones_at(encoder.frame_times(num_frames), alignment))
+    phones = phones_at(encoder.frame_times(num_frames), alignment)
+    return Utterance(name, sig, num_frames, phones, alignment, text)

@@ -52,6 +52,7 @@ class W2vBertEncoder(SpeechEncoder):
     array([0.0175, 0.0375])
     """
 
+    reads_front_end = "model.feature_projection"
     used_if_masked = ("model.masked_spec_embed",)
     context_seconds = 4.0  # a quarter of the clips that public models were trained on
 

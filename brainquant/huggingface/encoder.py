@@ -68,6 +68,7 @@ class HuggingFaceEncoder(SpeechEncoder):
     array([0.0125, 0.0325])
     """
 
+    reads_front_end = "model.feature_projection.projection"
     used_if_masked = ("model.masked_spec_embed",)
     context_seconds = 4.0  # a quarter of the clips that public models were trained on
     recompute = False  # whether the backward computes latents again

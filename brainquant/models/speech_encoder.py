@@ -58,6 +58,8 @@ class SpeechEncoder(torch.nn.Module):
         Size of the noise that a forward takes for its masked feature frames; None: it takes none.
     context_seconds : float
         Audio that a window of a long recording has on both sides, see docs/how_to/long_audio.md.
+    reads_front_end : str
+        The submodule whose first input is what the front end makes of the audio.
     """
 
     sample_rate: int
@@ -68,6 +70,7 @@ class SpeechEncoder(torch.nn.Module):
     stack: int = 1
     noise_dim: int | None = None
     context_seconds: float
+    reads_front_end: str = "transformer"
     used_if_masked: tuple[str, ...] = ()  # parameters that only a masked forward uses
     feature_parts: tuple[str, ...] = ()  # what makes the features that ``encode_features`` reads
     is_pretrained = False  # after ``prepare_finetuning``
@@ -161,6 +164,19 @@ class SpeechEncoder(torch.nn.Module):
         """
         wanted = range(1, len(self.layers) + 1) if layers is None else layers
         return self.outputs_of(wanted, self, wavs_BL, lengths_B)
+
+    def front_end_and_layers(
+        self, wavs_BL: torch.Tensor, lengths_B: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What the front end makes of unmasked audio, (batch, frames, channels), and all layers."""
+        read = []
+        reader = self.get_submodule(self.reads_front_end)
+        hook = reader.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+        try:
+            layers = self.layer_outputs(wavs_BL, lengths_B)
+        finally:
+            hook.remove()
+        return read[0], layers
 
     def outputs_of(
         self, layers: Sequence[int], function: Callable[..., Any], *inputs: Any

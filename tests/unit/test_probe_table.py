@@ -12,13 +12,15 @@ def table_of(layers=3, of="phones", seeds=3, accuracy=0.5, **more):
     rng = np.random.default_rng(0)
 
     def summary(layers):
-        return summarise(accuracy * rng.uniform(0.9, 1, (seeds, layers, 2)))
+        scores = accuracy * rng.uniform(0.9, 1, (seeds, layers, 2))
+        return {**summarise(scores), "inputs": 144}
 
     rank = np.linspace(100, 50, layers).tolist()
     return {
         "of": of, "num_seeds": seeds, "majority": 0.2,
         "utterances": {"train": 100_000, "valid": 5, "test": 1_000_000},
-        "accuracies": {"log-mel": summary(1), "untrained encoder": summary(layers),
+        "accuracies": {"log-mel": summary(1), "untrained front end": summary(1),
+                       "untrained encoder": summary(layers),
                        "pretrained encoder": summary(layers)},
         "effective_rank": {"untrained encoder": rank, "pretrained encoder": rank[::-1]},
         **more,
@@ -31,7 +33,25 @@ def codes(**more):
     return {**measures, "shuffled": shuffled, "code_perplexity": 400.0, "frames": 12_345_678}
 
 
+def abx(layers=3, across=True):
+    errors = {
+        "codes": [0.3],
+        "log-mel": [0.2],
+        "untrained front end": [0.25],
+        "untrained encoder": [0.4] * layers,
+        "pretrained encoder": [0.123] * layers,
+    }
+    return {
+        "phones": 1_234_567,
+        "speakers": 40,
+        "within": errors,
+        "across": {name: [0.45] * len(e) for name, e in errors.items()} if across else None,
+    }
+
+
 TABLES = {
+    "ABX beside codes": table_of(codes=codes(), abx=abx()),
+    "ABX of one speaker": table_of(abx=abx(across=False)),
     "phones": table_of(codes=codes()),
     "one layer, one seed, a label with odd characters": table_of(1, "a $ very_odd $ label", 1),
     "24 layers, nothing is read": table_of(24, accuracy=0.0),
@@ -60,7 +80,18 @@ def test_the_table_says_what_was_measured():
     row = table["accuracies"]["pretrained encoder"]
     row |= {"layers": [[0.5, 0.7], [0.6, 0.9]], "best_layer": 2, "mean": 0.8, "spread": 0.1}
     lines = [" ".join(line.split()) for line in format_table(table).splitlines()]
-    assert "pretrained encoder 80.0 +- 10.0 layer 2" in lines
+    assert "pretrained encoder 80.0 +- 10.0 of 144 inputs layer 2" in lines
     assert "majority class 20.0" in lines and "PNMI 0.400 0.200" in lines
     (layer,) = (line for line in lines if line.startswith("layer 1 "))
     assert " 55.0 +- 5.0 " in layer and layer.endswith(" 100.0 50.0")
+
+
+def test_the_table_has_abx_errors_of_all_that_was_compared():
+    lines = [" ".join(line.split()) for line in format_table(table_of(abx=abx())).splitlines()]
+    assert "ABX error in % of 1,234,567 test phones of 40 speakers; chance 50" in lines
+    for line in ("within a speaker across speakers", "codes 30.0 45.0", "log-mel 20.0 45.0",
+                 "untrained front end 25.0 45.0", "layer 3 40.0 12.3 45.0 45.0"):  # fmt: skip
+        assert line in lines
+    one = format_table(table_of(abx=abx(across=False)))
+    lines = [" ".join(line.split()) for line in one.splitlines()]
+    assert "across speakers" not in one and {"log-mel 20.0", "layer 3 40.0 12.3"} <= {*lines}
