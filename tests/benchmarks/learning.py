@@ -40,7 +40,9 @@ from tqdm import tqdm
 
 from brainquant.data.batches import make_loaders
 from brainquant.evaluation.frozen import untrained
+from brainquant.recipe import build_brain
 from brainquant.training.hparams import load_hparams, parse_arguments
+from brainquant.training.resolve import write_hparams
 
 HPARAMS = Path(__file__).resolve().parents[2] / "recipes/ToySpeech/hparams"
 WARMUP_STEPS = 100
@@ -82,10 +84,8 @@ def open_recipe(options, folder, steps):
     ]  # fmt: skip
     hparams_file, run_opts, overrides = parse_arguments([*map(str, argv), *options.change])
     hparams = load_hparams(hparams_file, overrides)
-    os.makedirs(folder, exist_ok=True)
-    brain = hparams["brain_class"](
-        hparams["modules"], hparams["optimizer"], hparams, run_opts, hparams["checkpointer"]
-    )
+    write_hparams(folder, hparams_file, overrides)  # so that the run can be a teacher
+    brain = build_brain(hparams, run_opts)
     loaders = make_loaders(hparams, min_samples=brain.min_samples)
     hparams |= {"hparams_file": hparams_file, "overrides": overrides}
     return brain, loaders, hparams
