@@ -72,7 +72,8 @@ def describe_run(hparams_file: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     description : dict
         ``encoder`` and ``quantiser``, for ``brainquant.inference.architecture.build``.
-        ``quantiser`` is None for a fine-tuned run. References are resolved: it is a tree.
+        ``quantiser`` is None for a fine-tuned run, and if it reads more than the encoder's
+        inputs. References are resolved: it is a tree.
 
     Raises
     ------
@@ -100,7 +101,20 @@ def _own_description(document: Any) -> dict[str, Any]:
     modules = document.get("modules")
     if not isinstance(modules, dict) or "encoder" not in modules:
         raise ValueError("modules: has no encoder")
-    return {part: describe(modules.get(part), part) for part in ("encoder", "quantiser")}
+    quantiser = modules.get("quantiser")
+    return {
+        "encoder": describe(modules["encoder"], "encoder"),
+        "quantiser": describe(quantiser, "quantiser") if _reads_inputs(quantiser) else None,
+    }
+
+
+def _reads_inputs(quantiser: Any) -> bool:
+    """Whether a quantiser of a YAML reads the encoder's inputs alone."""
+    if isinstance(quantiser, Call) and pydoc.locate(quantiser.path) is make_quantiser:
+        quantiser = quantiser.arguments["make"]
+    if not isinstance(quantiser, Call):
+        return True
+    return getattr(pydoc.locate(quantiser.path), "reads_inputs", True)
 
 
 def _resolved(path: str) -> str:

@@ -100,9 +100,14 @@ def _open_run(folder: str) -> PretrainedEncoder:
 
 
 def encoder_of(brain: Any, hparams_file: str) -> PretrainedEncoder:
-    """The encoder and the quantiser of a Brain, whose YAML with all values is ``hparams_file``."""
+    """The encoder and the quantiser of a Brain, whose YAML with all values is ``hparams_file``.
+
+    A quantiser that reads more than the encoder's inputs, such as a teacher, is left out.
+    """
     encoder = brain.raw("encoder")
     quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
+    if quantiser is not None and not quantiser.reads_inputs:
+        quantiser = None
     if is_held(encoder):
         description = describe_held(encoder, quantiser)
     else:

@@ -103,13 +103,13 @@ class FileCodes(Quantiser):
     def labels(self) -> Labels:
         """The labels, opened when they are needed first: who opens a trained run needs none."""
         if self._opened is None:
-            try:
-                self._opened = Labels(self.source.paths)
-            except OSError as error:
-                raise ValueError(
-                    f"labels: {error.filename} is gone; bring it back, or make it again with "
-                    f"brainquant tokens"
-                ) from error
+            for path in self.source.paths:
+                if not os.path.exists(path):
+                    raise ValueError(
+                        f"labels: {path} is gone; bring it back, or make it again with brainquant "
+                        f"tokens"
+                    )
+            self._opened = Labels(self.source.paths)
         return self._opened
 
     @override

@@ -17,6 +17,7 @@ from ..models import SpeechEncoder
 from ..models.frozen_layer import FrozenLayer
 from ..quantisers import Clips, KMeansQuantizer
 from .frames import check_rate, fit_frames
+from .keeping import keep_teacher
 
 
 class TeacherCodes(KMeansQuantizer):
@@ -52,6 +53,7 @@ class TeacherCodes(KMeansQuantizer):
     """
 
     reads_inputs = False
+    files_needed = {**KMeansQuantizer.files_needed, "teacher": keep_teacher}
 
     def __init__(
         self,

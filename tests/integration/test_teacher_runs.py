@@ -1,0 +1,105 @@
+"""Runs on the units of a teacher: by labels as by the teacher, and without it after a while."""
+
+import shutil
+
+import pytest
+import ruamel.yaml
+import torch
+from tiny_ctc import write_hparams
+from tiny_run import HPARAMS, MODELS, assert_equal_runs, run, state
+
+from brainquant import load_pretrained
+from brainquant.cli import main
+from brainquant.errors import RunError
+from brainquant.extraction import QuantiserTokens
+from brainquant.publishing.export import export, write_model
+from brainquant.targets import TeacherCodes
+
+SHORT = {"log_interval": 1, "evaluate": None, "num_workers": 0}
+
+
+def fragment(name, **arguments):
+    """A quantiser as a person has it on the command line."""
+    yaml = ruamel.yaml.YAML()
+    given = ", ".join(f"{key}: {value}" for key, value in arguments.items())
+    path = HPARAMS.parents[2] / f"hparams/quantisers/{name}.yaml"
+    return {"make_quantiser": yaml.load(f"!include:{path} {{{given}}}")}
+
+
+@pytest.fixture(scope="module")
+def teacher(pretrained_run):
+    """A run of one step."""
+    return pretrained_run("best_rq")
+
+
+def test_labels_of_files_train_as_the_teacher_does(teacher, corpus, tmp_path):
+    kmeans, units = tmp_path / "k.safetensors", tmp_path / "units"
+    fitting = ["--layer", "2", "--clusters", "12", "--frames", "600", "--output", str(kmeans)]
+    main(["kmeans", str(teacher), str(corpus / "audio"), *fitting])
+    for split in ("train", "valid"):
+        manifest = tmp_path / f"{split}.csv"
+        text = (corpus / f"{split}.csv").read_text("utf-8")
+        manifest.write_text(text.replace("$data_root", str(corpus)), "utf-8")
+        output = ["--format", "npz", "--output", str(units / f"{split}.npz")]
+        units.mkdir(exist_ok=True)
+        main(["tokens", str(teacher), str(manifest), "--kmeans", str(kmeans), *output])
+    options = {**SHORT, "optimizer_step_limit": 2}
+    taught = fragment("teacher", teacher=teacher, layer=2, clusters="null", centroids=kmeans)
+    by_teacher, _ = run("best_rq", corpus, tmp_path / "taught", **taught, **options)
+    by_labels, _ = run(
+        "best_rq", corpus, tmp_path / "labelled", **fragment("labels", labels=units), **options
+    )
+    one, other = state(by_teacher), state(by_labels)
+    for name in ("quantiser.centroids", "quantiser.sizes"):
+        one["tensors"].pop(name, None)
+        other["tensors"].pop(name, None)
+    assert_equal_runs(one, other)
+    (units / "valid.npz").unlink()
+    with pytest.raises(RunError, match="no labels for .* clips of train_csv and valid_csv, such"):
+        run("best_rq", corpus, tmp_path / "half", **fragment("labels", labels=units), **options)
+
+
+@pytest.fixture
+def start(corpus, tmp_path):
+    """Starts a run of three steps, whose teacher is a folder, again and again."""
+
+    def start(name, teacher, **interrupt):
+        quantiser = fragment("teacher", teacher=teacher, layer=1, clusters=12)
+        overrides = {**MODELS["best_rq"], **SHORT, **quantiser, "optimizer_step_limit": 3}
+        write_hparams(HPARAMS / "best_rq.yaml", tmp_path / name, overrides)
+        return run("best_rq", corpus, tmp_path / name, **overrides, **interrupt)[0]
+
+    return start
+
+
+def test_a_run_goes_on_without_its_teacher_and_is_given_away(start, teacher, corpus, tmp_path):
+    moved = tmp_path / "teacher"
+    shutil.copytree(teacher, moved)
+    whole = state(start("whole", moved))
+    start("run", moved, interrupt="SIGTERM", at=1)
+    shutil.rmtree(moved)
+    assert_equal_runs(state(start("run", moved)), whole)
+    kept = load_pretrained(tmp_path / "run/needed/make_quantiser.teacher")
+    assert kept.fingerprint() == load_pretrained(teacher).fingerprint()
+
+    model = load_pretrained(tmp_path / "run")
+    exported = export(tmp_path / "run", tmp_path / "exported")
+    assert exported.fingerprint() == model.fingerprint() and exported.num_codebooks == 0
+    with pytest.raises(ValueError, match="has no quantiser, so it has no codes; fit a k-means"):
+        QuantiserTokens().prepare(model)
+    # It is the teacher of the next iteration.
+    assert TeacherCodes(320, tmp_path / "run", 1, clusters=5).codebook_size == 5
+
+
+def test_a_teacher_that_has_changed_ends_the_run(start, exported, tmp_path):
+    changed = tmp_path / "teacher"
+    shutil.copytree(exported("best_rq"), changed)
+    start("run", changed, interrupt="SIGTERM", at=1)
+    model = load_pretrained(changed)
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1.0)
+    write_model(str(changed), model, {})
+    with pytest.raises(
+        RunError, match="teacher: .* has changed since the run began.*its copy: set"
+    ):
+        start("run", changed)
