@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "plots": ("monitoring.report",),
     "brains.base": ("brains.pretrain",),
     "brains.speech_encoder": ("models.speech_encoder",),
+    "evaluation.spectrum": ("monitoring.spectrum",),
     "functional.convolution": ("models.convolution",),
     "functional.dropout": ("models.dropout",),
     "functional.draws": ("quantisers.draws",),

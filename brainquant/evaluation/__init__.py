@@ -1,9 +1,9 @@
 """Evaluates an encoder by its frozen layers, and codes by the phones that they stand for."""
 
+from ..monitoring.spectrum import effective_rank
 from .after_training import probe
 from .code_phones import code_phone_statistics
 from .linear_probe import majority_accuracy, probe_layers, summarise, windows
-from .spectrum import effective_rank
 from .table import format_table
 
 __all__ = [

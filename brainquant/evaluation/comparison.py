@@ -10,10 +10,10 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from ..models import SpeechEncoder
+from ..monitoring.spectrum import effective_rank
 from .abx import abx_errors, spoken_phones
 from .frozen import encode, encode_with_front_end, log_mel_frames, log_mel_windows
 from .linear_probe import majority_accuracy, probe_layers, summarise
-from .spectrum import effective_rank
 from .subjects import Subject
 from .utterances import Utterance
 

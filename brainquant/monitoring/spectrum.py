@@ -32,9 +32,24 @@ def effective_rank(x_ND: np.ndarray) -> float:
     # The squares of the singular values are the eigenvalues of the smaller product. This is far
     # cheaper than an SVD.
     product = x_ND.T @ x_ND if x_ND.shape[0] > x_ND.shape[1] else x_ND @ x_ND.T
-    values = np.linalg.eigvalsh(product)
-    largest = values[-1]
-    values = np.sqrt(values[values > largest * len(values) * np.finfo(np.float64).eps])
+    return rank_of_variances(np.linalg.eigvalsh(product))
+
+
+def rank_of_variances(variances: np.ndarray) -> float:
+    """The effective rank of features that vary so much in each of their principal directions.
+
+    Arguments
+    ---------
+    variances : array
+        Squares of the singular values, in any unit.
+
+    Example
+    -------
+    >>> round(rank_of_variances(np.array([3.0, 3.0, 0.0])), 6)
+    2.0
+    """
+    least = variances.max() * len(variances) * np.finfo(np.float64).eps
+    values = np.sqrt(variances[variances > least])
     if not len(values):
         return 0.0
     shares = values / values.sum()
