@@ -22,9 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "ToySpeech"
 # Models small enough for a second of training.
 TINY = {
-    "best_rq": "--num_layers 2 --d_model 32 --cb_vocab 64 --batch_seconds 8 --num_buckets 4",
+    "best_rq": "--num_layers 2 --d_model 32 --cb_vocab 64 --batch_seconds 8 --num_buckets 4 "
+    "--quality_minutes 0",
     "wav2vec2": "--num_layers 2 --d_model 32 --channels 32 --batch_seconds 8 --num_buckets 4 "
-    "--num_negatives 20",
+    "--num_negatives 20 --quality_minutes 0",
 }
 
 

@@ -48,7 +48,8 @@ def build(name, corpus, output_folder, run_options="", objects=None, **overrides
         overrides = {**OWN_SPEECH, **manifests, **overrides}
     overrides = {
         "data_folder": str(corpus), "output_folder": str(output_folder), "train_loggers": [],
-        "batch_seconds": 8, "num_buckets": 4, "warmup_steps": 2, **MODELS[name], **overrides,
+        "batch_seconds": 8, "num_buckets": 4, "warmup_steps": 2, "quality_minutes": 0,
+        **MODELS[name], **overrides,
         **from_command_line,
     }  # fmt: skip
     hparams = load_hparams(hparams_file, overrides)

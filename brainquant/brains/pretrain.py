@@ -19,12 +19,13 @@ from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
 from ..monitoring.code_tally import CodeTally
 from ..monitoring.health import unigram_loss
 from ..quantisers.base import Clips, check_quantiser_class
-from ..ranks import on_main_process
+from ..ranks import on_main_process, world_size
 from ..training.begin_from import load_weights
 from ..training.brain import RunBrain
 from ..training.keys import PRETRAIN
 from ..training.layer_rates import check_weight_decay, layer_groups
 from ..training.pull_to_start import PullToStart
+from ..training.quality import Quality, check_what_keeps_the_best
 from ..training.randomness import derived_generator
 from ..training.start_loss import StartLoss
 
@@ -42,7 +43,8 @@ class PretrainBrain(RunBrain):
     ``brainquant.quantisers.base``, and ``modules["encoder"]`` is a ``SpeechEncoder``.
     Hyperparameters: ``begin_from``; ``freeze_steps``; ``layer_decay`` (factor of the learning
     rate from a layer to the one below; other modules have that of the last layer);
-    ``pull_to_start``, see ``PullToStart``.
+    ``pull_to_start``, see ``PullToStart``; ``quality_minutes`` and ``keep_best_by``, see
+    ``Quality``.
     """
 
     hparams_read = RunBrain.hparams_read | PRETRAIN
@@ -58,7 +60,11 @@ class PretrainBrain(RunBrain):
             quicken(self.modules)
         self.start_loss = StartLoss(self.hparams.freeze_steps)
         self.pull = PullToStart(self.hparams.pull_to_start, self.raw("encoder"))
-        self.parts.add_last(start_loss=self.start_loss, pull_to_start=self.pull)
+        self.quality = Quality(self.hparams.quality_minutes, seed=self.hparams.seed)
+        check_what_keeps_the_best(self.hparams)
+        self.parts.add_last(
+            start_loss=self.start_loss, pull_to_start=self.pull, quality=self.quality
+        )
 
     @override
     def make_tally(self) -> CodeTally:
@@ -189,6 +195,9 @@ class PretrainBrain(RunBrain):
             self.quantiser.check_clips(self.raw("encoder"), clips)
         except ValueError as error:
             raise RunError(str(error)) from error
+        if valid_set is not None:
+            batches = world_size() * self.grad_accumulation_factor
+            self.quality.prepare(self.raw("encoder"), train_set, valid_set, batches)
 
     @override
     def on_fit_start(self):
@@ -207,6 +216,42 @@ class PretrainBrain(RunBrain):
             except ValueError as error:
                 raise RunError(f"the quantiser cannot be fitted to train_csv: {error}") from error
             quantiser.load_state_dict(on_main_process(lambda: fitted))
+        if self.quality.is_wanted and not self.optimizer_step and not self.quality.start:
+            self.quality.keep_start(self.measure_start())
+
+    @torch.no_grad()
+    def measure_start(self) -> dict[str, Any]:
+        """The quality of the encoder before the first step, see ``Quality``.
+
+        Its normalisation has no statistics yet: a copy takes those of the clips that are measured.
+        """
+        encoder, quality = self.copy_that_normalises(self.raw("encoder")), self.quality
+        for clip, _ in quality.read_clips(self.valid_set.dataset, encoder):
+            self.watchdog.tick("measuring the quality")
+            encoder.quantiser_inputs(clip[None].to(self.device), torch.tensor([len(clip)]))
+        return quality.measure(encoder, self.valid_set.dataset, 0, self.watchdog.tick)
+
+    @override
+    def measure_more(self, stage: Stage) -> dict[str, Any]:
+        """The quality of the layers, in validations in which it is due."""
+        epochs = self.hparams.epoch_counter
+        is_last = self._optimizer_step_limit_exceeded or epochs.current == epochs.limit
+        if stage != Stage.VALID or not self.quality.is_due(self.optimizer_step, is_last=is_last):
+            return {}
+        numbers = self.quality.measure(
+            self.raw("encoder"), self.valid_set.dataset, self.optimizer_step, self.watchdog.tick
+        )
+        return {**numbers, **self.quality.start} if numbers else {}
+
+    @override
+    def best_by(self, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """By the loss, or by the units of all layers, where they were measured."""
+        meta, keys = super().best_by(record)
+        if self.hparams.keep_best_by == "loss":
+            return meta, keys
+        if "mean_units_repeat" in record:
+            meta["valid_units"] = record["mean_units_repeat"]
+        return meta, {"max_keys": ["valid_units"]}
 
     def begin_with_weights(self) -> None:
         """Loads the weights of ``begin_from``; prepares what compares the run with them."""
@@ -237,14 +282,10 @@ class PretrainBrain(RunBrain):
         """Fits the quantiser to clips drawn from the whole corpus; returns its new state.
 
         Every rank uses the same clips, since a normalisation over the corpus adds up over ranks.
-        A copy of the encoder, with the same parameters, reads them: its normalisation needs
-        statistics now, while the normalisation of the training has to see each clip only once.
         """
-        quantiser, encoder = self.raw("quantiser"), self.raw("encoder")
+        quantiser = self.raw("quantiser")
         self.modules.eval()
-        encoder = copy.deepcopy(encoder, {id(p): p for p in encoder.parameters()})
-        for part in parts_without_parameters(encoder).values():
-            part.train()
+        encoder = self.copy_that_normalises(self.raw("encoder"))
         frames = self.frames_of_the_corpus(encoder, quantiser.frames_to_fit)
         if not frames:
             raise ValueError("none of its clips can be read")
@@ -253,6 +294,16 @@ class PretrainBrain(RunBrain):
         quantiser.fit(x_NI.to(self.device))
         logger.info(f"The quantiser is fitted to {len(x_NI)} frames of the corpus")
         return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
+
+    def copy_that_normalises(self, encoder: SpeechEncoder) -> SpeechEncoder:
+        """A copy with the same parameters, whose normalisation learns statistics.
+
+        It needs them now, while the normalisation of the training has to see each clip only once.
+        """
+        encoder = copy.deepcopy(encoder, {id(p): p for p in encoder.parameters()}).eval()
+        for part in parts_without_parameters(encoder).values():
+            part.train()
+        return encoder
 
     def frames_of_the_corpus(self, encoder: SpeechEncoder, wanted: int) -> list[torch.Tensor]:
         """At most ``wanted`` inputs of the quantiser, from clips drawn at random."""

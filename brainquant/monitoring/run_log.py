@@ -261,6 +261,9 @@ def summary(record: Mapping[str, Any]) -> str:
     'step 900, valid: loss 4.200 (reference 5.100), accuracy 21.0%, perplexity 126'
     >>> summary({**record, "start_loss": 4.517, "unigram_loss": 5.1}).split(", accuracy")[0]
     'step 900, valid: loss 4.200 (as it came 4.517, reference 5.100)'
+    >>> quality = {"mean_effective_rank": 57.31, "mean_units_repeat": 0.318}
+    >>> summary({**record, **quality}).split(", accuracy")[1]
+    ' 21.0%, perplexity nan, rank 57.3, units repeat 0.32'
     >>> summary({"step": 900, "stage": "valid", "loss": 0.2, "cer": 5.25, "wer": 18.125})
     'step 900, valid: loss 0.200, CER 5.25%, WER 18.12%'
     """
@@ -273,8 +276,11 @@ def summary(record: Mapping[str, Any]) -> str:
     loss, reference, accuracy, perplexity = (
         float("nan") if number is None else number for number in numbers
     )
+    # The quality of the layers, where it was measured.
+    names = {"mean_effective_rank": "rank {:.3g}", "mean_units_repeat": "units repeat {:.2f}"}
+    more = [text.format(record[n]) for n, text in names.items() if record.get(n) is not None]
     came = f"as it came {record[START_LOSS]:.3f}, " if record.get(START_LOSS) is not None else ""
     return (
         f"{where}: loss {loss:.3f} ({came}reference {reference:.3f}), "
-        f"accuracy {accuracy:.1%}, perplexity {perplexity:.0f}"
+        f"accuracy {accuracy:.1%}, perplexity {perplexity:.0f}{''.join(f', {x}' for x in more)}"
     )

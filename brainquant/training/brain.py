@@ -402,10 +402,33 @@ class RunBrain(sb.Brain):
             self.steps.read()
         record = self.tally.end(stage, self.optimizer_step)
         if record is not None:
+            record = {**record, **self.measure_more(stage)}
             self.log(stage, record)
         if record is not None and stage == Stage.VALID and self.checkpointer is not None:
-            key, name = self.tally.best
-            self.save({key: record[name], "epoch": epoch}, min_keys=[key])
+            meta, keys = self.best_by(record)
+            self.save({**meta, "epoch": epoch}, **keys)
+
+    def measure_more(self, stage: Stage) -> dict[str, Any]:
+        """Numbers of a log point besides those of the tally; every rank has to call this."""
+        return {}
+
+    def best_by(self, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """By what the best checkpoints are kept.
+
+        Arguments
+        ---------
+        record : dict
+            The numbers of a validation.
+
+        Returns
+        -------
+        meta : dict
+            Numbers for the checkpoint.
+        keys : dict
+            The ``min_keys`` or ``max_keys`` of ``save``, which name one of them.
+        """
+        key, name = self.tally.best
+        return {key: record[name]}, {"min_keys": [key]}
 
     def log(self, stage: Stage, record: dict) -> None:
         """Writes a log point; every rank has to call this."""
@@ -511,7 +534,12 @@ class RunBrain(sb.Brain):
         self.save({INTRA_EPOCH_CKPT_FLAG: True}, end_of_epoch=False)
 
     def save(
-        self, meta: dict[str, Any], *, end_of_epoch: bool = True, min_keys: Sequence[str] = ()
+        self,
+        meta: dict[str, Any],
+        *,
+        end_of_epoch: bool = True,
+        min_keys: Sequence[str] = (),
+        max_keys: Sequence[str] = (),
     ) -> Any:
         """Writes a checkpoint and drops the oldest; every rank has to call this.
 
@@ -530,6 +558,7 @@ class RunBrain(sb.Brain):
             end_of_epoch=end_of_epoch,
             num_to_keep=self.hparams.keep_checkpoints,
             min_keys=list(min_keys),
+            max_keys=list(max_keys),
             ckpt_predicate=predicate,
             verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
         )

@@ -101,6 +101,11 @@ PRETRAIN = {
                           default=1.0, above=0, high=1),
     "pull_to_start": number("the strength with which each step pulls the encoder towards the "
                             "weights that it began with, 0 for none", default=0.0, low=0),
+    "quality_minutes": number("the minutes of validation speech on which the layers are measured "
+                              "without labels, 0 for none", default=1.0, low=0),
+    "keep_best_by": choice("whether the best checkpoints that are kept have the lowest validation "
+                           "loss, or the units that repeat best at another speed", "loss", "units",
+                           default="loss"),
 }  # fmt: skip
 
 BEST_RQ = {
