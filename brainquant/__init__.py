@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         LibraryQuantizer,
         OnlineCodebooks,
         RandomProjectionQuantizer,
+        RefinedProjectionQuantizer,
         VectorQuantizer,
     )
 
@@ -22,6 +23,7 @@ __all__ = [
     "LibraryQuantizer",
     "OnlineCodebooks",
     "RandomProjectionQuantizer",
+    "RefinedProjectionQuantizer",
     "VectorQuantizer",
     "load_pretrained",
 ]

@@ -80,7 +80,7 @@ class BestRQBrain(PretrainBrain):
             encoded = self.modules["encoder"](*masked.inputs)
         ids = getattr(batch, "id", [])
         codes_BSG = self.quantiser.encode_clips(
-            Clips(ids, masked.wavs_BL, masked.lengths_B, encoded.inputs_BTI)
+            Clips(ids, masked.wavs_BL, masked.lengths_B, encoded.inputs_BTI, masked.valid_BS)
         )
         hidden_ND = encoded.hidden_BTD.flatten(0, 1).index_select(0, masked.predicted_N)
         logits_NGV = self.modules["head"](hidden_ND).unflatten(

@@ -38,6 +38,7 @@ OURS = (
     "quantisers.LibraryQuantizer",
     "quantisers.OnlineCodebooks",
     "quantisers.RandomProjectionQuantizer",
+    "quantisers.RefinedProjectionQuantizer",
     "quantisers.VectorQuantizer",
 )
 TORCH = (

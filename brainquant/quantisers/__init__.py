@@ -6,6 +6,7 @@ from .gumbel import GumbelVectorQuantizer
 from .kmeans import KMeansQuantizer
 from .online_codebooks import OnlineCodebooks
 from .random_projection import RandomProjectionQuantizer
+from .refined_projection import RefinedProjectionQuantizer
 from .vector import VectorQuantizer
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "OnlineCodebooks",
     "Quantiser",
     "RandomProjectionQuantizer",
+    "RefinedProjectionQuantizer",
     "VectorQuantizer",
     "make_quantiser",
 ]

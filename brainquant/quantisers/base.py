@@ -22,6 +22,7 @@ class Clips(NamedTuple):
     wavs_BL: torch.Tensor  # zeros after each clip
     lengths_B: torch.Tensor  # samples of each, on the host
     inputs_BTI: torch.Tensor  # the encoder's inputs for the quantiser
+    valid_BT: torch.Tensor | None = None  # False for padding; None: there is none
 
 
 class Quantiser(torch.nn.Module):

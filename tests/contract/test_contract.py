@@ -19,6 +19,7 @@ SMALL = {
     "lookup_free": {"codebook_size": 16, "vq_dim": 8},
     "random_projection": {"cb_dim": 4, "cb_vocab": 16},
     "random_projection_multi": {"cb_dim": 4, "cb_vocab": 16},
+    "refined_projection": {"cb_dim": 4, "cb_vocab": 16},
     "whitened_projection": {"cb_dim": 4, "cb_vocab": 16},
     "online_codebooks": {"num_vars": 10, "groups": 2},
     "residual": {"codebook_size": 16, "num_quantizers": 3, "vq_dim": 8},
