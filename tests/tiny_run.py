@@ -19,6 +19,13 @@ HPARAMS = RECIPES / "ToySpeech/hparams"
 MODELS = {
     "best_rq": {"num_layers": 1, "d_model": 16, "cb_vocab": 32},
     "wav2vec2": {"num_layers": 1, "d_model": 16, "channels": 16, "num_negatives": 10},
+    "online_codebooks": {
+        "num_layers": 3, "d_model": 16, "num_target_layers": 2, "make_quantiser": {"num_vars": 8},
+    },
+    "online_codebooks_waveform": {
+        "num_layers": 2, "d_model": 16, "num_target_layers": 2, "make_quantiser": {"num_vars": 8},
+        "channels": 16,
+    },
     "continue_best_rq": {"cooldown_steps": 2, "num_workers": 0},
     "continue_masked": {"cb_vocab": 32, "num_workers": 0},
     "continue_speechbrain_wav2vec2": {

@@ -48,9 +48,10 @@ class OnlineCodebooksBrain(PretrainBrain):
     ``unmasked_weight`` are those of ``BestRQBrain``. The log's unigram is that of the codes of the
     same log point, because the codes of an earlier one may have meant something else.
 
-    Modules: ``encoder`` (a ``BestRQEncoder`` or a ``Wav2Vec2Encoder``), ``quantiser`` (an
-    ``OnlineCodebooks`` of as many codebooks as layers are targets), ``head`` (a ``LayerHeads``).
-    The Brain adds ``teacher``.
+    Modules: ``encoder`` (a ``BestRQEncoder`` or a ``Wav2Vec2Encoder``), ``codebooks`` (an
+    ``OnlineCodebooks`` with a codebook for each layer whose codes are targets), ``head`` (a
+    ``LayerHeads``). The Brain adds ``teacher``. There is no ``quantiser`` among them, because the
+    codebooks read layers: an exported encoder has no codes of its own.
     Hyperparameters: those of ``BestRQBrain``; ``student_layers`` ("each" or "last"); ``ema_decay``,
     ``ema_decay_end`` and ``ema_steps``, see ``brainquant.training.schedules.ema_decay``.
     """
@@ -61,6 +62,11 @@ class OnlineCodebooksBrain(PretrainBrain):
         encoder: Any = modules["encoder"]
         super().__init__({**modules, "teacher": Teacher(encoder)}, *args, **kwargs)
         self.check_sizes()
+
+    @property
+    @override
+    def quantiser(self) -> Any:
+        return self.raw("codebooks")
 
     @property
     @override
@@ -80,19 +86,19 @@ class OnlineCodebooksBrain(PretrainBrain):
         check_masks(self)
         if not isinstance(quantiser, MovingCodebooks):
             raise ValueError(
-                f"quantiser: the codes of a teacher that learns have to follow it, and those of "
+                f"codebooks: the codes of a teacher that learns have to follow it, and those of "
                 f"{type(quantiser).__name__} do not; use the fragment online_codebooks of "
                 f"hparams/quantisers"
             )
         if (groups := quantiser.num_codebooks) > (layers := len(encoder.layers)):
             raise ValueError(
-                f"quantiser: groups is {groups}, one for each layer, but the encoder has {layers} "
+                f"codebooks: groups is {groups}, one for each layer, but the encoder has {layers} "
                 f"layers; set num_target_layers: to at most {layers} in your YAML"
             )
         if quantiser.input_dim != groups * encoder.dim:
             raise ValueError(
-                f"encoder and quantiser do not fit: {groups} layers of {encoder.dim} are "
-                f"{groups * encoder.dim}, but the quantiser's input_dim is {quantiser.input_dim}; "
+                f"encoder and codebooks do not fit: {groups} layers of {encoder.dim} are "
+                f"{groups * encoder.dim}, but their input_dim is {quantiser.input_dim}; "
                 f"set input_dim: !ref <d_model> * <num_target_layers> in your YAML"
             )
         if self.predicts_from_each and drops_layers(encoder):
@@ -104,9 +110,9 @@ class OnlineCodebooksBrain(PretrainBrain):
         scores = try_modules("encoder and head", self.raw("head"), hidden_NGD)
         if scores.shape[1:] != (expected := (groups, quantiser.codebook_size)):
             raise ValueError(
-                f"head and quantiser do not fit: scores of {tuple(scores.shape[1:])} for "
+                f"head and codebooks do not fit: scores of {tuple(scores.shape[1:])} for "
                 f"{expected[0]} x {expected[1]} codes; set num_codebooks: !ref "
-                f"<quantiser.num_codebooks> and codebook_size: !ref <quantiser.codebook_size> of "
+                f"<codebooks.num_codebooks> and codebook_size: !ref <codebooks.codebook_size> of "
                 f"the head in your YAML"
             )
 

@@ -209,7 +209,7 @@ class PretrainBrain(RunBrain):
             check_sound(self.train_clips, derived_generator("cpu", self.hparams.seed, "sound"))
         except ValueError as error:
             raise RunError(f"train_csv: {error}") from error
-        quantiser = self.raw("quantiser")
+        quantiser = self.quantiser
         if quantiser.frames_to_fit:
             try:
                 fitted = self.fit_quantiser()
@@ -283,7 +283,7 @@ class PretrainBrain(RunBrain):
 
         Every rank uses the same clips, since a normalisation over the corpus adds up over ranks.
         """
-        quantiser = self.raw("quantiser")
+        quantiser = self.quantiser
         self.modules.eval()
         encoder = self.copy_that_normalises(self.raw("encoder"))
         frames = self.frames_of_the_corpus(encoder, quantiser.frames_to_fit)

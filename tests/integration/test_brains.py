@@ -247,7 +247,7 @@ def scaled(objectives, factor):
     return lambda predictions, batch, stage: objectives(predictions, batch, stage) * factor
 
 
-@pytest.mark.parametrize("name", ["best_rq", "wav2vec2"])
+@pytest.mark.parametrize("name", ["best_rq", "wav2vec2", "online_codebooks"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_batch_without_clips_and_silence_leave_everything_finite(make_brain, name, precision):
     brain, hparams = make_brain(name, precision=precision)

@@ -44,6 +44,7 @@ def make_brain(name):
     if "chunks" in name:
         path = RECIPES["LibriSpeech/best_rq_streaming"]
     small = {"num_layers": 2, "d_model": 16, "channels": 16, "d_ffn": 32, "dropout": 0.0}
+    small["num_target_layers"] = 2
     text = path.read_text("utf-8")
     changes = {key: value for key, value in small.items() if f"\n{key}:" in text}
     if "front_end" in text:
@@ -105,7 +106,7 @@ def test_a_clip_has_the_same_hidden_states_alone_and_in_any_batch(name, training
                 assert difference <= 1e-5, f"clip {index} of {order}"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [n for n in RECIPES if "online" not in n])  # theirs are of layers
 @torch.no_grad()
 def test_a_clip_has_the_same_codes_alone_and_in_any_batch(name):
     brain, wavs = make_brain(name), clips()

@@ -37,6 +37,7 @@ def describe(tmp_path):
 
     def run(recipe, *options, name="run"):
         small = {"d_model": 16, "d_ffn": 32, "num_layers": 1, "channels": 16}
+        small["num_target_layers"] = 1
         document = recipe.read_text("utf-8")
         argv = [str(recipe), *options]
         for key, value in small.items():
