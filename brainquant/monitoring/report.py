@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from .health import ACCURACY_REFERENCES, LOSS_REFERENCES, START_LOSS, short, verdict
+from .quality import LAYER_NUMBERS, START
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them
 GREY = "#555555"
@@ -29,6 +30,8 @@ def plot_report(
     warmup_steps: int = 0,
 ) -> None:
     """Draws loss, accuracy, codes and schedules of a run into one PNG, under a one-line verdict.
+
+    Where the log has the quality of the layers, two more panels show it.
 
     Arguments
     ---------
@@ -67,13 +70,17 @@ def plot_report(
     points = read_points(metrics_file)
     heading, state = verdict(points, counts_GV, warmup_steps)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, rect=(0, 0, 1, 0.92))
-    figure = Figure(figsize=(12, 8), dpi=120, layout=layout)
+    measured = [name for name in LAYER_NUMBERS if values_by_step(points, name, "valid")]
+    figure = Figure(figsize=(16 if measured else 12, 8), dpi=120, layout=layout)
     style = {"ha": "center", "va": "center", "parse_math": False}
     size = min(12.5, 1380 / len(heading))  # fits the width
     figure.text(0.5, 0.98, title, color=GREY, **style)
     figure.text(0.5, 0.945, heading, color=VERDICT_COLOURS[state], size=size, **style)
     if points:
-        axes = figure.subplots(2, 3).flat
+        panels = figure.subplots(2, 4 if measured else 3)
+        for axis, name in zip(panels[:, 3] if measured else (), measured):
+            _layer_panel(axis, points, name)
+        axes = panels[:, :3].flat
         start = values_by_step(points, START_LOSS, "valid")
         _curve(axes[0], start, "the model as it came", color=COLOURS[2], ls="--", zorder=1)
         _time_panel(axes[0], points, "Loss (nats)", "loss", LOSS_REFERENCES)
@@ -166,9 +173,7 @@ def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), l
             break
     _finish(axis, title, log)
     if axis.lines:
-        axis.set(xlabel="step", xlim=(0, max(1, 1.03 * points[-1]["step"])))
-        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axis.xaxis.set_major_formatter("{x:,.0f}")
+        _step_axis(axis, points)
 
 
 def _code_panel(axis, points, codes):
@@ -190,6 +195,29 @@ def _code_panel(axis, points, codes):
         axis.set_ylim(0.9, 1.3 * codes)
         share = axis.secondary_yaxis("right", functions=(lambda n: n / codes, lambda s: s * codes))
         share.yaxis.set_major_formatter(_axis_percent)
+
+
+def _layer_panel(axis, points, name):
+    """Draws a number of the layers: their mean, all of them, and the mean before training."""
+    series = values_by_step(points, name, "valid")
+    values, colour = np.array(list(series.values())), STAGES["valid"]["color"]
+    if values.shape[1] > 1:
+        names = {0: "first layer", values.shape[1] - 1: "last layer"}
+        for layer, style in zip(names, (":", "--")):
+            of_layer = {step: value[layer : layer + 1] for step, value in series.items()}
+            _curve(axis, of_layer, names[layer], color=colour, ls=style, lw=1)
+    _curve(axis, series, "mean of the layers", color=colour, marker="o")
+    start = values_by_step(points, START + name, "valid")
+    _curve(axis, start, "mean before training", color=COLOURS[2], ls="--", zorder=1)
+    _finish(axis, LAYER_NUMBERS[name], log=False)
+    axis.set(ylim=(0, None))
+    _step_axis(axis, points)
+
+
+def _step_axis(axis, points):
+    axis.set(xlabel="step", xlim=(0, max(1, 1.03 * points[-1]["step"])))
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _histogram_panel(axis, counts_GV):
