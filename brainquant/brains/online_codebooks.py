@@ -20,7 +20,7 @@ from ..models.teacher import Teacher
 from ..monitoring.health import unigram_loss
 from ..quantisers.codebooks import MovingCodebooks
 from ..training.device_options import drops_layers
-from ..training.keys import ONLINE_CODEBOOKS
+from ..training.keys import BEST_RQ, ONLINE_CODEBOOKS
 from ..training.schedules import ema_decay
 from .masked_codes import (
     MaskedBatch,
@@ -56,7 +56,7 @@ class OnlineCodebooksBrain(PretrainBrain):
     ``ema_decay_end`` and ``ema_steps``, see ``brainquant.training.schedules.ema_decay``.
     """
 
-    hparams_read = PretrainBrain.hparams_read | ONLINE_CODEBOOKS
+    hparams_read = PretrainBrain.hparams_read | BEST_RQ | ONLINE_CODEBOOKS
 
     def __init__(self, modules: dict[str, torch.nn.Module], *args: Any, **kwargs: Any) -> None:
         encoder: Any = modules["encoder"]

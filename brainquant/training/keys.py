@@ -118,7 +118,7 @@ BEST_RQ = {
                               default=1.0, low=0),
 }  # fmt: skip
 
-ONLINE_CODEBOOKS = BEST_RQ | {
+ONLINE_CODEBOOKS = {
     "student_layers": choice("the layers of the encoder that predict the codes: each one those of "
                              "the teacher's layer of its number, or the last one all of them",
                              "each", "last", default="each"),

@@ -8,7 +8,7 @@ from tiny_run import build, fit
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from brainquant.brains import best_rq, wav2vec2
+from brainquant.brains import masked_codes, online_codebooks, wav2vec2
 from brainquant.data.batches import AudioBatch
 from brainquant.functional.transfer import to_device
 from brainquant.training.steps import GradientStep
@@ -27,6 +27,7 @@ RUNS = [
     ("best_rq", "whitened_projection"),
     ("best_rq", "random_projection_multi"),
     ("best_rq", "gumbel"),
+    ("online_codebooks", "online_codebooks"),
 ]
 
 
@@ -71,6 +72,8 @@ def make_brain(corpus, tmp_path):
 
     def make(name, fragment, *more):
         swap = f"--make_quantiser=!include:../../../hparams/quantisers/{fragment}.yaml"
+        if name == "online_codebooks":  # the recipe's own, in small
+            swap = "--make_quantiser={num_vars: 8}"
         more = {"wav2vec2": ["--normalise_targets=True"]}.get(name, []) + list(more)
         return build(
             name, corpus, tmp_path, " ".join([swap, *more]), optimizer_step_limit=4,
@@ -111,7 +114,7 @@ def test_no_step_waits_for_the_device(make_brain, monkeypatch, name, fragment):
         device.put([moved_batch.sig.data])
         return moved_batch
 
-    for module in (best_rq, wav2vec2):
+    for module in (masked_codes, online_codebooks, wav2vec2):
         monkeypatch.setattr(module, "to_device", moved)
     monkeypatch.setattr(AudioBatch, "to", batch_moved, raising=False)
     watch = [lambda: setattr(device, "watching", True), lambda: setattr(device, "watching", False)]
