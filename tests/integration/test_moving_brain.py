@@ -4,16 +4,16 @@ import pytest
 import torch
 from tiny_run import build, fit, run
 
-from brainquant import LibraryQuantizer
+from brainquant import LibraryQuantizer, RefinedProjectionQuantizer
 
 STEPS = 4
 
 
-def options(fragment):
+def options(fragment, more="--normalise_targets=True"):
     """A run of a few steps of two batches each."""
     swap = f"--make_quantiser=!include:../../../hparams/quantisers/{fragment}.yaml"
     return {
-        "run_options": f"{swap} --normalise_targets=True", "num_workers": 0, "batch_clips": 4,
+        "run_options": f"{swap} {more}", "num_workers": 0, "batch_clips": 4,
         "grad_accumulation_factor": 2, "optimizer_step_limit": STEPS,
     }  # fmt: skip
 
@@ -48,3 +48,26 @@ def test_a_frozen_quantiser_stays_through_a_run(corpus, tmp_path):
     fit(brain, hparams)
     assert brain.optimizer_step == STEPS
     assert all(torch.equal(value, before[n]) for n, value in quantiser.state_dict().items())
+
+
+def test_a_refinement_counts_the_valid_stacks_of_good_steps_only(corpus, tmp_path, monkeypatch):
+    moves, move = [], RefinedProjectionQuantizer.move
+
+    def counted(self, gathered):
+        move(self, gathered)
+        frames = sum(int(batch.valid_N.sum()) for batch in gathered)
+        moves.append((len(gathered), frames, int(self.refined), int(self.counts.sum())))
+
+    monkeypatch.setattr(RefinedProjectionQuantizer, "move", counted)
+    tweak = '{"cb_vocab":32,"refine_steps":[2]}'
+    brain, trace = run(  # the second step, of batches 3 and 4, is left out
+        "best_rq", corpus, tmp_path, nan_at=(3,), **options("refined_projection", tweak)
+    )
+    batches, frames, refined, counts = zip(*moves)
+    assert batches[:2] == (2, 2) and refined == (0, 1, 1)  # none moves after the last refinement
+    assert counts == (frames[0], 0, 0) and brain.quantiser.refined == 1
+    encoder, samples = brain.raw("encoder"), {c["id"]: len(c["sig"]) for c in brain.train_clips}
+    stacks = {n: encoder.count_feature_frames(s) // encoder.stack for n, s in samples.items()}
+    for step in range(2):
+        ids = [clip for batch in trace[2 * step : 2 * step + 2] for clip in batch[2]]
+        assert frames[step] == sum(stacks[clip] for clip in ids) > 100

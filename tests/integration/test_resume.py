@@ -16,6 +16,9 @@ PLAIN = {"batch_clips": 4}
 SGD = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 # A schedule of torch that goes on from the rates and betas that it has set.
 ONE_CYCLE = functools.partial(lr_scheduler.OneCycleLR, max_lr=0.002, total_steps=1000)
+FRAGMENTS = "--make_quantiser=!include:../../../hparams/quantisers"
+KMEANS = f'{FRAGMENTS}/kmeans.yaml {{"clusters":32}}'
+REFINED = f'{FRAGMENTS}/refined_projection.yaml {{"cb_vocab":32,"refine_steps":[2,5]}}'
 # Dropout, layer norms, Gumbel noise, accumulation and workers all have a say in the last bit, and
 # so have schedules that count their steps.
 RUNS = {
@@ -25,7 +28,13 @@ RUNS = {
     ),
     "best_rq_accumulated": (
         "best_rq",
-        {"dropout": 0.1, "num_workers": 2, "grad_accumulation_factor": 4, **PLAIN},
+        {
+            "dropout": 0.1,
+            "num_workers": 2,
+            "grad_accumulation_factor": 4,
+            "run_options": KMEANS,
+            **PLAIN,
+        },
     ),
     "wav2vec2": ("wav2vec2", {"num_workers": 0, "objects": {"lr_schedule": ONE_CYCLE}, **PLAIN}),
 }
@@ -44,9 +53,11 @@ def whole(request, corpus, tmp_path_factory):
 @pytest.mark.parametrize("place", ["training", "validation"])
 def test_an_interrupted_run_is_the_uninterrupted_one(whole, corpus, tmp_path, interrupt, place):
     name, options, trace, end = whole
+    options = dict(options)
     batches = sum(epoch == 1 for epoch, *_ in trace)
     at = {"training": batches // 2, "validation": batches + 1}[place]
-    options = {**options, "run_options": "--ckpt_interval_steps 2"}
+    more = f"--ckpt_interval_steps 2 {options.pop('run_options', '')}"
+    options = {**options, "run_options": more}
     _, before = run(name, corpus, tmp_path, interrupt=interrupt, at=at, **options)
     assert len(before) < len(trace)
     brain, after = run(name, corpus, tmp_path, **{**options, "num_workers": 0})
@@ -72,6 +83,7 @@ def test_two_ranks_go_on_where_they_were_stopped(corpus, tmp_path):
     options |= {"transformer": {"layerdrop_prob": 0.5}, "begin_from": str(tmp_path / "before")}
     # The model as it came is validated after the resume, before step 4.
     options |= {"freeze_steps": 3, "layer_decay": 0.5, "pull_to_start": 50.0}
+    options["run_options"] = REFINED  # in the step before the ranks are stopped, and after it
     stop = {**options, "interrupt": "SIGTERM", "at": 3}
     whole, stopped, resumed, _ = run_on_ranks(
         2,
@@ -87,6 +99,7 @@ def test_two_ranks_go_on_where_they_were_stopped(corpus, tmp_path):
         assert stopped[rank][0] + resumed[rank][0] == whole[rank][0]
     seen = [c for trace, _ in whole for epoch, _, batch, _ in trace if epoch == 1 for c in batch]
     assert len(seen) == len(set(seen)) > 8
+    assert whole[0][1]["tensors"]["quantiser.refined"] == 2
 
     # Another number of ranks with the same steps takes the very next batch.
     options = {**options, "grad_accumulation_factor": 2}
@@ -94,6 +107,11 @@ def test_two_ranks_go_on_where_they_were_stopped(corpus, tmp_path):
     fewer, rest = run(output_folder=tmp_path / "fewer", **options)
     assert [batch[:3] for batch in rest] == [batch[:3] for batch in trace[6:]]
     assert state(fewer)["log"][-1]["loss"] == pytest.approx(state(alone)["log"][-1]["loss"], 1e-4)
+    for one, other in (
+        (alone, fewer.quantiser.CB),
+        (fewer, whole[0][1]["tensors"]["quantiser.CB"]),
+    ):
+        torch.testing.assert_close(one.quantiser.CB, other)
 
 
 def test_a_finished_run_started_again_changes_nothing(corpus, tmp_path):

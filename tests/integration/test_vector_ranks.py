@@ -8,7 +8,8 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from brainquant import LibraryQuantizer, VectorQuantizer
+from brainquant import LibraryQuantizer, RefinedProjectionQuantizer, VectorQuantizer
+from brainquant.quantisers import Clips
 from brainquant.testing.ranks import RANKS, in_processes
 
 BATCHES, STEPS, DIM = 4, 5, 5
@@ -20,6 +21,9 @@ KINDS = {
     ),
     "residual with dropout": lambda: LibraryQuantizer(
         DIM, 4, "ResidualVQ", codebook_size=8, num_quantizers=3, quantize_dropout=True
+    ),
+    "refined": lambda: RefinedProjectionQuantizer(
+        DIM, 3, 12, num_codebooks=2, refine_steps=[2, 4], split_above=1.5, seed=3
     ),
 }  # fmt: skip
 
@@ -35,8 +39,13 @@ def batch(step, number):
 def train(quantiser, forward, rank, ranks):
     """The steps of one rank: batch k goes to rank k modulo the number of ranks."""
     for step in range(STEPS):
+        quantiser.update_temp(step)
         quantiser.begin_step()
         for number in range(rank, BATCHES, ranks):
+            if quantiser.vq_dim is None:
+                x_BTI = batch(step, number)
+                quantiser.encode_clips(Clips([], x_BTI, torch.ones(len(x_BTI)), x_BTI))
+                continue
             generator = torch.Generator().manual_seed(number)
             output = forward(batch(step, number), generator=generator, return_codes=True)
             output["aux_loss"].backward()
@@ -50,7 +59,8 @@ def train_on_a_rank(rank, folder):
     )
     for kind, make in KINDS.items():
         quantiser = make().train()
-        train(quantiser, DistributedDataParallel(quantiser), rank, RANKS)
+        moved = quantiser.vq_dim is None  # and has no parameters
+        train(quantiser, quantiser if moved else DistributedDataParallel(quantiser), rank, RANKS)
         torch.save(quantiser.state_dict(), folder / f"{kind} {rank}.pt")
     distributed.destroy_process_group()
 
@@ -80,5 +90,7 @@ def test_ranks_hold_what_one_process_learns_that_accumulates_their_batches(folde
         torch.testing.assert_close(on_ranks[name], value, msg=name)
     if kind == "vector":
         assert on_ranks["updates"] == STEPS
+    if kind == "refined":
+        assert on_ranks["refined"] == 2
     one, other = (dict(q.named_buffers()) for q in (alone, partial))
     assert any(not torch.allclose(one[name].float(), other[name].float()) for name in one)
