@@ -76,6 +76,11 @@ def add_input(added: argparse.ArgumentParser, default: str, formats: dict[str, s
         help="audio file, folder, or manifest of SpeechBrain, NeMo, lhotse, Kaldi, fairseq, ...",
     )
     option("--output", metavar="F", required=True, help="file to write")
+    option(
+        "--data_folder",
+        metavar="D",
+        help="folder that $data_root in a manifest stands for (the manifest's folder)",
+    )
     shown = "; ".join(f"{name}: {text}" for name, text in formats.items())
     option("--format", choices=[*formats], default=default, help=f"{shown} (%(default)s)")
     option("--device", default="cpu", help="cpu, cuda or cuda:0 (%(default)s)")

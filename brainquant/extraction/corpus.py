@@ -39,7 +39,7 @@ class Corpus:
     root: str  # a folder that all files are below
 
 
-def find_source(path: str) -> Source:
+def find_source(path: str, data_folder: str | None = None) -> Source:
     """The clips of an audio file, a folder or a manifest; no audio file is opened.
 
     ``state`` of the result changes when files of a folder are added, removed or resized, or when
@@ -49,6 +49,8 @@ def find_source(path: str) -> Source:
     ---------
     path : str
         An audio file, or what ``brainquant.data.own_speech.sources.find_clips`` reads.
+    data_folder : str or None
+        What ``$data_root`` in a manifest stands for. None: the folder of the manifest.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def find_source(path: str) -> Source:
         state = hashlib.blake2b(f"{name}\0{os.path.getsize(path)}".encode(), digest_size=16)
         clip = found_clips.Clip(found_clips.make_id(name), path, name)
         return Source([clip], state.hexdigest())
-    source = find_clips(path)
+    source = find_clips(path, data_folder=data_folder)
     found_clips.make_unique(source.clips)
     return source
 

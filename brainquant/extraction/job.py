@@ -34,6 +34,8 @@ class Job:
         Where to compute. ``cuda``: of several GPUs each process of a machine takes another.
     num_workers : int
         Threads that read audio.
+    data_folder : str or None
+        What ``$data_root`` in a manifest stands for. None: the folder of the manifest.
     """
 
     model: str
@@ -44,6 +46,7 @@ class Job:
     batch_seconds: float = 20.0
     device: str = "cpu"
     num_workers: int = 2
+    data_folder: str | None = None
 
     def open_model(self) -> PretrainedEncoder:
         """Loads the model; a ValueError if it cannot give these results."""

@@ -62,7 +62,7 @@ def extract(job: Job, num_processes: int | None = None) -> None:
             "--num_processes is for one machine without torchrun or srun; leave it out"
         )
     with _explained(job), one_thread() as num_threads:
-        encoder, source = job.open_model(), find_source(job.source)
+        encoder, source = job.open_model(), find_source(job.source, job.data_folder)
         made_of = identity_of(job, encoder, source)
         provenance, parts = Provenance(job.output), Parts(job.output)
         if provenance.is_complete(made_of):

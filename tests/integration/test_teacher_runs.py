@@ -38,11 +38,10 @@ def test_labels_of_files_train_as_the_teacher_does(teacher, corpus, tmp_path):
     main(["kmeans", str(teacher), str(corpus / "audio"), *fitting])
     for split in ("train", "valid"):
         manifest = tmp_path / f"{split}.csv"
-        text = (corpus / f"{split}.csv").read_text("utf-8")
-        manifest.write_text(text.replace("$data_root", str(corpus)), "utf-8")
-        output = ["--format", "npz", "--output", str(units / f"{split}.npz")]
-        units.mkdir(exist_ok=True)
-        main(["tokens", str(teacher), str(manifest), "--kmeans", str(kmeans), *output])
+        shutil.copy(corpus / f"{split}.csv", manifest)
+        options = ["--data_folder", str(corpus), "--kmeans", str(kmeans), "--format", "npz"]
+        output = str(units / f"{split}.npz")
+        main(["tokens", str(teacher), str(manifest), *options, "--output", output])
     options = {**SHORT, "optimizer_step_limit": 2}
     taught = fragment("teacher", teacher=teacher, layer=2, clusters="null", centroids=kmeans)
     by_teacher, _ = run("best_rq", corpus, tmp_path / "taught", **taught, **options)
@@ -99,7 +98,5 @@ def test_a_teacher_that_has_changed_ends_the_run(start, exported, tmp_path):
     with torch.no_grad():
         next(model.encoder.parameters()).add_(1.0)
     write_model(str(changed), model, {})
-    with pytest.raises(
-        RunError, match="teacher: .* has changed since the run began.*its copy: set"
-    ):
+    with pytest.raises(RunError, match="teacher: .* has changed since the run began.*copy: set"):
         start("run", changed)

@@ -23,14 +23,16 @@ class Source:
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reason by path
 
 
-def find_clips(path: str, speaker_level: int | None = None) -> Source:
+def find_clips(
+    path: str, speaker_level: int | None = None, *, data_folder: str | None = None
+) -> Source:
     """The clips of a folder or a manifest; no audio file is opened.
 
     A folder is searched with all folders below it for files with an ending that can be read,
     without hidden ones; ``find_speakers`` explains ``speaker_level``. A manifest has one of the
     forms that the README of recipes/OwnSpeech lists; its paths are relative to its folder, or begin
-    with ``$data_root`` or ``{data_root}`` for it. A ValueError is raised if the path is neither,
-    has no audio, or the manifest is not right.
+    with ``$data_root`` or ``{data_root}`` for it, or for ``data_folder``. A ValueError is raised if
+    the path is neither, has no audio, or the manifest is not right.
 
     Example
     -------
@@ -46,7 +48,7 @@ def find_clips(path: str, speaker_level: int | None = None) -> Source:
         if os.path.isfile(scp):
             return _complete(scp, kaldi.read_rows(scp))
         return _read_folder(path, speaker_level)
-    return _complete(path, _read_manifest(path))
+    return _complete(path, _read_manifest(path), data_folder)
 
 
 def _read_manifest(path: str) -> Found:
@@ -97,9 +99,10 @@ def _size(path: str) -> int | None:
         return None
 
 
-def _complete(path: str, found: Found) -> Source:
+def _complete(path: str, found: Found, data_folder: str | None = None) -> Source:
     """Makes the paths of a manifest absolute, adds names and IDs, and refuses doubled clips."""
-    root, names, prefix = os.path.dirname(path), FileNames(), os.path.normpath(found.folder)
+    root = os.path.dirname(path) if data_folder is None else os.path.abspath(data_folder)
+    names, prefix = FileNames(), os.path.normpath(found.folder)
     faults, ids, parts = [], {}, {}
     for clip in found.clips:
         if clip.fault:
