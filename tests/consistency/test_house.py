@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fragments import OF_INPUTS
 from hyperpyyaml import load_hyperpyyaml
 from safetensors.torch import save_file
 
@@ -35,13 +36,6 @@ ROOMS = [
     {"extraction", "publishing", "targets"},
     {"cli"},
 ]
-# Fragments of brainquant.targets need a teacher or labels; tests/unit/test_teacher.py and
-# test_file_codes.py build them.
-FRAGMENTS = [
-    path
-    for path in sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))
-    if "!name:brainquant.targets." not in path.read_text("utf-8")
-]
 RECIPES = sorted(ROOT.glob("recipes/*/hparams/*.yaml"))
 PROGRAMS = [path for run in ROOT.glob("recipes/*/train.py") for path in run.parent.glob("*.py")]
 
@@ -69,7 +63,7 @@ def test_nothing_imports_rightwards(path):
             assert room_of(target) <= room_of(parts), f"{path.name} imports {target}"
 
 
-@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("fragment", OF_INPUTS, ids=lambda path: path.stem)
 def test_a_quantiser_fragment_builds_and_keeps_the_contract(fragment, tmp_path):
     shutil.copy(fragment, tmp_path)
     fitted = tmp_path / "fitted.safetensors"

@@ -1,16 +1,15 @@
 """Every quantiser keeps the contract: each fragment, in small, and the classes by themselves."""
 
 from functools import partial
-from pathlib import Path
 
 import pytest
+from fragments import OF_INPUTS
 
 from brainquant import GumbelVectorQuantizer, RandomProjectionQuantizer
 from brainquant.testing import PROMISES, check_quantiser, check_ranks
 
 INPUT_DIM = 12
 TEMPERATURES = (2.0, 0.25, 0.99)
-FRAGMENTS = sorted((Path(__file__).resolve().parents[2] / "hparams" / "quantisers").glob("*.yaml"))
 # What a fragment needs beside its own keys to be small; other fragments are checked as they are.
 SMALL = {
     "finite_scalar": {"levels": [4, 3, 3], "vq_dim": 8},
@@ -27,7 +26,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", [path.stem for path in FRAGMENTS])
+@pytest.mark.parametrize("name", [path.stem for path in OF_INPUTS])
 def test_a_fragment_keeps_the_contract(name, make_from_fragment):
     check_quantiser(make_from_fragment(name, **SMALL.get(name, {})), INPUT_DIM)
 

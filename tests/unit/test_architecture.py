@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fragments import OF_INPUTS
 from safetensors.torch import save_file
 from speechbrain.nnet import attention
 from tiny_ctc import FINETUNE
@@ -19,7 +20,6 @@ from brainquant.training.needed_files import keep_needed_files
 from brainquant.training.resolve import write_hparams
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAGMENTS = sorted((ROOT / "hparams" / "quantisers").glob("*.yaml"))
 # A continued run is that of another model or run: see test_to_transformers.py.
 RECIPES = [
     path
@@ -90,7 +90,7 @@ def centroids(tmp_path):
     return path, fragment
 
 
-@pytest.mark.parametrize("fragment", FRAGMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("fragment", OF_INPUTS, ids=lambda path: path.stem)
 def test_a_quantiser_is_data(describe, tmp_path, fragment):
     hparams_file = describe(BEST_RQ, "--make_quantiser", f"!include:{fragment}")
     assert_exported_equals(hparams_file, tmp_path / "exported")
