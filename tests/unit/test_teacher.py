@@ -1,5 +1,6 @@
 """Units of a frozen teacher: those of each clip alone, of its layer, and of no state."""
 
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ from safetensors.torch import save_file
 from tiny_huggingface import save_model
 
 from brainquant import load_pretrained
+from brainquant.errors import RunError
+from brainquant.publishing.export import write_model
 from brainquant.quantisers import Clips
 from brainquant.targets import TeacherCodes
 from brainquant.targets.keeping import keep_teacher
@@ -113,3 +116,18 @@ def test_a_model_of_transformers_is_kept_whole(hubert, tmp_path):
     assert load_pretrained(kept).fingerprint() == load_pretrained(hubert).fingerprint()
     assert keep_teacher("teacher", str(tmp_path / "gone"), str(kept)) == {"teacher": str(kept)}
     assert keep_teacher("teacher", str(tmp_path / "gone"), str(tmp_path / "none")) is None
+
+
+def test_a_run_keeps_its_teacher_and_refuses_another(exported, tmp_path):
+    teacher, kept = str(tmp_path / "teacher"), str(tmp_path / "run/needed/teacher")
+    shutil.copytree(exported("best_rq"), teacher)
+    for _ in range(2):
+        assert keep_teacher("teacher", teacher, kept) == {"teacher": kept}
+    model = load_pretrained(teacher)
+    with torch.no_grad():
+        next(model.encoder.parameters()).add_(1.0)
+    write_model(teacher, model, {})
+    with pytest.raises(
+        RunError, match="teacher: .* has changed since the run .* copy: set teacher:"
+    ):
+        keep_teacher("teacher", teacher, kept)
