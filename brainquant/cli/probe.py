@@ -10,10 +10,16 @@ from .command import AddCommand, check_output, positive
 
 
 def run(
-    model: str, data_folder: str | None, device: str, output: str | None, **options: Any
+    model: str,
+    data_folder: str | None,
+    device: str,
+    output: str | None,
+    checkpoint: str | None,
+    **options: Any,
 ) -> None:
-    """Probes a model; ``options`` are those of ``probe_subject``, and the manifests."""
+    """Probes a model; ``options`` are those of ``prepare_comparison``, and the manifests."""
     from ..evaluation import format_table
+    from ..evaluation.over_steps import ALL, format_steps, load_checkpoint, probe_steps
     from ..evaluation.probing import probe_subject
     from ..evaluation.subjects import subject_of_model, subject_of_run
     from ..inference.folder import is_exported
@@ -21,22 +27,27 @@ def run(
     from ..recipe import load_run
 
     is_run = os.path.isfile(os.path.join(model, HPARAMS)) and not is_exported(model)
-    name = f"probe_{options['label'] or 'phones'}"
+    if checkpoint is not None and not is_run:
+        raise ValueError(f"--checkpoint: {model} is not the folder of a run; leave it out")
+    name = f"probe_{options['label'] or 'phones'}" + (f"_{checkpoint}" if checkpoint else "")
     output = output or (os.path.join(model, name) if is_run else name)
     check_output("--output", output)
-    of_model = model
+    manifests = {split: options.pop(split) for split in ("train", "valid", "test")}
+    options["path"] = os.path.abspath(output)
+    of_model, brain, hparams = model, None, {}
     if is_run:
         brain, hparams = load_run(model, device=device)
-        subject, data_folder = subject_of_run(brain, hparams), data_folder or hparams["data_folder"]
+        if checkpoint not in (None, ALL):
+            load_checkpoint(brain, checkpoint)
         of_model = f"step {brain.optimizer_step} of {model}"
+    options["data_folder"] = data_folder or hparams.get("data_folder") or "."
+    if checkpoint == ALL:
+        table, of_model = probe_steps(brain, hparams, manifests, **options), model
+        print(format_steps(table))
     else:
-        subject = subject_of_model(model, device)
-    logging.getLogger("brainquant.evaluation.table").setLevel(logging.WARNING)  # it is printed
-    manifests = {split: options.pop(split) for split in ("train", "valid", "test")}
-    table = probe_subject(
-        subject, manifests, data_folder=data_folder or ".", path=os.path.abspath(output), **options
-    )
-    print(format_table(table))
+        subject = subject_of_run(brain, hparams) if is_run else subject_of_model(model, device)
+        logging.getLogger("brainquant.evaluation.table").setLevel(logging.WARNING)  # printed here
+        print(format_table(probe_subject(subject, manifests, **options)))
     print(f"{of_model}; written to {output}.json and {output}.png")
 
 
@@ -73,6 +84,12 @@ def add(command: AddCommand) -> None:
         "--abx",
         action="store_true",
         help="also ABX errors of the test phones (column spk_id); needs fastabx and Python 3.12",
+    )
+    option(
+        "--checkpoint",
+        metavar="C",
+        help="of a run: a step or the name of a checkpoint's folder, or all, for accuracy over "
+        "the steps that are kept (the last)",
     )
     option(
         "--data_folder",

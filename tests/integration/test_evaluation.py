@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_run import HPARAMS, build
+from tiny_run import run as train
 
 from brainquant.cli import main
 from brainquant.evaluation.frozen import quantise, untrained
@@ -17,7 +18,7 @@ from brainquant.evaluation.progress import progress_bar
 from brainquant.recipe import load_run
 from brainquant.training.resolve import write_hparams
 
-NAMES = ["log-mel", "untrained encoder", "pretrained encoder"]
+NAMES = ["log-mel", "untrained front end", "untrained encoder", "pretrained encoder"]
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,14 @@ def test_a_run_is_probed_for_phones_from_its_folder(name, make_run, corpus, caps
     assert (run / "probe_phones.png").read_bytes()[1:4] == b"PNG"
     for representation in NAMES:
         row = table["accuracies"][representation]
-        layers = 1 if representation == "log-mel" else 2
+        layers = 2 if "encoder" in representation else 1
         assert np.shape(row["layers"]) == np.shape(row["valid_layers"]) == (2, layers)
     assert table["accuracies"]["log-mel"]["mean"] > table["majority"] + 0.1
     for ranks in table["effective_rank"].values():
         assert len(ranks) == 2 and all(1 <= rank <= 16 for rank in ranks)
+    inputs = {row: table["accuracies"][row]["inputs"] for row in NAMES}
+    front_end = 640 if name == "best_rq" else 16
+    assert inputs["untrained front end"] == 3 * front_end and inputs["untrained encoder"] == 3 * 16
     codes = table["codes"]
     assert codes["pnmi"] > codes["shuffled"]["pnmi"] and codes["code_perplexity"] > 1
 
@@ -196,7 +200,100 @@ def test_codes_are_those_of_the_whole_frames(name, make_run):
     assert codes.shape == (num_frames, brain.quantiser.num_codebooks)
 
 
+@pytest.mark.parametrize("real", [True, False], ids=["fastabx", "stand-in"])
+def test_abx_errors_of_all_that_is_compared(real, make_run, corpus, tmp_path, monkeypatch, capsys):
+    if real:
+        pytest.importorskip("fastabx", reason="needs Python 3.12")
+    else:
+        monkeypatch.setattr("brainquant.evaluation.probing.import_fastabx", lambda: None)
+
+        def count(frames, phones, frame_times):
+            """A number that says whether frames and phones are those of the test utterances."""
+            assert {phone.utterance for phone in phones} == {*range(len(frames))}
+            ends = [frame_times(len(frames_TD))[-1] for frames_TD in frames]
+            assert all(phone.start < ends[phone.utterance] + 0.1 for phone in phones)
+            return {"within": len(frames) / 100, "across": None}
+
+        monkeypatch.setattr("brainquant.evaluation.comparison.abx_errors", count)
+    options = ["--seeds", 2, "--train_minutes", 0.3, "--abx", "--output", tmp_path / "probe"]
+    command(make_run("best_rq"), corpus, "--alignments", corpus / "phones", *options)
+    assert "ABX error in %" in capsys.readouterr().out
+    table = json.loads((tmp_path / "probe.json").read_text("utf-8"))
+    abx = table["abx"]
+    assert abx["within"].keys() == {*NAMES, "codes"}
+    for name, errors in abx["within"].items():
+        assert len(errors) == (2 if "encoder" in name else 1) and all(0 < e < 0.6 for e in errors)
+    if real:
+        assert abx["across"].keys() == abx["within"].keys() and abx["within"]["log-mel"][0] < 0.3
+    else:
+        assert abx["across"] is None and {*abx["within"]["codes"]} == {
+            table["utterances"]["test"] / 100
+        }
+
+
+def test_a_python_without_fastabx_ends_the_command_with_one_line(
+    make_run, corpus, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("brainquant.evaluation.abx.LOWEST_PYTHON", (4, 0))
+    options = ["--alignments", corpus / "phones", "--abx", "--output", tmp_path / "probe"]
+    with pytest.raises(SystemExit, match="^[^\n]*ABX needs fastabx, which needs Python 3.12 or"):
+        command(make_run("best_rq"), corpus, *options)
+
+
+@pytest.fixture(scope="module")
+def three_steps(corpus, tmp_path_factory):
+    """Folder of a run of three steps that has kept the checkpoint of each."""
+    folder = tmp_path_factory.mktemp("three steps")
+    keys = {"ckpt_interval_steps": 1, "ckpt_interval_minutes": 0, "keep_checkpoints": 3}
+    keys |= {"optimizer_step_limit": 3, "lr": 0.01}
+    brain, _ = train("best_rq", corpus, folder, num_layers=2, **keys)
+    sizes = {"num_layers": 2, "d_model": 16, "cb_vocab": 32, "output_folder": str(folder)}
+    write_hparams(str(folder), str(HPARAMS / "best_rq.yaml"), {**sizes, "data_folder": str(corpus)})
+    return folder
+
+
+PHONES = ["--seeds", 1, "--train_minutes", 0.2]
+
+
+def test_the_steps_of_a_run_are_probed_as_each_of_them_alone(three_steps, corpus, capsys):
+    phones = [*PHONES, "--alignments", corpus / "phones"]
+    checkpoints = sorted((three_steps / "save").glob("CKPT*"))
+    assert len(checkpoints) == 3
+    command(three_steps, corpus, *phones, "--checkpoint", "all")
+    shown = capsys.readouterr().out
+    table = json.loads((three_steps / "probe_phones_all.json").read_text("utf-8"))
+    assert (three_steps / "probe_phones_all.png").read_bytes()[1:4] == b"PNG"
+    assert [row["step"] for row in table["steps"]] == [1, 2, 3] and "chosen layer" in shown
+    assert [*table["accuracies"]] == NAMES[:-1] and max(map(len, shown.splitlines()[:-1])) <= 80
+    command(three_steps, corpus, *phones, "--checkpoint", 2)
+    command(three_steps, corpus, *phones)
+    alone = [json.loads((three_steps / f"probe_phones{end}.json").read_text("utf-8"))
+             for end in ("_2", "")]  # fmt: skip
+    for row, one in zip(table["steps"][1:], alone):
+        assert row["accuracy"] == one["accuracies"]["pretrained encoder"]
+        assert row["effective_rank"] == one["effective_rank"]["pretrained encoder"]
+        assert table["accuracies"]["untrained encoder"] == one["accuracies"]["untrained encoder"]
+    assert alone[0]["accuracies"] != alone[1]["accuracies"]
+    with open(next(checkpoints[0].glob("encoder*")), "r+b") as file:
+        file.write(b"damaged")
+    command(three_steps, corpus, *phones, "--checkpoint", "all")
+    table = json.loads((three_steps / "probe_phones_all.json").read_text("utf-8"))
+    assert [row["step"] for row in table["steps"]] == [2, 3]
+
+
+def test_a_checkpoint_that_is_not_there_is_named(three_steps, corpus, exported):
+    phones = [*PHONES, "--alignments", corpus / "phones"]
+    with pytest.raises(SystemExit, match="--checkpoint 9: .* has no such .* steps .*2, 3"):
+        command(three_steps, corpus, *phones, "--checkpoint", 9)
+    with pytest.raises(SystemExit, match="--checkpoint: .* is not the folder of a run; leave"):
+        command(exported("best_rq"), corpus, *phones, "--checkpoint", "all")
+
+
 WRONG = {
+    "ABX of a label": (
+        {"label": "spk_id", "abx": True},
+        "abx: compares phones, got label='spk_id'",
+    ),
     "both": ({"label": "spk_id", "alignments": "{corpus}/phones"}, "either a label: or alignments"),
     "neither": ({}, "either a label: or alignments"),
     "speakers of the test are new": (

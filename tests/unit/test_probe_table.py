@@ -6,6 +6,8 @@ from matplotlib.image import imread
 
 from brainquant.evaluation import format_table, summarise
 from brainquant.evaluation.figure import draw_probe
+from brainquant.evaluation.over_steps import format_steps
+from brainquant.evaluation.steps_figure import draw_steps
 
 
 def table_of(layers=3, of="phones", seeds=3, accuracy=0.5, **more):
@@ -95,3 +97,32 @@ def test_the_table_has_abx_errors_of_all_that_was_compared():
     one = format_table(table_of(abx=abx(across=False)))
     lines = [" ".join(line.split()) for line in one.splitlines()]
     assert "across speakers" not in one and {"log-mel 20.0", "layer 3 40.0 12.3"} <= {*lines}
+
+
+def steps_of(count, kinds):
+    """The result of a probe of so many checkpoints."""
+    table = table_of(2, abx=abx(2)) if kinds else table_of(2)
+    encoder, rank = table["accuracies"].pop("pretrained encoder"), [9.0, 12.3]
+    errors = dict.fromkeys(kinds, [0.2, 0.256])
+    table["steps"] = [{"step": 100_000 * (k + 1), "accuracy": encoder, "effective_rank": rank,
+                       **errors} for k in range(count)]  # fmt: skip
+    return table
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kinds", [(), ("within",), ("within", "across")], ids=len)
+@pytest.mark.parametrize("count", [1, 20])
+def test_steps_of_a_run_have_their_table_and_figure(count, kinds, tmp_path):
+    table = steps_of(count, kinds)
+    lines = format_steps(table).splitlines()
+    assert max(map(len, lines)) <= 80 and not any(line.endswith(" ") for line in lines)
+    row = table["steps"][0]["accuracy"]
+    last = np.array(row["layers"])[:, -1]
+    shown = f"(layer {row['best_layer']:>2})  {100 * last.mean():.1f} +- {100 * last.std():.1f}"
+    numbers = ["12.3", *["25.6"] * len(kinds)]
+    steps = [line for line in lines if "00,000" in line and "(layer" in line]
+    assert (
+        len(steps) == count and shown in steps[0] and steps[0].split()[-len(numbers) :] == numbers
+    )
+    draw_steps(table, tmp_path / "steps.png")
+    assert imread(tmp_path / "steps.png").shape[0] == 552
