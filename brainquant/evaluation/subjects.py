@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from speechbrain.utils import seed_everything
 
 from ..inference import load_pretrained
+from ..inference.loading import quantiser_of
 from ..models import SpeechEncoder
 from ..recipe import load_encoder
 from .frozen import untrained
@@ -26,9 +27,11 @@ class Subject(NamedTuple):
 def subject_of_run(brain: Any, hparams: Mapping[str, Any]) -> Subject:
     """The encoder and the quantiser of a run, after training."""
     encoder = brain.raw("encoder")
-    quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
     return Subject(
-        encoder, quantiser, partial(untrained, encoder, dict(hparams)), brain.noprogressbar
+        encoder,
+        quantiser_of(brain),
+        partial(untrained, encoder, dict(hparams)),
+        brain.noprogressbar,
     )
 
 

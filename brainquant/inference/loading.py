@@ -9,6 +9,7 @@ import torch
 
 from ..huggingface.describing import describe_held, is_held
 from ..huggingface.folder import is_held_model
+from ..quantisers import Quantiser
 from .folder import CONFIG, is_exported, open_folder
 from .pretrained import PretrainedEncoder
 
@@ -100,19 +101,22 @@ def _open_run(folder: str) -> PretrainedEncoder:
 
 
 def encoder_of(brain: Any, hparams_file: str) -> PretrainedEncoder:
-    """The encoder and the quantiser of a Brain, whose YAML with all values is ``hparams_file``.
-
-    A quantiser that reads more than the encoder's inputs, such as a teacher, is left out.
-    """
-    encoder = brain.raw("encoder")
-    quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
-    if quantiser is not None and not quantiser.reads_inputs:
-        quantiser = None
+    """The encoder and the quantiser of a Brain, whose YAML with all values is ``hparams_file``."""
+    encoder, quantiser = brain.raw("encoder"), quantiser_of(brain)
     if is_held(encoder):
         description = describe_held(encoder, quantiser)
     else:
         description = _describe(hparams_file)
     return PretrainedEncoder(encoder, quantiser, step=brain.optimizer_step, description=description)
+
+
+def quantiser_of(brain: Any) -> Quantiser | None:
+    """The quantiser of a Brain that its encoder is used with; None if there is none.
+
+    One that reads more than the encoder's inputs, such as a teacher, is left out.
+    """
+    quantiser = brain.raw("quantiser") if "quantiser" in brain.modules else None
+    return quantiser if quantiser is not None and quantiser.reads_inputs else None
 
 
 def _describe(hparams_file: str) -> dict[str, Any]:

@@ -170,7 +170,11 @@ def _limits(facts: Facts, about: Mapping[str, Any]) -> str:
         )
     if not facts.probes:
         lines.append("No probe has measured what its layers know.")
-    if not about["num_codebooks"]:
+    if not about["num_codebooks"] and "quantiser" in facts.modules:
+        lines.append(
+            "The quantiser of the pretraining is not here: it read more than the encoder's inputs."
+        )
+    elif not about["num_codebooks"]:
         trained = "continued training" if base else "pretraining"
         head = "head" if base else "head of the fine-tuning"
         lines.append(f"The {head} and the quantiser of the {trained} are not here.")

@@ -16,7 +16,7 @@ BATCH_KEYS = ("seed", "batch_seconds", "batch_clips", "num_buckets")
 NOT_COMPARED = {"output_folder", "begin_from", "resume_with_changes", *BATCH_KEYS}
 # The keys of a quantiser, and its arguments from which its tables are made.
 QUANTISER = ("make_quantiser.", "quantiser.")
-MAKE_TABLES = ("seed", "centroids")
+MAKE_TABLES = ("seed", "centroids", "layer")
 NOT_THERE = "absent"
 
 

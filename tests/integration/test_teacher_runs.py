@@ -11,8 +11,10 @@ from tiny_run import HPARAMS, MODELS, assert_equal_runs, run, run_on_ranks, stat
 from brainquant import load_pretrained
 from brainquant.cli import main
 from brainquant.errors import RunError
+from brainquant.evaluation.subjects import subject_of_run
 from brainquant.extraction import QuantiserTokens
 from brainquant.publishing.export import export
+from brainquant.recipe import load_run
 from brainquant.targets import TeacherCodes
 
 SHORT = {"log_interval": 1, "evaluate": None, "num_workers": 0}
@@ -62,8 +64,8 @@ def test_labels_of_files_train_as_the_teacher_does(teacher, corpus, tmp_path):
 def start(corpus, tmp_path):
     """Starts a run of three steps, whose teacher is a folder, again and again."""
 
-    def start(name, teacher, **interrupt):
-        quantiser = fragment("teacher", teacher=teacher, layer=1, clusters=12)
+    def start(name, teacher, *, layer=1, **interrupt):
+        quantiser = fragment("teacher", teacher=teacher, layer=layer, clusters=12)
         overrides = {**MODELS["best_rq"], **SHORT, **quantiser, "optimizer_step_limit": 3}
         write_hparams(HPARAMS / "best_rq.yaml", tmp_path / name, overrides)
         return run("best_rq", corpus, tmp_path / name, **overrides, **interrupt)[0]
@@ -84,6 +86,13 @@ def test_a_run_goes_on_without_its_teacher_and_is_given_away(start, teacher, cor
     model = load_pretrained(tmp_path / "run")
     exported = export(tmp_path / "run", tmp_path / "exported")
     assert exported.fingerprint() == model.fingerprint() and exported.num_codebooks == 0
+    assert "The quantiser of the pretraining is not here" in (
+        tmp_path / "exported/README.md"
+    ).read_text("utf-8")
+    brain, hparams = load_run(tmp_path / "run")
+    assert subject_of_run(brain, hparams).quantiser is None  # the probe has no codes
+    with pytest.raises(RunError, match="make_quantiser.layer: 1 then, 2 now: the tables of the"):
+        start("run", moved, layer=2)
     with pytest.raises(ValueError, match="has no quantiser, so it has no codes; fit a k-means"):
         QuantiserTokens().prepare(model)
     # It is the teacher of the next iteration.
