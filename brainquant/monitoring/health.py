@@ -13,10 +13,12 @@ import torch
 MIN_PERPLEXITY = 2.0  # a codebook below it has collapsed
 EASY_ACCURACY, EASY_LOSS = 0.99, 0.05  # a run that passes both has collapsed
 MIN_GAIN = 0.1  # nats: a loss that is less than this below its reference has learned nothing
+# As easy to predict as what is seen, and far below the reference: that is not learned from speech.
+AS_EASY, FAR_BELOW = 1.1, 1.0  # a factor, nats
 WARMUPS = 2  # the loss is judged after so many times the warm-up
 LOSS_REFERENCES = {"unigram_loss": "the unigram", "chance_loss": "chance"}
 START_LOSS = "start_loss"  # of the model that a run began with; only validations have it
-WORST_FIRST = ("diverged", "collapse", "worse_than_start", "not_learning")
+WORST_FIRST = ("diverged", "collapse", "not_of_speech", "worse_than_start", "not_learning")
 ACCURACY_REFERENCES = {"chance_accuracy": "chance", "commonest_code": "commonest code"}
 
 
@@ -97,6 +99,14 @@ def health_warnings(
             "Try a lower lr:, layer_decay: 0.9, pull_to_start: 1, or a longer warmup_steps:",
         )
     name, reference = loss_reference(record)
+    unmasked = _number(record, "unmasked_loss")
+    if is_warm and loss < AS_EASY * unmasked and reference - loss > FAR_BELOW:
+        warnings["not_of_speech"] = HealthWarning(
+            f"the codes say nothing of speech {where}: those of masked frames (loss {loss:.3f}) "
+            f"are as easy as those of unmasked ones ({unmasked:.3f})",
+            "They may say where a frame is in its clip. Take relative positions in place of "
+            "absolute ones, as in attention_type: RelPosMHAXL or RoPEMHA",
+        )
     if is_warm and reference - loss < MIN_GAIN:
         warnings["not_learning"] = HealthWarning(
             f"not learning: after warm-up, {where}, the loss {loss:.3f} is not {MIN_GAIN:g} nats "

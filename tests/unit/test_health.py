@@ -54,6 +54,10 @@ HEALTHY = {
         ({"loss": 4.6}, 451, set()),
         ({"loss": 4.45}, 450, {"not_learning"}),
         ({"loss": 4.39}, 450, set()),
+        ({"unmasked_loss": 2.8}, 450, {"not_of_speech"}),
+        ({"unmasked_loss": 2.8}, 451, set()),
+        ({"unmasked_loss": 2.6}, 450, set()),
+        ({"loss": 3.6, "unmasked_loss": 3.6}, 450, set()),
         ({"loss": math.nan}, 451, {"diverged"}),
         ({"loss": None}, 451, {"diverged"}),  # as JSON writes it
         ({"loss": math.nan, "frames": 0, "code_perplexity": [1.0]}, 450, set()),
