@@ -19,12 +19,13 @@ from measure import machine, print_table
 from sklearn.cluster import MiniBatchKMeans
 from speechbrain.lobes.features import Fbank
 
-from brainquant import RandomProjectionQuantizer
+from brainquant import RandomProjectionQuantizer, RefinedProjectionQuantizer
 from brainquant.data.alignments import find_alignments, phones_at, read_alignment
 from brainquant.data.audio import AudioReader
 from brainquant.data.manifests import load_dataset
 from brainquant.evaluation import code_phone_statistics
 from brainquant.models.features import stack_frames
+from brainquant.quantisers import Clips
 
 STACK, RATE, HOP = 4, 16000, 0.01
 SEEDS = range(3)
@@ -37,7 +38,11 @@ QUANTISERS = {
         f"{codes}, whitened, {dim} of 320": {"cb_dim": dim, "cb_vocab": codes, "whiten": True}
         for dim, codes in itertools.product((4, 8, 16, 32), (256, 1024, 8192))
     },
-}
+    "1024, refined, 8 of 320": {
+        "cb_dim": 8, "cb_vocab": 1024, "whiten": True, "refine_steps": [25, 50, 100, 200]
+    },
+}  # fmt: skip
+FRAMES_PER_STEP = 600  # of batches of 24 s
 
 
 def read_features(manifest, data_folder):
@@ -80,6 +85,19 @@ def effective_dim(x_ND):
     return float(variances_D.sum() ** 2 / variances_D.square().sum())
 
 
+def build(arguments, seed, x_NI):
+    """A quantiser that is fitted to frames, and refined by steps of them."""
+    kind = RefinedProjectionQuantizer if "refine_steps" in arguments else RandomProjectionQuantizer
+    quantiser = kind(x_NI.shape[1], **arguments, seed=seed)
+    if quantiser.frames_to_fit:
+        quantiser.fit(x_NI[torch.randperm(len(x_NI))[: quantiser.frames_to_fit]])
+    for step in range(max(arguments.get("refine_steps", [0]))):
+        quantiser.update_temp(step)
+        x_1NI = x_NI[torch.randperm(len(x_NI))[:FRAMES_PER_STEP]][None]
+        quantiser.encode_clips(Clips(["all"], x_1NI, torch.ones(1), x_1NI))
+    return quantiser
+
+
 def row(normalisation, codes, draws, phones, dims):
     """A row of the table, from the codes (frames, codebooks) of each draw."""
     found = [code_phone_statistics(codes_NG, phones) for codes_NG in draws]
@@ -113,9 +131,7 @@ def main():
         for name, arguments in QUANTISERS.items():
             draws, dims = [], []
             for seed in SEEDS:
-                quantiser = RandomProjectionQuantizer(x_NI.shape[1], **arguments, seed=seed)
-                if quantiser.frames_to_fit:
-                    quantiser.fit(x_NI[torch.randperm(len(x_NI))[: quantiser.frames_to_fit]])
+                quantiser = build(arguments, seed, x_NI)
                 draws.append(quantiser.encode(y_NI[None])[0].numpy())
                 P_ID = quantiser.P if quantiser.num_codebooks == 1 else quantiser.P[0]
                 dims.append(effective_dim(x_NI @ P_ID))
