@@ -7,11 +7,16 @@ Shape suffixes: N frames, I input dim.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
+from ..functional.imports import import_late
 from ..monitoring.counts import CodeMonitor, code_statistics
-from ..quantisers.kmeans import mini_batch_kmeans
 from .frames import Frames, in_blocks, stream_frames
+
+if TYPE_CHECKING:
+    from sklearn.cluster import MiniBatchKMeans
 
 
 def fit_centroids(
@@ -56,3 +61,14 @@ def check_sizes(clusters: int, num_frames: int) -> None:
             f"--clusters must be at least 1 and at most --frames, got --clusters {clusters}, "
             f"--frames {num_frames}; 1000 frames for each cluster are enough"
         )
+
+
+def mini_batch_kmeans(clusters: int, seed: int) -> MiniBatchKMeans:
+    """Mini-batch k-means of scikit-learn, which begins with k-means++.
+
+    As in HuBERT, the centroid of a rare cluster stays where it is. A batch has ten frames for each
+    cluster.
+    """
+    return import_late("sklearn.cluster").MiniBatchKMeans(
+        clusters, batch_size=10 * clusters, reassignment_ratio=0.0, random_state=seed
+    )

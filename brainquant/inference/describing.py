@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from ..models import BestRQEncoder, SpeechEncoder
 from ..quantisers import KMeansQuantizer, make_quantiser
-from ..quantisers.kmeans import load_centroids
+from ..quantisers.centroid_files import load_centroids
 from .allowed import ALLOWED, CENTROIDS, check_description, load_class
 from .architecture import make
 from .folder import CONFIG, is_exported

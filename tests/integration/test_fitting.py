@@ -74,7 +74,7 @@ def noise(*lengths):
 def test_a_training_uses_the_centroids_of_the_command(
     brainquant, run_recipe, read_metrics, tmp_path
 ):
-    file = "results/kmeans.safetensors"  # as in the fragment
+    file = "results/kmeans.safetensors"
     done = brainquant("kmeans", "--clusters", 24, "--frames", 3000, "--output", file)
     line = done.stdout.splitlines()[-1]
     for part in ("3000 frames, 24 clusters, inertia ", " per frame, perplexity ", file):
@@ -82,7 +82,9 @@ def test_a_training_uses_the_centroids_of_the_command(
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["kmeans.safetensors"]
     assert load_file(tmp_path / file)["centroids"].shape == (24, 320)
 
-    fragment = "!include:../../../hparams/quantisers/kmeans.yaml"
+    fragment = (
+        f"!include:../../../hparams/quantisers/kmeans.yaml {{clusters: null, centroids: {file}}}"
+    )
     run_recipe("best_rq", "--debug", "--make_quantiser", fragment)
     record = read_metrics("run/debug")[-1]
     assert record["perplexity_cap"] == 24 and record["code_perplexity"][0] > 8

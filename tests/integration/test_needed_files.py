@@ -15,7 +15,7 @@ from tiny_run import HPARAMS, MODELS, build, fit
 from brainquant import KMeansQuantizer
 from brainquant.cli import main
 from brainquant.errors import RunError
-from brainquant.quantisers.kmeans import keep_fitted
+from brainquant.quantisers.centroid_files import keep_fitted
 from brainquant.recipe import load_encoder, load_run
 from brainquant.training.needed_files import keep_needed_files
 
