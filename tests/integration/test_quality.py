@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_run import assert_equal_runs, run, run_on_ranks, state
 
+from brainquant.monitoring.quality import LAYER_NUMBERS
 from brainquant.training import quality
 from brainquant.training.quality import Quality
 
@@ -54,8 +55,8 @@ def test_the_checkpoint_with_the_best_units_is_kept(
     units = iter([0.0, 0.1, 0.3, 0.2, 0.1])
 
     def measure(self, encoder, dataset, step, tick):
-        value = next(units)
-        return {n: [1.0] for n in NUMBERS} | {"mean_units_repeat": value}
+        means = {"mean_effective_rank": 1.0, "mean_units_repeat": next(units)}
+        return {**{name: [1.0] for name in LAYER_NUMBERS}, **means}
 
     monkeypatch.setattr(Quality, "measure", measure)
     options = {**OPTIONS, "number_of_epochs": 4, "keep_checkpoints": 1, "keep_best_by": "units"}

