@@ -139,7 +139,12 @@ def train(options, method, words, budget):
     last = points[-1]
     result = {"method": method, "budget": budget, "seed": options.seed, "steps": steps}
     start = {"seconds": last["seconds"], "first step": before + first["seconds"]}
-    return {**result, **start, "probes": last["probes"], "points": points}
+    abx = {}
+    if options.abx:  # the weights are those of the last point
+        abx = {
+            n: probe.abx(encoder) for n, probe in probes(options, encoder).items() if probe.phones
+        }
+    return {**result, **start, "probes": last["probes"], "points": points, "abx": abx}
 
 
 def keeping(points, encoder, steps):
@@ -214,6 +219,7 @@ def parse_options():
     parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=BUDGETS)
     parser.add_argument("--without_stock", action="store_true", help="and so on the same speech")
     parser.add_argument("--tuning_speakers", nargs="+", default=[])
+    parser.add_argument("--abx", action="store_true", help="ABX errors of phones as well")
     parser.add_argument("--curve", metavar="PNG", help="probe at several steps, and draw it")
     parser.add_argument(
         "--lr", type=float, help="of all methods; by default as in docs/explanation/learning.md"

@@ -3,6 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+ABX = ("within", "across")
+
 
 def accuracies(by_speaker, layer=None):
     """Test accuracy of each speaker: of a layer, or else of the one that another speaker chose."""
@@ -43,6 +45,7 @@ def summarise(results, references, budgets, tuning_speakers):
             "by layer": " ".join(x.split()[0] for x in by_layer),
             "seeds": len(by_seed),
             **{key: columns.get(key) for key in ("steps", "seconds")},
+            **{f"ABX {key}": columns.get(key) for key in ABX},  # of the last layer
         }
 
     rows = []
@@ -55,6 +58,9 @@ def summarise(results, references, budgets, tuning_speakers):
             found = [r for r in results if (r["method"], r["budget"]) == kind]
             columns = {key: float(np.mean([r[key] for r in found])) for key in ("steps", "seconds")}
             name = ", ".join(kind)
+            if all(probe in r["abx"] for r in found):
+                errors = [r["abx"][probe][-1] for r in found]
+                columns |= {key: shown([100 * e[key] for e in errors]) for key in ABX}
             rows.append(row(probe, name, [r["probes"][probe] for r in found], **columns))
     return rows
 

@@ -6,8 +6,9 @@ import os
 import numpy as np
 import torch
 
-from brainquant.data.alignments import find_alignments
+from brainquant.data.alignments import find_alignments, read_alignment
 from brainquant.evaluation import probe_layers
+from brainquant.evaluation.abx import abx_errors, spoken_phones
 from brainquant.evaluation.frozen import encode, log_mel_frames, log_mel_windows
 from brainquant.evaluation.utterances import load_utterances
 
@@ -40,7 +41,8 @@ class SpeakersProbe:
 
     def __init__(self, encoder, manifest, of, data_folder, seed):
         self.phones = os.path.isdir(of)
-        labels = {"alignments": find_alignments(of)} if self.phones else {"label": of}
+        self.alignments = find_alignments(of) if self.phones else {}
+        labels = {"alignments": self.alignments} if self.phones else {"label": of}
         self.utterances, _ = load_utterances(manifest, data_folder, encoder, **labels)
         with open(manifest, encoding="utf-8", newline="") as file:
             speaker_of = {row["ID"]: row["spk_id"] for row in csv.DictReader(file)}
@@ -78,11 +80,18 @@ class SpeakersProbe:
 
     def of_encoder(self, encoder):
         """Accuracies of all layers of an encoder."""
+        return self.accuracies(lambda utterance: self._layers(encoder, utterance), CONTEXT)
 
-        def frames(utterance):
-            return [layer[: utterance.num_frames] for layer in encode(encoder, utterance.sig)]
+    def abx(self, encoder):
+        """ABX errors of the phones, within and across speakers, for each layer of an encoder."""
+        alignments = [read_alignment(self.alignments[u.id]) for u in self.utterances]
+        phones = spoken_phones(alignments, self.speakers.tolist())
+        by_layer = zip(*(self._layers(encoder, utterance) for utterance in self.utterances))
+        return [abx_errors(layer, phones, self.encoder.frame_times) for layer in by_layer]
 
-        return self.accuracies(frames, CONTEXT)
+    @staticmethod
+    def _layers(encoder, utterance):
+        return [layer[: utterance.num_frames] for layer in encode(encoder, utterance.sig)]
 
     def of_front_end(self, encoder):
         """Accuracies of what the Transformer of a BestRQEncoder reads, as a single layer."""
