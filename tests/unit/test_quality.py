@@ -9,6 +9,7 @@ from tiny_huggingface import make_model
 
 from brainquant.data.workers import LeftOutClip
 from brainquant.huggingface import HuggingFaceEncoder
+from brainquant.huggingface.bert_encoder import W2vBertEncoder
 from brainquant.models import InputNormalization
 from brainquant.monitoring.quality import LAYER_NUMBERS
 from brainquant.training.quality import SPARSE, Quality, check_what_keeps_the_best
@@ -35,13 +36,17 @@ def held():
     return HuggingFaceEncoder(make_model("Wav2Vec2Model"))
 
 
+def held_bert():
+    return W2vBertEncoder(make_model("Wav2Vec2BertModel"))
+
+
 def globally_normalised():
     encoder = best_rq(normalize=InputNormalization(norm_type="global"))
     encoder.train().quantiser_inputs(torch.randn(1, 16000), torch.tensor([16000]))
     return encoder
 
 
-@pytest.mark.parametrize("make", [best_rq, globally_normalised, wav2vec2, held])
+@pytest.mark.parametrize("make", [best_rq, globally_normalised, wav2vec2, held, held_bert])
 def test_it_measures_every_layer_and_changes_nothing(make):
     encoder, clips = make().train(), Clips(2, 3)
     encoder.layers[0].eval()  # not the mode of the others
