@@ -1,25 +1,20 @@
 """The Brain that every pretraining shares: it fits and anneals quantisers and draws masks."""
 
-import copy
 from typing import Any
 
 import torch
 from speechbrain import Stage
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.logger import get_logger
-from tqdm import tqdm
 from typing_extensions import override
 
-from ..data.batches import LeftOutClip
 from ..data.silence import check_sound
 from ..errors import RunError
 from ..masking import span_mask
 from ..models.quick import quicken
-from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
 from ..monitoring.code_tally import CodeTally
 from ..monitoring.health import unigram_loss
-from ..quantisers.base import Clips, check_quantiser_class
-from ..ranks import on_main_process, world_size
+from ..quantisers.base import check_quantiser_class
+from ..ranks import world_size
 from ..training.begin_from import load_weights
 from ..training.brain import RunBrain
 from ..training.keys import PRETRAIN
@@ -28,6 +23,7 @@ from ..training.pull_to_start import PullToStart
 from ..training.quality import Quality, check_what_keeps_the_best
 from ..training.randomness import derived_generator
 from ..training.start_loss import StartLoss
+from .fitted_quantiser import fit_quantiser
 
 logger = get_logger(__name__)
 
@@ -164,7 +160,7 @@ class PretrainBrain(RunBrain):
         mask_BT = span_mask(lengths_B, num_frames, ratio, length, align=align, generator=generator)
         return mask_BT & (not self.batch_is_empty)
 
-    # ---- fitting the quantiser -------------------------------------------------------------
+    # ---- the run as a whole ----------------------------------------------------------------
 
     @override
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
@@ -209,27 +205,10 @@ class PretrainBrain(RunBrain):
             check_sound(self.train_clips, derived_generator("cpu", self.hparams.seed, "sound"))
         except ValueError as error:
             raise RunError(f"train_csv: {error}") from error
-        quantiser = self.quantiser
-        if quantiser.frames_to_fit:
-            try:
-                fitted = self.fit_quantiser()
-            except ValueError as error:
-                raise RunError(f"the quantiser cannot be fitted to train_csv: {error}") from error
-            quantiser.load_state_dict(on_main_process(lambda: fitted))
+        fit_quantiser(self)
         if self.quality.is_wanted and not self.optimizer_step and not self.quality.start:
-            self.quality.keep_start(self.measure_start())
-
-    @torch.no_grad()
-    def measure_start(self) -> dict[str, Any]:
-        """The quality of the encoder before the first step, see ``Quality``.
-
-        Its normalisation has no statistics yet: a copy takes those of the clips that are measured.
-        """
-        encoder, quality = self.copy_that_normalises(self.raw("encoder")), self.quality
-        for clip, _ in quality.read_clips(self.valid_set.dataset, encoder):
-            self.watchdog.tick("measuring the quality")
-            encoder.quantiser_inputs(clip[None].to(self.device), torch.tensor([len(clip)]))
-        return quality.measure(encoder, self.valid_set.dataset, 0, self.watchdog.tick)
+            encoder, clips = self.raw("encoder"), self.valid_set.dataset
+            self.quality.measure_start(encoder, clips, self.watchdog.tick)
 
     @override
     def measure_more(self, stage: Stage) -> dict[str, Any]:
@@ -276,59 +255,6 @@ class PretrainBrain(RunBrain):
                 "valid_csv is null: the log cannot say whether this run is better than the model "
                 "as it came"
             )
-
-    @torch.no_grad()
-    def fit_quantiser(self) -> dict[str, torch.Tensor]:
-        """Fits the quantiser to clips drawn from the whole corpus; returns its new state.
-
-        Every rank uses the same clips, since a normalisation over the corpus adds up over ranks.
-        """
-        quantiser = self.quantiser
-        self.modules.eval()
-        encoder = self.copy_that_normalises(self.raw("encoder"))
-        frames = self.frames_of_the_corpus(encoder, quantiser.frames_to_fit)
-        if not frames:
-            raise ValueError("none of its clips can be read")
-        x_NI = torch.cat(frames)
-        frames.clear()  # hundreds of megabytes, for thousands of clusters
-        quantiser.fit(x_NI.to(self.device))
-        logger.info(f"The quantiser is fitted to {len(x_NI)} frames of the corpus")
-        return {name: tensor.cpu() for name, tensor in quantiser.state_dict().items()}
-
-    def copy_that_normalises(self, encoder: SpeechEncoder) -> SpeechEncoder:
-        """A copy with the same parameters, whose normalisation learns statistics.
-
-        It needs them now, while the normalisation of the training has to see each clip only once.
-        """
-        encoder = copy.deepcopy(encoder, {id(p): p for p in encoder.parameters()}).eval()
-        for part in parts_without_parameters(encoder).values():
-            part.train()
-        return encoder
-
-    def frames_of_the_corpus(self, encoder: SpeechEncoder, wanted: int) -> list[torch.Tensor]:
-        """At most ``wanted`` inputs of the quantiser, from clips drawn at random."""
-        seen, frames = 0, []
-        generator = derived_generator("cpu", self.hparams.seed, "fit the quantiser")
-        hidden = self.noprogressbar or None  # None: only in a terminal
-        progress = tqdm(total=wanted, desc="fitting the quantiser", unit=" frames", disable=hidden)
-        for index in torch.randperm(len(self.train_clips), generator=generator).tolist():
-            clip = self.train_clips[index]
-            if isinstance(clip, LeftOutClip):  # the training reports it
-                continue
-            self.watchdog.tick("fitting the quantiser")
-            wavs_BL, lengths_B = self.waveforms(PaddedBatch([clip]))
-            x_BTI, frames_B = encoder.quantiser_inputs(wavs_BL, lengths_B)
-            x_BTI = self.quantiser.read(Clips([clip["id"]], wavs_BL, lengths_B, x_BTI))
-            x_TI = x_BTI[0, : int(frames_B[0])].float().cpu()
-            x_TI = x_TI[x_TI.isfinite().all(1)]
-            if len(x_TI):
-                frames.append(x_TI[: wanted - seen])
-                seen += len(frames[-1])
-                progress.update(len(frames[-1]))
-            if seen == wanted:
-                break
-        progress.close()
-        return frames
 
     # ---- steps -----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Shape suffixes: B batch, L samples, T encoder frames, D dim, I input dim of the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -259,6 +260,17 @@ class SpeechEncoder(torch.nn.Module):
 def parts_without_parameters(encoder: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """The submodules of an encoder that are not trained, such as a normalisation, by name."""
     return {name: part for name, part in encoder.named_children() if not has_parameters(part)}
+
+
+def copy_that_normalises(encoder: SpeechEncoder) -> SpeechEncoder:
+    """A copy with the same parameters, whose normalisation learns statistics.
+
+    Before the first step it needs them, while that of the training has to see each clip only once.
+    """
+    encoder = copy.deepcopy(encoder, {id(p): p for p in encoder.parameters()}).eval()
+    for part in parts_without_parameters(encoder).values():
+        part.train()
+    return encoder
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from speechbrain.utils.logger import get_logger
 from torchaudio.functional import resample
 
 from ..data.workers import LeftOutClip
-from ..models.speech_encoder import SpeechEncoder
+from ..models.speech_encoder import SpeechEncoder, copy_that_normalises
 from ..monitoring.quality import LAYER_NUMBERS, START, LayerQuality, layer_quality, same_times
 from ..ranks import on_main_process, rank
 from .randomness import derived_generator
@@ -166,6 +166,20 @@ class Quality:
                 if rank() == 0:
                     versions.append(pair_layers(encoder, *layers))
         return on_main_process(lambda: numbers_of(versions, device))
+
+    @torch.no_grad()
+    def measure_start(
+        self, encoder: SpeechEncoder, dataset: Any, tick: Callable[[str], None]
+    ) -> None:
+        """Measures the encoder before the first step, and keeps that; see ``measure``.
+
+        Its normalisation has no statistics yet: a copy takes those of the clips that are measured.
+        """
+        encoder, device = copy_that_normalises(encoder), device_of(encoder)
+        for clip, _ in self.read_clips(dataset, encoder):
+            tick("measuring the quality")
+            encoder.quantiser_inputs(clip[None].to(device), torch.tensor([len(clip)]))
+        self.keep_start(self.measure(encoder, dataset, 0, tick))
 
     def read_clips(
         self, dataset: Any, encoder: SpeechEncoder

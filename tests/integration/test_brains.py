@@ -412,7 +412,7 @@ def test_a_quantiser_is_fitted_to_the_corpus_once_before_the_first_step(make_bra
     assert torch.equal(brain.quantiser.CB, before)
 
     again, hparams = make_brain("best_rq", optimizer_step_limit=2)
-    again.fit_quantiser = None  # what the checkpoint has is taken
+    again.quantiser.fit = None  # what the checkpoint has is taken
     fit(again, hparams)
     assert torch.equal(again.quantiser.P, brain.quantiser.P)
 
