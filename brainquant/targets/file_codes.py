@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from ..functional.transfer import to_device
 from ..models import SpeechEncoder
 from ..quantisers import Clips, Quantiser
 from ..quantisers.base import check_positive
-from .frames import check_rate
+from .frames import check_path, check_rate
 from .label_source import find_labels, keep_labels
 from .labels import Labels
 
@@ -74,17 +76,22 @@ class FileCodes(Quantiser):
     ) -> None:
         super().__init__()
         [self.input_dim] = check_positive(input_dim=input_dim)
-        self.source = find_labels(os.fspath(labels))
+        self.source = find_labels(check_path(labels=labels))
         self.frame_rate = self._known("frame_rate", frame_rate)
+        if not isinstance(self.frame_rate, Real) or isinstance(self.frame_rate, bool):
+            raise ValueError(
+                f"frame_rate must be a number, got {self.frame_rate!r}; set frame_rate: under the "
+                f"quantiser in your YAML, as in 25.0"
+            )
         [self.codebook_size] = check_positive(
             codebook_size=self._known("codebook_size", codebook_size)
         )
         self._opened: Labels | None = None
-        self.num_codebooks = self.source.num_codebooks or self.labels.read(0).shape[1]
+        self.num_codebooks = self.source.num_codebooks
         # SpeechBrain warns at each checkpoint of a module that has nothing to save.
         self.register_buffer("sizes", torch.tensor([self.num_codebooks, self.codebook_size]))
 
-    def _known(self, key: str, given: float | None) -> float:
+    def _known(self, key: str, given: Any) -> Any:
         """A size that the YAML or the file says; a ValueError if none does, or both differ."""
         said, path = getattr(self.source, key), self.source.path
         if given is None and said is None:

@@ -1,9 +1,12 @@
-"""Frames of targets beside those of the encoder that predicts them.
+"""What targets have to fit: a path, and the frames of the encoder that predicts them.
 
 Shape suffixes: B batch, T frames, X any dimensions.
 """
 
 from __future__ import annotations
+
+import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,24 @@ import torch.nn.functional as F
 from ..functional.transfer import to_device
 from ..masking import lengths_to_mask
 from ..models import SpeechEncoder
+
+
+def check_path(**path: Any) -> str:
+    """A path as text; a ValueError that names its key if it is none.
+
+    Example
+    -------
+    >>> check_path(labels=2024)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: labels must be a path, got 2024; set labels: under the quantiser ..., in quotes ...
+    """
+    [(key, value)] = path.items()
+    if isinstance(value, (str, os.PathLike)) and (text := os.fspath(value)):
+        return text
+    raise ValueError(
+        f"{key} must be a path, got {value!r}; set {key}: under the quantiser in your YAML, in "
+        f"quotes if it is a number"
+    )
 
 
 def check_rate(encoder: SpeechEncoder, rate: float, name: str, remedy: str) -> None:
@@ -28,7 +49,7 @@ def check_rate(encoder: SpeechEncoder, rate: float, name: str, remedy: str) -> N
         What to do about it.
     """
     ours = encoder.sample_rate / encoder.stride
-    if abs(ours - rate) > 1e-6 * ours:
+    if not abs(ours - rate) <= 1e-6 * ours:  # nor if it is NaN
         raise ValueError(
             f"{name} has {rate:g} frames per second, but the encoder of this YAML has {ours:g}, "
             f"and needs a target for each; {remedy}"

@@ -124,7 +124,7 @@ class JsonLinesLabels:
                 try:
                     row = json.loads(line)
                     frames = sum(row["durations"]) if "durations" in row else len(row["units"])
-                    yield Place(row["id"], offset, len(line), frames)
+                    yield Place(str(row["id"]), offset, len(line), frames)
                 except (KeyError, TypeError, ValueError) as error:
                     raise ValueError(
                         f"{self.path}, line {number} is no object with id and units ({error}); "

@@ -29,14 +29,15 @@ class LabelSource:
         Hashes of the model and of the k-means, and the layer; empty if unknown.
     frame_rate : float or None
         Frames per second.
-    num_codebooks, codebook_size : int or None
+    num_codebooks : int
+    codebook_size : int or None
     """
 
     path: str
     files: dict[str, int]
     made_of: dict[str, Any]
     frame_rate: float | None
-    num_codebooks: int | None
+    num_codebooks: int
     codebook_size: int | None
 
     @property
@@ -58,7 +59,8 @@ def find_labels(path: str) -> LabelSource:
     Raises
     ------
     ValueError
-        If there are none, or if two files were made by different models or k-means.
+        If there are none, or if two files were made by different models or k-means, or have other
+        numbers of codebooks.
     """
     if os.path.isfile(kept := os.path.join(path, KEPT)):
         with open(kept, encoding="utf-8") as file:
@@ -96,8 +98,17 @@ def _read_about(path: str) -> dict[str, Any]:
         )
     return {
         **{key: made_of.get(key) for key in SAME},
-        **{key: found.get(key) for key in ("frame_rate", "num_codebooks", "codebook_size")},
+        **{key: found.get(key) for key in ("frame_rate", "codebook_size")},
+        "num_codebooks": found.get("num_codebooks") or _count_codebooks(path),
     }
+
+
+def _count_codebooks(path: str) -> int:
+    """The codebooks of the first clip of a file; a ValueError if it has no clips."""
+    file = FORMS[os.path.splitext(path)[1]](path)
+    for place in file.places():
+        return file.read(place).shape[1]
+    raise ValueError(f"labels: {path} has no clips; make it again with brainquant tokens")
 
 
 def keep_labels(argument: str, path: str, kept: str) -> dict[str, Any] | None:

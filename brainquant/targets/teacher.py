@@ -16,7 +16,7 @@ from ..inference.kmeans_files import fitted_layer
 from ..models import SpeechEncoder
 from ..models.frozen_layer import FrozenLayer
 from ..quantisers import Clips, KMeansQuantizer
-from .frames import check_rate, fit_frames
+from .frames import check_path, check_rate, fit_frames
 from .keeping import keep_teacher
 
 
@@ -67,7 +67,7 @@ class TeacherCodes(KMeansQuantizer):
     ) -> None:
         with torch.random.fork_rng(devices=[]):  # a teacher does not change the encoder's weights
             try:
-                model = load_pretrained(teacher)
+                model = load_pretrained(check_path(teacher=teacher))
             except ValueError as error:
                 raise ValueError(f"teacher: {error}") from error
         if isinstance(centroids, (str, os.PathLike)) and os.path.exists(centroids):

@@ -1,6 +1,7 @@
 """Labels from files: joined by ID, checked before the first step, read when they are needed."""
 
 import json
+import math
 import pickle
 from types import SimpleNamespace
 
@@ -102,6 +103,8 @@ def test_clips_without_labels_or_of_another_rate_are_told_before_the_first_step(
             codes.check_clips(student, [("clip0", 1.0), ("clip1", seconds)])
     with pytest.raises(ValueError, match="has 50 frames per second, but .* has 25"):
         FileCodes(8, path, codebook_size=9, frame_rate=50.0).check_encoder(student)
+    with pytest.raises(ValueError, match="has nan frames per second"):
+        FileCodes(8, path, codebook_size=9, frame_rate=math.nan).check_encoder(student)
 
 
 def test_what_made_the_labels_is_read_beside_them(write, drawn):
@@ -124,6 +127,7 @@ def test_what_made_the_labels_is_read_beside_them(write, drawn):
     [
         ("units.npz", b"no zip", "cannot be read: File is not a zip file"),
         ("units.jsonl", b'{"id": "a"}\n', "line 1 is no object with id and units"),
+        ("units.jsonl", b"", "units.jsonl has no clips; make it again"),
         ("units.km", b"1 2 3\n", "is no .npz or .jsonl file and no folder .*--format npz"),
     ],
 )
@@ -139,6 +143,12 @@ def test_labels_that_cannot_be_used_name_what_is_missing_or_wrong(write, tmp_pat
         known = {key: RATE[key] for key in RATE if key != missing}
         with pytest.raises(ValueError, match=f"says its {missing}; set {missing}:"):
             FileCodes(8, path, **known)
+    for wrong in ("fast", True):
+        with pytest.raises(ValueError, match=f"frame_rate must be a number, got {wrong!r}"):
+            FileCodes(8, path, codebook_size=9, frame_rate=wrong)
+    for wrong in (None, 2024):
+        with pytest.raises(ValueError, match=f"labels must be a path, got {wrong}; set labels:"):
+            FileCodes(8, wrong, **RATE)
     clips = Clips(["a"], torch.zeros(1, 9), torch.zeros(1), torch.zeros(1, 4, 8))
     with pytest.raises(RunError, match="the clip 'a' .* from 3 to 101, and codebook_size is 100"):
         FileCodes(8, path, **RATE).encode_clips(clips)
@@ -151,7 +161,7 @@ def test_labels_that_cannot_be_used_name_what_is_missing_or_wrong(write, tmp_pat
 
 
 def test_a_run_opens_without_its_labels_and_refuses_others(write, drawn, student, tmp_path):
-    about = {"made_of": {"kmeans": "k1"}, **RATE, "num_codebooks": 2}
+    about = {"made_of": {"kmeans": "k1"}, **RATE}  # another tool's, without num_codebooks
     path, kept = write("units/train.npz", drawn, about), str(tmp_path / "needed")
     for _ in range(2):
         assert keep_labels("labels", path, kept) == {"labels": kept}
@@ -162,6 +172,7 @@ def test_a_run_opens_without_its_labels_and_refuses_others(write, drawn, student
         keep_labels("labels", path, kept)
     (tmp_path / "units/train.npz").unlink()
     assert keep_labels("labels", path, kept) == {"labels": kept}
+    assert FileCodes(8, kept).num_codebooks == 2
     with pytest.raises(ValueError, match="train.npz is gone; bring it back"):
         FileCodes(8, kept).check_clips(student, [("clip é/0", 1.0)])
 
