@@ -20,7 +20,7 @@ from ..training.brain import RunBrain
 from ..training.keys import PRETRAIN
 from ..training.layer_rates import check_weight_decay, layer_groups
 from ..training.pull_to_start import PullToStart
-from ..training.quality import Quality, check_what_keeps_the_best
+from ..training.quality import NOT_MEASURED, Quality, check_what_keeps_the_best
 from ..training.randomness import derived_generator
 from ..training.start_loss import StartLoss
 from .fitted_quantiser import fit_quantiser
@@ -209,6 +209,11 @@ class PretrainBrain(RunBrain):
         if self.quality.is_wanted and not self.optimizer_step and not self.quality.start:
             encoder, clips = self.raw("encoder"), self.valid_set.dataset
             self.quality.measure_start(encoder, clips, self.watchdog.tick)
+            if self.hparams.keep_best_by != "loss" and not self.quality.start:
+                raise RunError(
+                    f"keep_best_by is {self.hparams.keep_best_by}, but {NOT_MEASURED}; set "
+                    f"valid_csv: to more speech, or keep_best_by: loss"
+                )
 
     @override
     def measure_more(self, stage: Stage) -> dict[str, Any]:

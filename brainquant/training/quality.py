@@ -25,6 +25,7 @@ logger = get_logger(__name__)
 SPEED = 9, 10  # of the other version: nine tenths
 CLIP_SECONDS = 10.0  # of a clip that is longer; so there are several speakers
 MIN_SECONDS = 1.0
+NOT_MEASURED = "valid_csv has too little speech, or the outputs of the encoder are not finite"
 # Seconds of training speech for each second that is measured. Measuring then takes at most 2 % of
 # a training: tests/benchmarks/quality.py. A GPU trains so much faster than the host can count.
 SPARSE = {"cpu": 110, "cuda": 2000}
@@ -206,10 +207,7 @@ class Quality:
         """Takes the numbers of the encoder before the first step."""
         self.start = {f"{START}{name}": numbers[name] for name in LAYER_NUMBERS if numbers}
         if not numbers:
-            logger.info(
-                "The label-free quality is not measured: valid_csv has too little speech, or the "
-                "outputs of the encoder are not finite"
-            )
+            logger.info(f"The label-free quality is not measured: {NOT_MEASURED}")
 
     def state_dict(self) -> dict:
         """The numbers of the start and the step of the last measurement, for a checkpoint."""

@@ -6,6 +6,7 @@ import pytest
 from tiny_run import assert_equal_runs, run, run_on_ranks, state
 
 from brainquant.monitoring.quality import LAYER_NUMBERS
+from brainquant.errors import RunError
 from brainquant.training import quality
 from brainquant.training.quality import Quality
 
@@ -67,6 +68,12 @@ def test_the_checkpoint_with_the_best_units_is_kept(
 
 
 @pytest.mark.faults
+def test_best_checkpoints_that_nothing_could_choose_are_refused(corpus, tmp_path):
+    options = {**OPTIONS, "quality_minutes": 1e-4, "keep_best_by": "units"}
+    with pytest.raises(RunError, match="keep_best_by is units, but valid_csv has too little sp"):
+        run("best_rq", corpus, tmp_path, **options)
+
+
 def test_two_ranks_log_the_same(corpus, tmp_path):
     options = {**OPTIONS, "name": "wav2vec2", "corpus": corpus, "number_of_epochs": 1}
     del options["dropout"]
