@@ -15,8 +15,8 @@ from typing_extensions import override
 from ..functional.transfer import to_device
 from ..masking import true_indices
 from ..models.features import normalise_utterances
+from ..models.moving_teacher import MovingTeacher
 from ..models.speech_encoder import Encoded, try_modules
-from ..models.teacher import Teacher
 from ..monitoring.health import unigram_loss
 from ..quantisers.codebooks import MovingCodebooks
 from ..training.device_options import drops_layers
@@ -60,7 +60,7 @@ class OnlineCodebooksBrain(PretrainBrain):
 
     def __init__(self, modules: dict[str, torch.nn.Module], *args: Any, **kwargs: Any) -> None:
         encoder: Any = modules["encoder"]
-        super().__init__({**modules, "teacher": Teacher(encoder)}, *args, **kwargs)
+        super().__init__({**modules, "teacher": MovingTeacher(encoder)}, *args, **kwargs)
         self.check_sizes()
 
     @property

@@ -11,9 +11,9 @@ from .extractor import Wav2Vec2Extractor
 from .features import InputNormalization
 from .heads import LayerHeads
 from .layers import ChannelsLastConv2d, DynamicChunkEncoder, MaskingEncoder
+from .moving_teacher import MovingTeacher
 from .quick import quicken
 from .speech_encoder import Encoded, SpeechEncoder
-from .teacher import Teacher
 from .wav2vec2 import Wav2Vec2Encoder
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "LayerHeads",
     "MaskingEncoder",
     "SpeechEncoder",
-    "Teacher",
+    "MovingTeacher",
     "Wav2Vec2Encoder",
     "Wav2Vec2Extractor",
     "quicken",

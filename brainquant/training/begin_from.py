@@ -12,8 +12,8 @@ from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, ckpt_recency
 from speechbrain.utils.logger import get_logger
 
 from ..errors import RunError
+from ..models.moving_teacher import MovingTeacher
 from ..models.speech_encoder import SpeechEncoder, parts_without_parameters
-from ..models.teacher import Teacher
 from ..ranks import on_main_process
 from .changed_keys import changed_keys, describe
 from .checkpoint_contents import Damaged, read_state
@@ -54,7 +54,7 @@ def load_weights(
     taken, new = [], []
     for name, module in modules.items():
         tensors = module.state_dict()
-        if isinstance(module, Teacher):
+        if isinstance(module, MovingTeacher):
             new.append(f"{name} (a copy of the encoder)")
         elif next(module.parameters(), None) is None:
             new.append(f"{name} (of this YAML and corpus)")

@@ -5,6 +5,7 @@ import json
 import pytest
 from tiny_run import assert_equal_runs, run, run_on_ranks, state
 
+from brainquant.errors import RunError
 from brainquant.monitoring.quality import LAYER_NUMBERS
 from brainquant.errors import RunError
 from brainquant.training import quality

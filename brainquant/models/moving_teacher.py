@@ -15,7 +15,7 @@ from typing_extensions import Self, override
 from .speech_encoder import SpeechEncoder
 
 
-class Teacher(torch.nn.Module):
+class MovingTeacher(torch.nn.Module):
     """An exponential moving average of an encoder, from its features upwards.
 
     It reads the features that the encoder has made, as the teachers of data2vec
@@ -41,7 +41,7 @@ class Teacher(torch.nn.Module):
     >>> encoder = Wav2Vec2Encoder(
     ...     Wav2Vec2Extractor(out_channels=[8] * 7), MaskingEncoder(8, 16, conformer)
     ... )
-    >>> teacher, lengths = Teacher(encoder), torch.tensor([16000])
+    >>> teacher, lengths = MovingTeacher(encoder), torch.tensor([16000])
     >>> encoded = encoder(torch.rand(1, 16000), lengths)
     >>> [x.shape for x in teacher.layer_outputs(encoded.inputs_BTI, encoded.frames_B, [1, 2])]
     [torch.Size([1, 48, 16]), torch.Size([1, 48, 16])]
