@@ -229,11 +229,11 @@ def refine(
     has_mean_V = means_VD.square().sum(-1) > 0.5  # not if there are no frames, or they cancel
     moved_VD = torch.where(has_mean_V[:, None], means_VD, codebook_VD)
     rarest_V = counts_V.sort(stable=True).indices  # codes, the rarest first
-    place_V = torch.empty_like(rarest_V)
-    place_V[rarest_V] = torch.arange(len(rarest_V), device=rarest_V.device)
+    position_V = torch.empty_like(rarest_V)
+    position_V[rarest_V] = torch.arange(len(rarest_V), device=rarest_V.device)
     number = torch.maximum((counts_V == 0).sum(), crowded_V.sum())
-    anew_V = (place_V < number) & ~crowded_V & drawn_K[place_V]
-    return torch.where(anew_V[:, None], frames_KD[place_V], moved_VD), anew_V
+    anew_V = (position_V < number) & ~crowded_V & drawn_K[position_V]
+    return torch.where(anew_V[:, None], frames_KD[position_V], moved_VD), anew_V
 
 
 def check_steps(refine_steps: Any) -> list[int]:

@@ -19,7 +19,7 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a zip: signature, nam
 NPY_HEADER = 128  # bytes of the header of an .npy with one or two axes
 
 
-class Place(NamedTuple):
+class Entry(NamedTuple):
     """Where the labels of a clip are in their file."""
 
     id: str
@@ -33,11 +33,11 @@ class LabelFile(Protocol):
 
     def __init__(self, path: str) -> None: ...
 
-    def places(self) -> Iterator[Place]:
+    def entries(self) -> Iterator[Entry]:
         """The clips of the file, one by one; a ValueError if it cannot be read."""
         ...
 
-    def read(self, place: Place) -> np.ndarray:
+    def read(self, entry: Entry) -> np.ndarray:
         """The labels of a clip as int64, shape (frames, codebooks)."""
         ...
 
@@ -50,31 +50,31 @@ class NpzLabels:
     >>> path = str(getfixture("tmp_path") / "units.npz")
     >>> np.savez(path, a=np.array([7, 3]), b=np.array([[1, 2]]))
     >>> file = NpzLabels(path)
-    >>> [(place.id, place.frames, file.read(place).tolist()) for place in file.places()]
+    >>> [(entry.id, entry.frames, file.read(entry).tolist()) for entry in file.entries()]
     [('a', 2, [[7], [3]]), ('b', 1, [[1, 2]])]
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def places(self) -> Iterator[Place]:
+    def entries(self) -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(self.path) as archive, open(self.path, "rb", 0) as file:
-                for entry in archive.infolist():
-                    if entry.compress_type != zipfile.ZIP_STORED:
+                for member in archive.infolist():
+                    if member.compress_type != zipfile.ZIP_STORED:
                         raise ValueError("its arrays are compressed; write them with numpy.savez")
-                    offset = _start_of_member(file, entry.header_offset)
+                    offset = _start_of_member(file, member.header_offset)
                     file.seek(offset)
-                    frames = _count_frames(file.read(min(NPY_HEADER, entry.file_size)))
-                    name = entry.filename.removesuffix(".npy")
-                    yield Place(name, offset, entry.file_size, frames)
+                    frames = _count_frames(file.read(min(NPY_HEADER, member.file_size)))
+                    name = member.filename.removesuffix(".npy")
+                    yield Entry(name, offset, member.file_size, frames)
         except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} cannot be read: {error}") from error
 
-    def read(self, place: Place) -> np.ndarray:
+    def read(self, entry: Entry) -> np.ndarray:
         with open(self.path, "rb") as file:
-            file.seek(place.offset)
-            content = io.BytesIO(file.read(place.size))
+            file.seek(entry.offset)
+            content = io.BytesIO(file.read(entry.size))
         array_TG = np.lib.format.read_array(content, allow_pickle=False)
         return array_TG.reshape(len(array_TG), -1).astype(np.int64)
 
@@ -110,21 +110,21 @@ class JsonLinesLabels:
     >>> path = getfixture("tmp_path") / "units.jsonl"
     >>> _ = path.write_text('{"id": "a", "units": [7, 3], "durations": [1, 2]}\\n')
     >>> file = JsonLinesLabels(str(path))
-    >>> [(place.id, place.frames, file.read(place).tolist()) for place in file.places()]
+    >>> [(entry.id, entry.frames, file.read(entry).tolist()) for entry in file.entries()]
     [('a', 3, [[7], [3], [3]])]
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def places(self) -> Iterator[Place]:
+    def entries(self) -> Iterator[Entry]:
         with open(self.path, "rb") as file:
             offset = 0
             for number, line in enumerate(file, start=1):
                 try:
                     row = json.loads(line)
                     frames = sum(row["durations"]) if "durations" in row else len(row["units"])
-                    yield Place(str(row["id"]), offset, len(line), frames)
+                    yield Entry(str(row["id"]), offset, len(line), frames)
                 except (KeyError, TypeError, ValueError) as error:
                     raise ValueError(
                         f"{self.path}, line {number} is no object with id and units ({error}); "
@@ -132,10 +132,10 @@ class JsonLinesLabels:
                     ) from error
                 offset += len(line)
 
-    def read(self, place: Place) -> np.ndarray:
+    def read(self, entry: Entry) -> np.ndarray:
         with open(self.path, "rb") as file:
-            file.seek(place.offset)
-            row = json.loads(file.read(place.size))
+            file.seek(entry.offset)
+            row = json.loads(file.read(entry.size))
         units = np.asarray(row["units"], np.int64)
         return np.repeat(units.reshape(len(units), -1), row.get("durations", 1), axis=0)
 

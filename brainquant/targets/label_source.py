@@ -106,8 +106,8 @@ def _read_about(path: str) -> dict[str, Any]:
 def _count_codebooks(path: str) -> int:
     """The codebooks of the first clip of a file; a ValueError if it has no clips."""
     file = FORMS[os.path.splitext(path)[1]](path)
-    for place in file.places():
-        return file.read(place).shape[1]
+    for entry in file.entries():
+        return file.read(entry).shape[1]
     raise ValueError(f"labels: {path} has no clips; make it again with brainquant tokens")
 
 

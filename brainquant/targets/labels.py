@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .label_files import FORMS, Place
+from .label_files import FORMS, Entry
 
 
 class Found(NamedTuple):
@@ -41,17 +41,17 @@ class Labels:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.files = [FORMS[os.path.splitext(path)[1]](path) for path in paths]
-        keys, places = [], []
+        keys, entries = [], []
         for file in self.files:
-            found = np.fromiter(_rows(file.places()), _ROW)
+            found = np.fromiter(_rows(file.entries()), _ROW)
             keys.append(found["key"])
-            places.append(found[["offset", "size", "frames"]])
+            entries.append(found[["offset", "size", "frames"]])
         file_of = np.repeat(np.arange(len(keys), dtype=np.int16), [len(part) for part in keys])
         key_N = np.concatenate(keys)
         order_N = np.argsort(key_N, kind="stable")
         self._key_N = key_N[order_N]
         self._file_N = file_of[order_N]
-        self._place_N = np.concatenate(places)[order_N]
+        self._entry_N = np.concatenate(entries)[order_N]
         twice = np.flatnonzero(self._key_N[1:] == self._key_N[:-1])
         if len(twice):
             one, other = (paths[int(self._file_N[twice[0] + n])] for n in (0, 1))
@@ -70,13 +70,13 @@ class Labels:
         known_N = rows_N < len(self)
         known_N[known_N] = self._key_N[rows_N[known_N]] == key_N[known_N]
         rows_N = np.where(known_N, rows_N, -1)
-        frames_N = np.where(known_N, self._place_N["frames"][rows_N], 0) if len(self) else rows_N
+        frames_N = np.where(known_N, self._entry_N["frames"][rows_N], 0) if len(self) else rows_N
         return Found(rows_N, frames_N)
 
     def read(self, row: int) -> np.ndarray:
         """The labels of a clip, shape (frames, codebooks)."""
-        offset, size, frames = self._place_N[row].item()
-        return self.files[int(self._file_N[row])].read(Place("", offset, size, frames))
+        offset, size, frames = self._entry_N[row].item()
+        return self.files[int(self._file_N[row])].read(Entry("", offset, size, frames))
 
 
 _ROW = np.dtype([
@@ -90,6 +90,6 @@ def _key(clip_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def _rows(places: Iterable[Place]) -> Iterator[tuple[int, int, int, int]]:
-    for place in places:
-        yield _key(place.id), place.offset, place.size, place.frames
+def _rows(entries: Iterable[Entry]) -> Iterator[tuple[int, int, int, int]]:
+    for entry in entries:
+        yield _key(entry.id), entry.offset, entry.size, entry.frames
