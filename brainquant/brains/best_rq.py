@@ -49,7 +49,7 @@ class BestRQBrain(PretrainBrain):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.quantiser.requires_grad_(False)  # the targets do not move, whatever makes them
+        self.quantiser.requires_grad_(False)  # targets are not trained, whatever makes them
         self.check_sizes()
 
     @property

@@ -108,7 +108,7 @@ class FileCodes(Quantiser):
 
     @property
     def labels(self) -> Labels:
-        """The labels, opened when they are needed first: who opens a trained run needs none."""
+        """The labels, opened at their first use: a trained run can be opened without them."""
         if self._opened is None:
             for path in self.source.paths:
                 if not os.path.exists(path):
@@ -123,7 +123,8 @@ class FileCodes(Quantiser):
     def check_encoder(self, encoder: SpeechEncoder) -> None:
         """Raises a ValueError unless there are as many labels per second as frames."""
         remedy = (
-            "make labels with a model of this rate, or set stack: and the strides of front_end:"
+            "make labels with a model of this rate, or set stack: and the strides of front_end: to "
+            "theirs"
         )
         check_rate(encoder, self.frame_rate, f"labels: {self.source.path}", remedy)
 

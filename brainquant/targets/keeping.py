@@ -26,8 +26,8 @@ SAVED = "save"  # the checkpoints of a run
 def keep_teacher(argument: str, teacher: str, kept: str) -> dict[str, Any] | None:
     """Copies a teacher into the folder of a run: ``files_needed`` of TeacherCodes.
 
-    Of a run that is its encoder, as exported data; or the run without its log, if its classes
-    cannot be exported.
+    Of a run it keeps the encoder, as exported data. If the classes of the run cannot be exported,
+    it keeps the run without its log.
 
     Arguments
     ---------

@@ -92,7 +92,8 @@ class TeacherCodes(KMeansQuantizer):
                 f"another teacher"
             )
         rate = teacher.sample_rate / teacher.stride
-        check_rate(encoder, rate, name, "set stack: and the strides of front_end:, or take another")
+        remedy = "set stack: and the strides of front_end: to that, or take another teacher"
+        check_rate(encoder, rate, name, remedy)
 
     @override
     def read(self, clips: Clips) -> torch.Tensor:

@@ -46,9 +46,10 @@ def check_what_keeps_the_best(hparams: Any) -> None:
         ("valid_csv", hparams.valid_csv is None, "a manifest"),
     ):
         if is_missing:
+            value = "null" if (given := getattr(hparams, key)) is None else given
             raise ValueError(
                 f"keep_best_by is {hparams.keep_best_by}, which are measured on quality_minutes: "
-                f"of valid_csv:, but {key} is {getattr(hparams, key)}: set {key}: to {remedy}, or "
+                f"of valid_csv:, but {key} is {value}: set {key}: to {remedy}, or "
                 f"keep_best_by: loss"
             )
 

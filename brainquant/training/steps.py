@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 # Called with the number of a step, what was not finite ("the loss"), and the IDs of its batches.
 WriteStep = Callable[[int, str, list[list[str]]], None]
 # Called with whether the step is taken, as a tensor on the device.
-BeforeStep = AfterStep = Callable[[torch.Tensor], None]
+StepHook = Callable[[torch.Tensor], None]
 
 
 class GradientStep:
@@ -96,8 +96,8 @@ class GradientStep:
         max_grad_norm: float = 0.0,
         patience: int = 3,
         write_step: WriteStep,
-        before_step: BeforeStep = lambda good: None,
-        after_step: AfterStep = lambda good: None,
+        before_step: StepHook = lambda good: None,
+        after_step: StepHook = lambda good: None,
         tick: Callable[[str], None] = lambda phase: None,
     ) -> None:
         self.modules = modules

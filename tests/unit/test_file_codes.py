@@ -89,7 +89,7 @@ def test_files_of_several_splits_are_one_index(write, drawn):
         Labels([paths[0], write("c.npz", {ids[0]: drawn[ids[0]]})])
 
 
-def test_clips_without_labels_or_of_another_rate_are_told_before_the_first_step(write, student):
+def test_clips_without_labels_or_of_another_rate_are_named_before_the_first_step(write, student):
     path = write("units.npz", {f"clip{n}": np.zeros(25, int) for n in range(9)})
     codes = FileCodes(8, path, **RATE)
     codes.check_encoder(student)
