@@ -90,7 +90,7 @@ class Quality:
         self.seconds = 60 * minutes
         self.seed = seed
         self.interval = math.inf
-        self.start: dict[str, list[float | None]] = {}
+        self.start: dict[str, Any] = {}
         self.last_step = 0
         self.clips: list[tuple[torch.Tensor, torch.Tensor]] | None = None  # both versions
 
@@ -206,7 +206,9 @@ class Quality:
 
     def keep_start(self, numbers: Mapping[str, Any]) -> None:
         """Takes the numbers of the encoder before the first step."""
-        self.start = {f"{START}{name}": numbers[name] for name in LAYER_NUMBERS if numbers}
+        # Means, too: TensorBoard takes no lists.
+        names = [*LAYER_NUMBERS, *(f"mean_{name}" for name in LAYER_NUMBERS)]
+        self.start = {f"{START}{name}": numbers[name] for name in names if numbers}
         if not numbers:
             logger.info(f"The label-free quality is not measured: {NOT_MEASURED}")
 

@@ -7,7 +7,6 @@ from tiny_run import assert_equal_runs, run, run_on_ranks, state
 
 from brainquant.errors import RunError
 from brainquant.monitoring.quality import LAYER_NUMBERS
-from brainquant.errors import RunError
 from brainquant.training import quality
 from brainquant.training.quality import Quality
 
@@ -17,7 +16,8 @@ OPTIONS = {
 }  # fmt: skip
 NUMBERS = [
     "effective_rank", "mean_effective_rank", "units_repeat", "mean_units_repeat",
-    "start_effective_rank", "start_units_repeat",
+    "start_effective_rank", "start_mean_effective_rank",
+    "start_units_repeat", "start_mean_units_repeat",
 ]  # fmt: skip
 
 

@@ -123,6 +123,7 @@ def test_a_checkpoint_has_the_start_and_the_last_step_and_older_ones_have_none()
     resumed.load_state_dict(quality.state_dict())
     assert resumed.start == quality.start and list(resumed.start) == [
         "start_effective_rank", "start_units_repeat",
+        "start_mean_effective_rank", "start_mean_units_repeat",
     ]  # fmt: skip
     assert resumed.last_step == 7
     resumed.load_state_dict(Quality.without_state)
