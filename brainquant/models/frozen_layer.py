@@ -32,6 +32,20 @@ class FrozenLayer(torch.nn.Module):
     ------
     ValueError
         If there is no such layer.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
+    >>> from brainquant.models import MaskingEncoder, Wav2Vec2Encoder, Wav2Vec2Extractor
+    >>> conformer = ConformerEncoder(2, 16, 32, 2, attention_type="regularMHA")
+    >>> encoder = Wav2Vec2Encoder(
+    ...     Wav2Vec2Extractor(out_channels=[8] * 7), MaskingEncoder(8, 16, conformer)
+    ... )
+    >>> frozen = FrozenLayer(encoder, layer=1)
+    >>> frozen(torch.rand(1, 16000), torch.tensor([16000])).shape
+    torch.Size([1, 48, 16])
+    >>> len(frozen.encoder.layers), len(frozen.state_dict())
+    (1, 0)
     """
 
     def __init__(self, encoder: SpeechEncoder, layer: int) -> None:
