@@ -152,9 +152,10 @@ def test_a_run_goes_on_to_the_last_bit_and_logs_every_layer(corpus, tmp_path):
 
 def test_two_ranks_learn_what_one_learns_that_accumulates(corpus, tmp_path):
     options = {"name": NAMES[0], "corpus": corpus, "optimizer_step_limit": 3, "log_interval": 1}
-    options |= {**PLAIN, "ema_decay": 0.5}
+    options |= {**PLAIN, "ema_decay": 0.5, "quality_minutes": 0.1}
     [ranks] = run_on_ranks(2, [{**options, "output_folder": tmp_path / "ranks"}])
-    assert_equal_runs(ranks[0][1], ranks[1][1])
+    assert_equal_runs(ranks[0][1], ranks[1][1])  # the label-free quality, too
+    assert len(ranks[0][1]["log"][-1]["units_repeat"]) == MODELS[NAMES[0]]["num_layers"]
     alone, _ = run(output_folder=tmp_path / "alone", grad_accumulation_factor=2, **options)
     ours = tensors(alone, "teacher", "codebooks", "encoder")
     # A rank wraps what it trains.
