@@ -1,4 +1,4 @@
-"""ABX: how well features tell phones apart, without a classifier.
+"""ABX: how well features distinguish phones, without a classifier.
 
 X and A are the same phone, B is another one. An error is an X that is nearer to B than to A (Schatz
 et al., Interspeech 2013). fastabx does the work (https://arxiv.org/abs/2505.02692).
