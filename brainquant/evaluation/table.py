@@ -66,7 +66,9 @@ def rows_of(table: Mapping[str, Any]) -> list[str]:
     for name, row in table["accuracies"].items():
         layer = f"   layer {row['best_layer']}" if name in ENCODERS else ""
         accuracy = format_accuracy(row["mean"], row["spread"])
-        lines.append(f"  {name:<20}{accuracy}   of {row['inputs']:5,} inputs{layer}")
+        # Files of earlier versions do not say how many.
+        inputs = f"   of {row['inputs']:5,} inputs" if "inputs" in row else ""
+        lines.append(f"  {name:<20}{accuracy}{inputs}{layer}")
     return [*lines, f"  {'majority class':<20}{100 * table['majority']:5.1f}"]
 
 
