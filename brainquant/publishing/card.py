@@ -170,7 +170,8 @@ def _limits(facts: Facts, about: Mapping[str, Any]) -> str:
         )
     if not facts.probes:
         lines.append("No probe has measured what its layers know.")
-    if not about["num_codebooks"] and "quantiser" in facts.modules:
+    quantiser = facts.modules.get("quantiser")
+    if not getattr(quantiser, "reads_inputs", True):
         lines.append(
             "The quantiser of the pretraining is not here: it read more than the encoder's inputs."
         )
