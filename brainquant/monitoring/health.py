@@ -13,7 +13,7 @@ import torch
 MIN_PERPLEXITY = 2.0  # a codebook below it has collapsed
 EASY_ACCURACY, EASY_LOSS = 0.99, 0.05  # a run that passes both has collapsed
 MIN_GAIN = 0.1  # nats: a loss that is less than this below its reference has learned nothing
-# As easy to predict as what is seen, and far below the reference: that is not learned from speech.
+# Masked codes as easy as unmasked ones, and far below the reference, do not come from the speech.
 AS_EASY, FAR_BELOW = 1.1, 1.0  # a factor, nats
 WARMUPS = 2  # the loss is judged after so many times the warm-up
 LOSS_REFERENCES = {"unigram_loss": "the unigram", "chance_loss": "chance"}
