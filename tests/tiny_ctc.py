@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from tiny_run import HPARAMS, MODELS, build, fit
+from tiny_run import HPARAMS, MODELS, build, drop_times, fit
 
 from brainquant.data.batches import make_loaders
 from brainquant.training import resolve
@@ -75,4 +75,4 @@ def log_of(folder):
     """The log points of a run, without what depends on the clock."""
     lines = Path(folder, "metrics.jsonl").read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    return [{n: v for n, v in r.items() if n != "speech_per_second"} for r in records]
+    return [drop_times(r) for r in records]

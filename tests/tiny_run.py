@@ -143,12 +143,19 @@ def run(
     return brain, trace
 
 
+def drop_times(record):
+    """Drops the numbers of a log point that a clock measures."""
+    for name in ("speech_per_second", "run_seconds"):
+        record.pop(name, None)
+    return record
+
+
 def state(brain):
     """Everything that two equal runs have in common, bit by bit."""
     with open(brain.run_log.metrics_file, encoding="utf-8") as file:
         log = [json.loads(line) for line in file]
     for record in log:
-        del record["speech_per_second"]  # a time
+        drop_times(record)
     tensors = {name: t.clone() for name, t in brain.modules.state_dict().items()}
     for number, values in brain.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer {number} {name}": t for name, t in values.items()})

@@ -67,6 +67,7 @@ class CodeTally:
             Sums(num_codebooks, codebook_size, device) for _ in range(4)
         )
         self.run = CodeMonitor(num_codebooks, codebook_size).to(device)
+        self.samples = 0.0  # of training speech, in the whole run and over all ranks
         self.last_read, self.is_training = time.perf_counter(), True
 
     def start(self, stage: Stage) -> None:
@@ -134,6 +135,7 @@ class CodeTally:
         self._interval.merge(window)
         self.epoch.merge(window)
         self.run.counts += window.counts
+        self.samples += window.read().get("samples", 0.0)
 
     def _count_seconds(self):
         if not self.is_training:  # a validation saves, too
@@ -158,6 +160,7 @@ class CodeTally:
             **self.describe(values, sums.counts),
             "masked_ratio": values["masked"] / max(values["valid"], 1),
             "speech_per_second": values["samples"] / self.sample_rate / values["seconds"],
+            "speech_seconds": self.samples / self.sample_rate,
         }
 
     def state_dict(self) -> dict:
@@ -168,6 +171,7 @@ class CodeTally:
             "interval": self._interval.state_dict(),
             "epoch": self.epoch.state_dict(),
             "run": self.run.counts.cpu(),
+            "samples": self.samples,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -176,6 +180,7 @@ class CodeTally:
         self._interval.load_state_dict(state["interval"])
         self.epoch.load_state_dict(state["epoch"])
         self.run.counts.copy_(state["run"])
+        self.samples = float(state.get("samples", 0.0))  # older checkpoints have none
 
     def forget_epoch(self) -> None:
         """Drops the sums of an epoch that begins again."""

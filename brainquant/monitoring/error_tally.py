@@ -51,6 +51,7 @@ class ErrorTally:
         self.sample_rate = sample_rate
         # The sums of this rank since the last log point, and those of a validation or a test.
         self.window, self.validation = Sums(device=device), Sums(device=device)
+        self.samples = 0.0  # of training speech, in the whole run and over all ranks
         self.last_read, self.is_training = time.perf_counter(), True
         self.test_name: str | None = None
 
@@ -87,10 +88,15 @@ class ErrorTally:
         self._count_seconds()
         values = self.window.reduced().read()
         self.window.clear()
+        self.samples += values.get("samples", 0.0)
         if values.get("clips_too_short"):
             check_targets("training", step, values)
         speech = values.get("samples", 0.0) / self.sample_rate
-        return {**loss_of(values), "speech_per_second": speech / values["seconds"]}
+        return {
+            **loss_of(values),
+            "speech_per_second": speech / values["seconds"],
+            "speech_seconds": self.samples / self.sample_rate,
+        }
 
     def end(self, stage: Stage, step: int) -> dict | None:
         """The numbers of a validation or a test; None after an epoch, since intervals go on."""
@@ -124,11 +130,12 @@ class ErrorTally:
     def state_dict(self) -> dict:
         """The sums, for a checkpoint; every rank has to call this."""
         self._count_seconds()
-        return {"windows": self.window.state_of_ranks()}
+        return {"windows": self.window.state_of_ranks(), "samples": self.samples}
 
     def load_state_dict(self, state: dict) -> None:
         """Takes the sums of ``state_dict``."""
         self.window.load_state_of_ranks(state["windows"])
+        self.samples = float(state.get("samples", 0.0))  # older checkpoints have none
 
 
 def check_targets(where: str, step: int, values: dict[str, float]) -> None:

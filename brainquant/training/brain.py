@@ -27,6 +27,7 @@ from ..ranks import on_main_process, world_size
 from .changed_keys import describe, go_on_with_learning_rates, keys_in_force
 from .checkpoint_contents import OtherModel, other_model
 from .checkpoints import Checkpointer
+from .clock import Clock
 from .device_options import (
     check_device,
     compile_errors,
@@ -142,6 +143,7 @@ class RunBrain(sb.Brain):
         self.uncompiled: dict[str, torch.nn.Module] = {}  # compiled modules, as they were
         self.watchdog = Watchdog(self.hparams.hang_minutes)
         self.progress = Progress()
+        self.clock = Clock()
         self.tally = self.make_tally()
         folder = run_folder(self.hparams.output_folder, self)
         trial = folder != self.hparams.output_folder  # its numbers are not the real run's
@@ -153,8 +155,9 @@ class RunBrain(sb.Brain):
         )
         self.left_out = LeftOut(self.run_log, self.hparams.max_bad_audio)
         self.parts = RunParts(
-            place=self.place, left_out=self.left_out, run_log=self.run_log, tally=self.tally
-        )
+            place=self.place, clock=self.clock, left_out=self.left_out, run_log=self.run_log,
+            tally=self.tally,
+        )  # fmt: skip
         if checkpointer is not None:
             self.parts.add_to(checkpointer, self.modules, self.hparams.epoch_counter)
 
@@ -272,6 +275,7 @@ class RunBrain(sb.Brain):
                 )
         on_main_process(lambda: keep_needed_files(self.run_log.folder, went_on=went_on))
         self.run_log.start(self.optimizer_step)
+        self.clock.start()
         self.on_optimizer_step()
         show_options(self)
 
@@ -434,7 +438,8 @@ class RunBrain(sb.Brain):
         """Writes a log point; every rank has to call this."""
         epoch = self.hparams.epoch_counter.current
         record = {
-            "step": self.optimizer_step, "epoch": epoch, "stage": stage.name.lower(), **record
+            "step": self.optimizer_step, "epoch": epoch, "stage": stage.name.lower(), **record,
+            "run_seconds": self.clock.seconds(),
         }  # fmt: skip
         if stage == Stage.TRAIN:
             record.update(lr=self.learning_rate, grad_norm=self.steps.grad_norm)

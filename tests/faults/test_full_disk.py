@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 import torch
+from tiny_run import drop_times
 
 from brainquant.training.checkpoint_folder import what_is_wrong
 
@@ -41,7 +42,7 @@ def log_points(folder):
     """Lines of metrics.jsonl without the values that depend on time."""
     with open(folder / "metrics.jsonl", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    return [{k: v for k, v in line.items() if k != "speech_per_second"} for line in lines]
+    return [drop_times(line) for line in lines]
 
 
 def checkpoints(folder):

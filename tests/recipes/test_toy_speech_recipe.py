@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 KEYS = set(
     "step epoch stage span loss accuracy code_perplexity code_perplexity_sum perplexity_cap "
-    "code_usage dead_codes commonest_code frames masked_ratio speech_per_second".split()
+    "code_usage dead_codes commonest_code frames masked_ratio speech_per_second "
+    "speech_seconds run_seconds".split()
 )
 MORE_KEYS = {
     "best_rq": {"unigram_loss"},

@@ -23,8 +23,27 @@ def observe(tally, number, stage=Stage.TRAIN, **changes):
 
 
 def numbers(record):
-    """What two runs have in common."""
-    return {name: value for name, value in record.items() if name != "speech_per_second"}
+    """What two intervals have in common: nothing of a clock, nothing of the run so far."""
+    own = {"speech_per_second", "speech_seconds"}
+    return {name: value for name, value in record.items() if name not in own}
+
+
+def test_the_speech_of_a_run_adds_up_over_intervals_and_checkpoints():
+    first, second = code_tally(), code_tally()
+    first.start(Stage.TRAIN)
+    observe(first, 1)
+    assert first.interval(step=1)["speech_seconds"] == 2  # 20 samples at 10 a second
+    observe(first, 2)
+    second.load_state_dict(first.state_dict())
+    second.start(Stage.TRAIN)
+    observe(second, 3)
+    assert second.interval(step=3)["speech_seconds"] == 6
+    second.start(Stage.VALID)
+    observe(second, 4, Stage.VALID)
+    assert second.end(Stage.VALID, step=3)["speech_seconds"] == 6  # of training
+    older = {name: value for name, value in first.state_dict().items() if name != "samples"}
+    second.load_state_dict(older)
+    assert second.samples == 0
 
 
 def test_intervals_epochs_and_validations_are_added_up_apart():
