@@ -14,10 +14,14 @@ from brainquant.quantisers import Quantiser, make_quantiser
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "brainquant"
-# An exported folder needs nothing of training; these also open or describe the folder of a run.
+# An exported folder needs nothing of training, and the first lines of a training need nothing of
+# recipes. These files of the same rooms also open recipes, or the folders of runs.
 OPENS_RUNS = {
-    f"inference/{name}"
-    for name in ("__init__", "describing", "describing_speechbrain", "loading", "speechbrain")
+    *(
+        f"inference/{name}"
+        for name in ("__init__", "describing", "describing_speechbrain", "loading", "speechbrain")
+    ),
+    *(f"planning/{name}" for name in ("plan", "trial", "trial_process", "find_batch")),
 }
 # Rooms from left to right; nothing imports from a room to the right of its own.
 ROOMS = [
@@ -30,9 +34,10 @@ ROOMS = [
     {"inference"},
     {"training"},
     {"brains"},
+    {"planning"},
     {"recipe"},
     {"evaluation", "fitting", "testing", *OPENS_RUNS},
-    {"extraction", "publishing", "targets"},
+    {"extraction", "publishing", "targets", "reporting"},
     {"cli"},
 ]
 RECIPES = sorted(ROOT.glob("recipes/*/hparams/*.yaml"))

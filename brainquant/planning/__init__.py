@@ -1,0 +1,1 @@
+"""What a run will need and see: looked at before it starts."""
