@@ -1,0 +1,31 @@
+"""The templates, style and scripts of the pages, and how they are read."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import jinja2
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def _environment():
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this folder. What it shows is escaped, unless it is ``Markup``."""
+    return _environment().get_template(name)
+
+
+def text_of(name: str) -> str:
+    """A style or script of this folder."""
+    return (FOLDER / name).read_text("utf-8")
