@@ -8,6 +8,7 @@ COLUMNS = ("ID", "duration", "wav")
 SEGMENT = ("start", "stop")  # samples: the clip is a part of its file
 CHANNEL = "channel"  # from 0: the clip is one channel of its file
 MEMBER = ("offset", "size")  # bytes: the clip is a file inside a tar
+SPEAKER = ("spk_id", "speaker", "client_id", "speaker_id")  # the first that is there
 PARTS = (*SEGMENT, CHANNEL, *MEMBER)
 WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 DECIMAL = re.compile(r"[+-]?([0-9]+[.,][0-9]*|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.logger import get_logger
 
 from .columns import (
@@ -20,6 +19,7 @@ from .columns import (
     fault_of_part,
 )
 from .file_names import FileNames, missing_files
+from .selection import ClipDataset, select
 from .tables import read_table, refuse_faults, replace_root
 
 logger = get_logger(__name__)
@@ -36,7 +36,7 @@ def load_dataset(
     reader: Callable[..., torch.Tensor],
     columns: Sequence[str] = (),
     remedy: str = "change min_seconds: and max_seconds:",
-) -> DynamicItemDataset:
+) -> ClipDataset:
     """Checks a manifest and makes a dataset of its audio.
 
     Arguments
@@ -55,8 +55,9 @@ def load_dataset(
 
     Returns
     -------
-    dataset : DynamicItemDataset
-        Items ``id``, ``sig`` (the waveform, one-dimensional), ``duration`` and the ``columns``.
+    dataset : ClipDataset
+        Items ``id``, ``sig`` (the waveform, one-dimensional), ``duration`` and the ``columns``. Its
+        ``selection`` says what of the manifest is in it.
 
     Raises
     ------
@@ -68,9 +69,8 @@ def load_dataset(
     _check_columns(manifest, columns, found)
     if others := [name for name in found if name not in (*COLUMNS, *PARTS, *columns)]:
         logger.info(f"{manifest}: its columns {', '.join(others)} are not used here")
-    seconds = [row["duration"] for row in rows.values()]
-    short = sum(duration < min_seconds for duration in seconds)
-    long = sum(duration > max_seconds for duration in seconds)
+    selection, kept = select(manifest, rows, min_seconds, max_seconds)
+    short, long = len(selection.short_N), len(selection.long_N)
     if short + long == len(rows):
         raise ValueError(
             f"{manifest}: none of its {len(rows)} clips is between {min_seconds} and {max_seconds} "
@@ -82,11 +82,11 @@ def load_dataset(
             f"{min_seconds:g}, {long} above max_seconds: {max_seconds:g}"
         )
     parts = [column for column in PARTS if column in found]
-    dataset = DynamicItemDataset({
+    dataset = ClipDataset({
         name: {column: row[column] for column in ("wav", "duration", *parts, *columns)}
-        for name, row in rows.items()
-        if min_seconds <= row["duration"] <= max_seconds
+        for name, row in kept.items()
     })  # fmt: skip
+    dataset.selection = selection
     read = functools.partial(_read_clip, reader, parts)
     dataset.add_dynamic_item(read, takes=["wav", "duration", *parts], provides="sig")
     dataset.set_output_keys(["id", "sig", "duration", *columns])

@@ -11,7 +11,7 @@ from ..audio.decoders import Header, import_av
 from ..audio.reader import as_mix_down
 from ..prepare import to_csv, write_whole
 from .clips import COLUMNS, Clip, cut, make_unique
-from .left_out import LeftOutList
+from .left_out import Counts, LeftOutList, write_counts
 from .sources import Source, find_clips
 from .split import divide, without_overlap
 from .usable import check_units, find_samples, read_headers
@@ -153,10 +153,10 @@ def prepare_own_speech(
             f"{num_clips - len(usable['train'])} of {num_clips} clips of source share audio with "
             f"valid_source and are not used for training"
         )
-    clips = {
-        part: _cut_all(path, usable[part], headers, min_seconds, max_seconds)
-        for part, path in paths.items()
-    }
+    clips, counts = {}, {}
+    for part, path in paths.items():
+        clips[part], counts[part] = _cut_all(path, usable[part], headers, min_seconds, max_seconds)
+    write_counts(folder, counts)
     more = dict.fromkeys(column for part in paths for column in clips[part][0].more)
     if "valid" not in clips:
         clips["train"], clips["valid"] = divide(clips["train"], valid_share, seed, str(source))
@@ -254,7 +254,7 @@ def _cut_all(
     headers: Mapping[str, Header],
     min_seconds: float,
     max_seconds: float,
-) -> list[Clip]:
+) -> tuple[list[Clip], Counts]:
     """The clips of a source, cut to ``max_seconds``, without those below ``min_seconds``."""
     pieces = [
         cut(clip, start, stop, headers[clip.wav].sample_rate, max_seconds)
@@ -263,13 +263,15 @@ def _cut_all(
     kept = [piece for parts in pieces for piece in parts if piece.seconds >= min_seconds]
     make_unique(kept)
     long = [len(parts) for parts in pieces if len(parts) > 1]
-    hours = sum(piece.seconds for parts in pieces for piece in parts) / 3600
+    seconds = sum(piece.seconds for parts in pieces for piece in parts)
+    short = sum(map(len, pieces)) - len(kept)
+    counts = Counts(len(usable), len(long), short, seconds - sum(clip.seconds for clip in kept))
     speakers = {clip.row[-1] for clip, *_ in usable} - {""}
     text = (
-        f"{path}: {len({clip.wav for clip, *_ in usable})} files, {len(usable)} clips, {hours:.3f} "
-        f"hours, {len(speakers) or 'no known'} speakers; {len(long)} clips longer than "
-        f"{max_seconds:g} s, cut into {sum(long)}; {sum(map(len, pieces)) - len(kept)} shorter "
-        f"than {min_seconds:g} s, left out"
+        f"{path}: {len({clip.wav for clip, *_ in usable})} files, {len(usable)} clips, "
+        f"{seconds / 3600:.3f} hours, {len(speakers) or 'no known'} speakers; {len(long)} clips "
+        f"longer than {max_seconds:g} s, cut into {sum(long)}; {short} shorter than "
+        f"{min_seconds:g} s, left out"
     )
     if not kept:
         raise ValueError(
@@ -278,4 +280,4 @@ def _cut_all(
             else f"{path}: all of its clips share audio with valid_source; set source: to more"
         )
     logger.info(text)
-    return kept
+    return kept, counts

@@ -8,6 +8,7 @@ from ...columns import (
     DECIMAL,
     MEMBER,
     SEGMENT,
+    SPEAKER,
     bounds_among,
     check_channel_column,
     fault_of_part,
@@ -16,9 +17,8 @@ from ...tables import JsonObject, TableRow, as_table, ending_of, read_table
 from ..clips import Clip
 from .found import Found, part_of
 
-# The names of the path (SpeechBrain, NeMo, Hugging Face, Common Voice) and of the speaker
+# The names of the path (SpeechBrain, NeMo, Hugging Face, Common Voice)
 WAV = ("wav", "audio_filepath", "file_name", "path")
-SPEAKER = ("spk_id", "speaker", "client_id", "speaker_id")
 SECONDS = (("start_time", "end_time"), ("start_time", "duration"), ("offset", "duration"))
 EITHER = (("start", "end"), ("start", "duration"))  # seconds for some tools, samples for others
 EXAMPLES = {
