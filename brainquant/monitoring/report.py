@@ -1,11 +1,8 @@
 """One picture of a run, drawn from its log: does it learn, and are its codes in use?"""
 
 # G codebooks, V codes
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,6 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from .health import ACCURACY_REFERENCES, LOSS_REFERENCES, START_LOSS, short, verdict
+from .points import read_points, reference_by_step, values_by_step
 from .quality import LAYER_NUMBERS, START
 
 # Okabe and Ito's colours: colour-blind readers can distinguish them
@@ -55,8 +53,8 @@ def plot_report(
     Example
     -------
     >>> folder = getfixture("tmpdir")
-    >>> line = {"step": 5, "stage": "valid", "loss": 3.0, "unigram_loss": 4.0}
-    >>> folder.join("metrics.jsonl").write(json.dumps(line))
+    >>> line = '{"step": 5, "stage": "valid", "loss": 3.0, "unigram_loss": 4.0}'
+    >>> folder.join("metrics.jsonl").write(line)
     >>> plot_report(folder.join("metrics.jsonl"), np.ones((1, 8), int), folder.join("report.png"))
     >>> folder.join("report.png").read_binary()[1:4]
     b'PNG'
@@ -115,44 +113,6 @@ def save_figure(figure: Figure, image_file: Path | str) -> None:
             os.remove(temporary)
 
 
-def read_points(metrics_file: Path | str) -> list[dict[str, Any]]:
-    """Log points in the file's order, without damaged lines and lines of steps that came again."""
-    points = []
-    if not os.path.exists(metrics_file):
-        return points
-    with open(metrics_file, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                point = json.loads(line)
-                point["step"] = float(point["step"])
-            except (ValueError, TypeError, KeyError):
-                continue
-            while points and points[-1]["step"] > point["step"]:
-                points.pop()
-            points.append(point)
-    # On the curves, means of a whole epoch would stand out among those of a few steps.
-    if any(point.get("span") == "interval" for point in points):
-        points = [
-            point
-            for point in points
-            if point.get("stage") != "train" or point.get("span") != "epoch"
-        ]
-    return points
-
-
-def values_by_step(
-    points: Sequence[dict[str, Any]], key: str, stage: str
-) -> dict[float, np.ndarray]:
-    """The values of a key by step, one for each codebook; of a step's lines the last finite one."""
-    series = {}
-    for point in points:
-        if point.get("stage") == stage and point.get(key) is not None:
-            values = np.atleast_1d(np.array(point[key], dtype=float))
-            if np.isfinite(values).all() or point["step"] not in series:
-                series[point["step"]] = values
-    return series
-
-
 def _curve(axis, series, label, **style):
     """Draws the mean of the codebooks over the steps; a single point as a dot."""
     values = [value.mean() for value in series.values()]
@@ -161,16 +121,14 @@ def _curve(axis, series, label, **style):
         axis.plot(list(series), values, label=label, **style)
 
 
-def _time_panel(axis, points, title, key, references=(), stages=tuple(STAGES), log=False, label=""):
+def _time_panel(
+    axis, points, title, key, references=None, stages=tuple(STAGES), log=False, label=""
+):
     """Draws a key over the steps, and the first reference that was logged."""
     for stage in stages:
         _curve(axis, values_by_step(points, key, stage), f"{label}{stage}", **STAGES[stage])
-    for reference in references:
-        series = max((values_by_step(points, reference, stage) for stage in stages), key=len)
-        if series:
-            name = references[reference].removeprefix("the ")
-            _curve(axis, series, name, color=GREY, ls="--", zorder=1)
-            break
+    name, series = reference_by_step(points, references or {})
+    _curve(axis, series, name, color=GREY, ls="--", zorder=1)
     _finish(axis, title, log)
     if axis.lines:
         _step_axis(axis, points)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,12 +20,13 @@ class PageSection(NamedTuple):
     title : str
         Its heading.
     body : Markup
-        What it shows. Attributes such as ``style`` and ``onclick`` have no effect: the page's
-        policy allows no inline style or script but its own.
+        What it shows. Attributes such as ``style`` and ``onclick`` have no effect: the policy of
+        the page allows only the styles and scripts that are named below.
     script : str
-        JavaScript that runs once the page is there; the same text is taken once.
+        JavaScript that runs once the page is there, in a script element of its own; of several
+        sections with the same one, only the first.
     style : str
-        CSS, taken once as well; for colours take the variables of ``templates/page.css``.
+        CSS. For colours there are the variables of ``templates/page.css``.
     """
 
     anchor: str
@@ -69,19 +68,11 @@ def render_page(
     """
     scripts = dict.fromkeys([text_of("charts.js"), *(s.script for s in sections if s.script)])
     styles = dict.fromkeys([text_of("page.css"), *(s.style for s in sections if s.style)])
-    script, style = "\n".join(scripts), "\n".join(styles)
     return template("page.html").render(
         title=title,
         subtitle=subtitle,
         sections=sections,
         refresh_seconds=refresh_seconds,
-        script=Markup(script),
-        style=Markup(style),
-        script_hash=_hash(script),
-        style_hash=_hash(style),
+        scripts=[Markup(script) for script in scripts],
+        style=Markup("\n".join(styles)),
     )
-
-
-def _hash(text):
-    """What a Content-Security-Policy calls a text."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
