@@ -23,6 +23,7 @@ from ..training.pull_to_start import PullToStart
 from ..training.quality import NOT_MEASURED, Quality, check_what_keeps_the_best
 from ..training.randomness import derived_generator
 from ..training.start_loss import StartLoss
+from ..training.time_left import EPOCH_END, QUALITY
 from .fitted_quantiser import fit_quantiser
 
 logger = get_logger(__name__)
@@ -208,7 +209,8 @@ class PretrainBrain(RunBrain):
         fit_quantiser(self)
         if self.quality.is_wanted and not self.optimizer_step and not self.quality.start:
             encoder, clips = self.raw("encoder"), self.valid_set.dataset
-            self.quality.measure_start(encoder, clips, self.watchdog.tick)
+            with self.time_left.pause(QUALITY):
+                self.quality.measure_start(encoder, clips, self.watchdog.tick)
             if self.hparams.keep_best_by != "loss" and not self.quality.start:
                 raise RunError(
                     f"keep_best_by is {self.hparams.keep_best_by}, but {NOT_MEASURED}; set "
@@ -222,9 +224,10 @@ class PretrainBrain(RunBrain):
         is_last = self._optimizer_step_limit_exceeded or epochs.current == epochs.limit
         if stage != Stage.VALID or not self.quality.is_due(self.optimizer_step, is_last=is_last):
             return {}
-        numbers = self.quality.measure(
-            self.raw("encoder"), self.valid_set.dataset, self.optimizer_step, self.watchdog.tick
-        )
+        with self.time_left.pause(QUALITY):
+            numbers = self.quality.measure(
+                self.raw("encoder"), self.valid_set.dataset, self.optimizer_step, self.watchdog.tick
+            )
         return {**numbers, **self.quality.start} if numbers else {}
 
     @override
@@ -283,7 +286,8 @@ class PretrainBrain(RunBrain):
     def on_fit_batch_start(self, batch, should_step):
         """Also validates the model as it came, before the first step that changes the encoder."""
         if self.start_loss.is_due(self.optimizer_step):
-            record = self.validate_between_steps(self.valid_set)
+            with self.time_left.pause(EPOCH_END):
+                record = self.validate_between_steps(self.valid_set)
             self.start_loss.keep(record)
             if record is not None:
                 self.log(Stage.VALID, record)

@@ -47,6 +47,7 @@ from .randomness import seed_global_generators
 from .run_parts import RunParts
 from .run_setup import RunSetup, describe_batches
 from .steps import GradientStep
+from .time_left import CHECKPOINT, TimeLeft, limits_of
 from .watchdog import Watchdog
 from .watched_loader import WatchedLoader
 
@@ -144,6 +145,7 @@ class RunBrain(sb.Brain):
         self.watchdog = Watchdog(self.hparams.hang_minutes)
         self.progress = Progress()
         self.clock = Clock()
+        self.time_left = TimeLeft()
         self.tally = self.make_tally()
         folder = run_folder(self.hparams.output_folder, self)
         trial = folder != self.hparams.output_folder  # its numbers are not the real run's
@@ -239,6 +241,7 @@ class RunBrain(sb.Brain):
         """Makes the parts that depend on the loaders; ``fit`` calls this first."""
         check_sampler(train_set)
         self.train_sampler = train_set.batch_sampler
+        self.valid_batches = len(valid_set) if valid_set else 0
         self.left_out.num_clips = sum(len(s.dataset) for s in (train_set, valid_set) if s)
         in_step = world_size() * self.grad_accumulation_factor
         batches = describe_batches(vars(self.hparams), train_set.dataset, in_step)
@@ -351,6 +354,8 @@ class RunBrain(sb.Brain):
             show=enable,
             colour=self.tqdm_barcolor["train"],
         )
+        if not self.debug:
+            self.time_left.start_epoch(limits_of(self, epoch))
         with module_errors(self.modules):
             batches = WatchedLoader(train_set, "training", self.watchdog, self.left_out)
             super()._fit_train(batches, epoch, enable=False)
@@ -502,7 +507,8 @@ class RunBrain(sb.Brain):
             if record is not None:
                 self.log(Stage.TRAIN, record)
                 self.progress.show(record)
-        self.progress.update()
+        self.time_left.count_batch(self.optimizer_step, self.place.turns - self.step)
+        self.progress.update(str(self.time_left))
 
     @override
     def update_average(self, loss, avg_loss):
@@ -558,15 +564,16 @@ class RunBrain(sb.Brain):
         self.parts.collect()
         self.watchdog.tick("saving a checkpoint")
         predicate = None if end_of_epoch else lambda saved: INTRA_EPOCH_CKPT_FLAG in saved.meta
-        return self.checkpointer.save_and_keep_only(
-            meta={"step": self.optimizer_step, **meta},
-            end_of_epoch=end_of_epoch,
-            num_to_keep=self.hparams.keep_checkpoints,
-            min_keys=list(min_keys),
-            max_keys=list(max_keys),
-            ckpt_predicate=predicate,
-            verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
-        )
+        with self.time_left.pause(CHECKPOINT):
+            return self.checkpointer.save_and_keep_only(
+                meta={"step": self.optimizer_step, **meta},
+                end_of_epoch=end_of_epoch,
+                num_to_keep=self.hparams.keep_checkpoints,
+                min_keys=list(min_keys),
+                max_keys=list(max_keys),
+                ckpt_predicate=predicate,
+                verbosity=logging.INFO if end_of_epoch else logging.DEBUG,
+            )
 
     def stop_if_told(self) -> None:
         """Stops the run in a validation; every rank has to call this after each batch."""
