@@ -23,7 +23,7 @@ def read_points(metrics_file: Path | str) -> list[dict[str, Any]]:
             try:
                 point = json.loads(line)
                 point["step"] = float(point["step"])
-            except (ValueError, TypeError, KeyError, OverflowError):
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 continue
             if not math.isfinite(point["step"]):
                 continue

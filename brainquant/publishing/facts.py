@@ -25,15 +25,11 @@ from ..inference.loading import encoder_of, load_pretrained
 from ..inference.pretrained import PretrainedEncoder
 from ..monitoring.report import plot_report, read_points
 from ..recipe import find_hparams, load_run, without_seeding
+from ..reporting.objective import MASKED, OBJECTIVES, STOCK
 from ..training.needed_files import FOLDER as NEEDED
 from ..training.resolve import HPARAMS, read_yaml
 
 REPORT = "report.png"
-OBJECTIVES = {
-    "BestRQBrain": "BEST-RQ",
-    "Wav2Vec2Brain": "wav2vec 2.0",
-    "CTCBrain": "CTC fine-tuning",
-}
 # What a log point of the validation says of a model
 MEASURES = ("loss", "accuracy", "code_perplexity_sum", "wer", "cer")
 
@@ -89,7 +85,7 @@ def read_facts(run_folder: str | os.PathLike[str]) -> Facts:
     path = find_hparams(folder)
     if is_stock(path):
         describe_run(path)
-        return Facts(load_pretrained(folder), {"objective": "BEST-RQ, SpeechBrain's recipe"})
+        return Facts(load_pretrained(folder), {"objective": STOCK})
     brain, hparams = load_run(folder, overrides=without_seeding(path))
     encoder = encoder_of(brain, path)
     held = is_held(encoder.encoder)
@@ -145,7 +141,7 @@ def _training(
     }
     if is_held(encoder.encoder):
         if brain == "BestRQBrain":
-            training["objective"] = "masked prediction"
+            training["objective"] = MASKED
         if model := base_model(hparams):
             training["base_model"] = model
     if seconds := seconds_seen(points, 1 / encoder.frame_rate):

@@ -3,8 +3,11 @@
 import os
 import re
 import socket
+import stat
+import struct
 import sys
 import time
+from contextlib import suppress
 
 from speechbrain.utils.logger import get_logger
 
@@ -136,6 +139,42 @@ class RunLock:
         if ended_launcher is not None:
             remedy = f"its torchrun (process {ended_launcher}) has ended, but it has not: kill it"
         raise ValueError(f"output_folder {self.folder} is in use by another run {holder}: {remedy}")
+
+
+def is_held(folder: str | os.PathLike) -> bool:
+    """Whether a run holds the lock of a folder; takes nothing, changes nothing.
+
+    Arguments
+    ---------
+    folder : str
+        The folder of a run.
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir")
+    >>> with RunLock(folder):
+    ...     is_held(folder)
+    True
+    >>> is_held(folder)
+    False
+    """
+    folder = os.path.realpath(folder)
+    if folder in RunLock._held:  # to open and close the file would release the lock
+        return True
+    path = os.path.join(folder, "run.lock")
+    with suppress(OSError):  # no file, no permission, or a file system without locks
+        if sys.platform == "win32" or not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            # Asks which lock would stop an exclusive one of the whole file; sets none. The kernel
+            # reads and writes a C struct: whence, start, length and process are 0 here.
+            linux = sys.platform == "linux"
+            layout, place = ("hhqqi0q", 0) if linux else ("qqihh", 3)
+            fields = [0] * 5
+            fields[place] = fcntl.F_WRLCK
+            answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(layout, *fields))
+            return struct.unpack(layout, answer)[place] != fcntl.F_UNLCK
+    return False
 
 
 def _ended_launcher(holder):

@@ -21,6 +21,11 @@ def values_by_key(text: str) -> dict[str, str]:
     values : dict of str to str
         Values as they are written; a class or function is its tag.
 
+    Raises
+    ------
+    ValueError
+        If the text is no YAML with keys.
+
     Example
     -------
     >>> values_by_key("lr: 0.1\\nmodel: !new:torch.nn.Linear {in_features: &n 2, out_features: *n}")
@@ -46,7 +51,15 @@ def values_by_key(text: str) -> dict[str, str]:
             for name, item in pairs:
                 walk(item, f"{key}.{getattr(name, 'value', name)}")
 
-    for name, node in yaml.compose(text, Loader=Loader).value:
-        if not name.value.startswith("__"):
+    try:
+        document = yaml.compose(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"{line}{getattr(error, 'problem', None) or error}") from error
+    if not isinstance(document, yaml.MappingNode):
+        raise ValueError("it has no keys")
+    for name, node in document.value:
+        if isinstance(name, yaml.ScalarNode) and not name.value.startswith("__"):
             walk(node, name.value)
     return values
