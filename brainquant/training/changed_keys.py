@@ -13,7 +13,9 @@ logger = get_logger(__name__)
 # Keys of the YAML that decide which clips make which batch.
 BATCH_KEYS = ("seed", "batch_seconds", "batch_clips", "num_buckets")
 # These keys may change; ``RunSetup`` compares those of the batches.
-NOT_COMPARED = {"output_folder", "begin_from", "resume_with_changes", *BATCH_KEYS}
+NOT_COMPARED = {
+    "output_folder", "begin_from", "resume_with_changes", "lr_batch_seconds", *BATCH_KEYS
+}  # fmt: skip
 # The keys of a quantiser, and its arguments from which its tables are made.
 QUANTISER = ("make_quantiser.", "quantiser.")
 MAKE_TABLES = ("seed", "centroids", "layer")

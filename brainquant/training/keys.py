@@ -75,6 +75,9 @@ RUN = {
         "total_steps: !ref <optimizer_step_limit>}")),
     "warmup_steps": whole("the first steps, in which the learning rate rises", low=0,
                           default=InYaml("!ref <optimizer_step_limit> // 10")),
+    "lr_batch_seconds": number("the seconds of speech in a step, over all ranks, that lr is chosen "
+                               "for, which brainquant plan compares with those of a run; null for "
+                               "what one rank sees", above=0, null=True, default=None),
     "log_interval": whole("the steps from one log point to the next", default=100, low=1),
     "train_loggers": several("SpeechBrain's loggers", default=InYaml(
         "\n- !new:speechbrain.utils.train_logger.FileTrainLogger "
