@@ -1,0 +1,82 @@
+"""A plan on a terminal: sections, findings, and numbers as people say them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from .section import Finding, Section
+
+WIDTH = 80
+NOTHING_FOUND = "Nothing was found that would go wrong."
+
+
+def format_section(section: Section) -> str:
+    """A heading and its lines, at most 80 columns wide.
+
+    Arguments
+    ---------
+    section : Section
+        Its lines may be too long; they are wrapped.
+
+    Example
+    -------
+    >>> print(format_section(Section("Time", {}, ["2 steps a second", ""])))
+    Time
+      2 steps a second
+    <BLANKLINE>
+    """
+    lines = [_wrap(line, "  ", "    ") for line in section.lines]
+    return "\n".join([section.title, *lines])
+
+
+def format_findings(findings: Sequence[Finding]) -> str:
+    """All findings as numbered lines, each with its remedy.
+
+    Example
+    -------
+    >>> print(format_findings([Finding("few_passes", "1.2 passes", "set number_of_epochs: 2")]))
+    Found: 1
+      1. 1.2 passes
+         -> set number_of_epochs: 2
+    >>> print(format_findings([]))
+    Nothing was found that would go wrong.
+    """
+    if not findings:
+        return NOTHING_FOUND
+    lines = [f"Found: {len(findings)}"]
+    for number, finding in enumerate(findings, start=1):
+        mark = f"{number:3}. "
+        lines.append(_wrap(finding.text, mark, " " * len(mark)))
+        lines.append(_wrap(finding.remedy, "     -> ", "        "))
+    return "\n".join(lines)
+
+
+def _wrap(text: str, first: str, others: str) -> str:
+    """Wraps a line; a word that is too long, such as a path, stays whole."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        drop_whitespace=True,
+    )
+
+
+def say_bytes(number: float) -> str:
+    """A size with three digits.
+
+    Example
+    -------
+    >>> [say_bytes(number) for number in (812, 28_416_000, 999_600_000, 1.2e12)]
+    ['812 B', '28.4 MB', '1 GB', '1.2 TB']
+    """
+    units = ["B", "kB", "MB", "GB"]
+    for unit in units:
+        if number < 999.5:
+            return f"{float(f'{number:.3g}'):g} {unit}"
+        number /= 1000
+    return f"{float(f'{number:.3g}'):g} TB"
