@@ -16,6 +16,7 @@ TOO_HIGH = 2.0  # times the learning rate that the batch allows
 SHORT_WARMUP = 0.02  # of the steps
 USUAL_WARMUP = 0.08
 SMALL_STEP = 0.5  # of the seconds that a step may have
+BATCHES_OF_BUCKET = 4
 NUMBERS = (
     "lr", "batch_seconds", "batch_clips", "grad_accumulation_factor", "warmup_steps",
     "cooldown_steps", "optimizer_step_limit", "lr_batch_seconds",
@@ -97,7 +98,7 @@ def check_rates(
         facts["lr_in_proportion"] = recipe.lr * ratio
     findings = [
         *_find_rate(recipe, run, ratio),
-        *_find_small_steps(run, length),
+        *_find_small_steps(run, hparams, length),
         *_find_warmup(run),
         *_find_cooldown(hparams, length),
     ]
@@ -187,15 +188,21 @@ def _find_rate(recipe: Rates, run: Rates, ratio: float) -> Iterator[Finding]:
     yield Finding("high_lr", text, remedy)
 
 
-def _find_small_steps(run: Rates, length: Length) -> Iterator[Finding]:
-    """Buckets that hold less than a batch make smaller steps than the keys say."""
-    if run.step_seconds and length.speech_of_step < SMALL_STEP * run.step_seconds:
-        yield Finding(
-            "small_steps",
-            f"a step sees {length.speech_of_step:.3g} s of speech on average, not "
-            f"{run.step_seconds:g} s: its length classes hold less than a batch",
-            "set num_buckets: lower, or batch_seconds: and lr: to what there is",
-        )
+def _find_small_steps(run: Rates, hparams: Mapping[str, Any], length: Length) -> Iterator[Finding]:
+    """Length classes that hold less than a batch make smaller steps than the keys say."""
+    if not run.step_seconds or length.speech_of_step >= SMALL_STEP * run.step_seconds:
+        return
+    batches = length.speech_of_epoch / hparams["batch_seconds"]
+    buckets = max(round(batches / BATCHES_OF_BUCKET), 1)
+    remedy = f"set num_buckets: {buckets}"
+    if buckets >= hparams["num_buckets"]:
+        remedy = "set batch_seconds: higher, or max_seconds: lower: few clips fit into a batch"
+    yield Finding(
+        "small_steps",
+        f"a step sees {length.speech_of_step:.3g} s of speech on average, not "
+        f"{run.step_seconds:g} s: batches are of one length class, and many hold less",
+        remedy,
+    )
 
 
 def _find_warmup(run: Rates) -> Iterator[Finding]:
@@ -226,6 +233,5 @@ def _find_cooldown(hparams: Mapping[str, Any], length: Length) -> Iterator[Findi
         "no_cooldown",
         f"number_of_epochs: ends the run at step {length.steps:,} of {limit:,.0f}, where the "
         f"learning rate is still high",
-        f"set optimizer_step_limit: {length.steps}, or number_of_epochs: "
-        f"{math.ceil(limit / length.steps_of_epoch)}",
+        f"set optimizer_step_limit: {length.steps}, which the schedule follows",
     )

@@ -31,12 +31,12 @@ def format_section(section: Section) -> str:
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
-    """All findings as numbered lines, each with its remedy.
+    """All findings as numbered lines, each with the key to change.
 
     Example
     -------
     >>> print(format_findings([Finding("few_passes", "1.2 passes", "set number_of_epochs: 2")]))
-    Found: 1
+    1 finding:
       1. 1.2 passes
          -> set number_of_epochs: 2
     >>> print(format_findings([]))
@@ -44,7 +44,7 @@ def format_findings(findings: Sequence[Finding]) -> str:
     """
     if not findings:
         return NOTHING_FOUND
-    lines = [f"Found: {len(findings)}"]
+    lines = [f"{len(findings)} finding{'s' * (len(findings) > 1)}:"]
     for number, finding in enumerate(findings, start=1):
         mark = f"{number:3}. "
         lines.append(_wrap(finding.text, mark, " " * len(mark)))

@@ -23,7 +23,7 @@ def test_nothing_is_wider_than_80_columns_and_no_word_is_lost(text, remedy):
         assert max(map(len, shown.splitlines())) <= 80
     assert format_section(section).split() == ["Data", *text.split()]
     assert format_findings(findings[:1]).split() == [
-        "Found:", "1", "1.", *text.split(), "->", *remedy.split()
+        "1", "finding:", "1.", *text.split(), "->", *remedy.split()
     ]  # fmt: skip
 
 

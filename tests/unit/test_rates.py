@@ -29,7 +29,8 @@ def check(tmp_path):
         path.write_text(RECIPE + more, "utf-8")
         values = {
             "lr": 0.001, "batch_seconds": 40, "grad_accumulation_factor": 2, "batch_clips": None,
-            "optimizer_step_limit": 1000, "warmup_steps": 80, "cooldown_steps": 500, **changes
+            "num_buckets": 8, "optimizer_step_limit": 1000, "warmup_steps": 80,
+            "cooldown_steps": 500, **changes,
         }  # fmt: skip
         seconds = values["batch_seconds"] * values["grad_accumulation_factor"]
         length = Length(steps, ended_by, 10, 20, 10 * (sees or 0.9 * seconds), 1000.0)
@@ -93,9 +94,10 @@ def test_the_rule_of_the_square_root_counts_below_and_of_proportion_above():
         (
             {"steps": 400, "ended_by": "number_of_epochs"},
             "no_cooldown",
-            "set optimizer_step_limit: 400, or number_of_epochs: 100",
+            "set optimizer_step_limit: 400",
         ),
-        ({"sees": 30}, "small_steps", "num_buckets:"),
+        ({"sees": 30}, "small_steps", "set num_buckets: 2"),
+        ({"sees": 30, "num_buckets": 1}, "small_steps", "batch_seconds:"),
     ],
 )
 def test_each_fault_has_its_finding_and_the_key_to_change(check, change, name, remedy):
