@@ -73,3 +73,33 @@ def open_own(path: str | Path, mode: Literal["a", "w"]) -> TextIOWrapper:
         return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
     return open(path, mode, encoding="utf-8", opener=open_no_link)
+
+
+def replace_text(path: str | Path, text: str) -> None:
+    """Writes a text file of the run in one step, so that a reader never sees half of it.
+
+    A link in the place of the file is replaced, too, and not what it leads to.
+
+    Arguments
+    ---------
+    path : str
+        The file to write or replace.
+    text : str
+        All of it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir")
+    >>> replace_text(folder / "report.html", "<p>whole</p>")
+    >>> [file.basename for file in folder.listdir()], folder.join("report.html").read()
+    (['report.html'], '<p>whole</p>')
+    """
+    part = f"{os.fspath(path)}.part"
+    try:
+        with open_own(part, "w") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError:  # half a file, on a full disk
+        if os.path.exists(part):
+            os.remove(part)
+        raise

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from tiny_ctc import pretrain
 
-import brainquant.monitoring.run_log
+import brainquant.monitoring.live_report
 from brainquant.data.toy_speech import prepare_toy_speech
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +71,7 @@ def quick_report(request):
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name == "integration":
-            patch.setattr(brainquant.monitoring.run_log, "plot_report", write)
+            patch.setattr(brainquant.monitoring.live_report, "plot_report", write)
         yield
 
 

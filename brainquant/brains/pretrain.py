@@ -164,17 +164,6 @@ class PretrainBrain(RunBrain):
     # ---- the run as a whole ----------------------------------------------------------------
 
     @override
-    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
-        """Trains as ``RunBrain.fit`` does, then draws the report.
-
-        A quantiser that asks for it is fitted before the first step.
-        """
-        super().fit(epoch_counter, train_set, valid_set, **kwargs)
-        if self.went_on or not self.run_log.has_report():  # a signal may have come before it
-            title = f"{type(self).__name__} in {self.run_log.folder}"
-            self.run_log.draw_report(self.tally.run.counts.cpu().numpy(), title)
-
-    @override
     def prepare_fit(self, train_set: Any, valid_set: Any = None) -> None:
         """Also keeps the training clips, to which the quantiser may be fitted.
 

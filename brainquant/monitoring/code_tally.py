@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from speechbrain import Stage
 
@@ -162,6 +163,10 @@ class CodeTally:
             "speech_per_second": values["samples"] / self.sample_rate / values["seconds"],
             "speech_seconds": self.samples / self.sample_rate,
         }
+
+    def code_counts(self) -> np.ndarray:
+        """How often each code was a target so far, up to the last log point: (codebooks, codes)."""
+        return self.run.counts.cpu().numpy()
 
     def state_dict(self) -> dict:
         """The sums, for a checkpoint; every rank has to call this."""

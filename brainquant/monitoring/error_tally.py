@@ -127,6 +127,9 @@ class ErrorTally:
         self.window.add(seconds=(now - self.last_read) / world_size())
         self.last_read = now
 
+    def code_counts(self) -> None:
+        """None: there are no codes."""
+
     def state_dict(self) -> dict:
         """The sums, for a checkpoint; every rank has to call this."""
         self._count_seconds()

@@ -15,7 +15,7 @@ from speechbrain.utils.logger import get_logger
 from ..own_files import NO_SPACE, open_own, refuse_link
 from ..ranks import on_main_process
 from .health import START_LOSS, health_warnings
-from .report import plot_report
+from .live_report import LiveReport
 
 logger = get_logger(__name__)
 
@@ -24,9 +24,9 @@ class RunLog:
     """Writes the log files of a run and feeds SpeechBrain's loggers.
 
     ``metrics.jsonl`` has the log points, ``left_out.jsonl`` the clips and steps that training left
-    out, and ``report.png`` is drawn from ``metrics.jsonl``. A full disk does not end the run: a
-    line that does not fit is dropped whole, with one warning per file. Every rank has to call the
-    methods, except ``state_dict`` and ``load_state_dict``.
+    out; ``report.html`` and ``report.png`` are drawn from ``metrics.jsonl``. A full disk does not
+    end the run: a line that does not fit is dropped whole, with one warning per file. Every rank
+    has to call the methods, except ``state_dict`` and ``load_state_dict``.
 
     A checkpoint holds the sizes of the files. A run that resumes loads them, and ``start`` then
     drops what was logged after that checkpoint.
@@ -41,6 +41,8 @@ class RunLog:
         Codes of each codebook. None: no codes are watched, and no warning is given.
     warmup_steps : int
         After twice as many steps the loss has to be below its reference.
+    title : str
+        Name of the run in its report.
 
     Example
     -------
@@ -62,6 +64,7 @@ class RunLog:
         *,
         codebook_size: int | None = None,
         warmup_steps: int = 0,
+        title: str = "",
     ):
         self.folder = folder
         self.train_loggers = list(train_loggers)
@@ -71,7 +74,7 @@ class RunLog:
         self.loaded: Mapping[str, int] | None = None  # file sizes in the checkpoint
         self.metrics_file = os.path.join(folder, "metrics.jsonl")
         self.left_out_file = os.path.join(folder, "left_out.jsonl")
-        self.report = os.path.join(folder, "report.png")
+        self.report = LiveReport(folder, self.metrics_file, title, warmup_steps)
         for train_logger in self.train_loggers:
             if type(train_logger) is speechbrain_loggers.TensorboardLogger:
                 logger.warning(
@@ -197,6 +200,7 @@ class RunLog:
         step : int
             Optimiser steps in the checkpoint, 0 without one.
         """
+        self.report.start()
         sizes, self.loaded = self.loaded, None
         self._rewind_files(sizes)
         for train_logger in self.train_loggers:
@@ -233,18 +237,20 @@ class RunLog:
                 whole = file.read(size).rfind(b"\n") + 1
                 file.truncate(whole)
 
-    def draw_report(self, code_counts: np.ndarray, title: str) -> None:
-        """Draws ``report.png`` from the log points and the code counts of the whole run."""
+    # ---- the report ------------------------------------------------------------------------
 
-        def draw():
-            plot_report(self.metrics_file, code_counts, self.report, title, self.warmup_steps)
-            logger.info(f"Report: {self.report}")
+    @main_process_only
+    def renew_report(self, code_counts: np.ndarray | None) -> None:
+        """Draws the report of a run that goes on, where there is time; see ``LiveReport``."""
+        self.report.renew(code_counts)
 
-        on_main_process(lambda: self._if_space(draw, name=self.report, lost="the report"))
+    def draw_report(self, code_counts: np.ndarray | None) -> None:
+        """Draws the report from the log points and the code counts of the whole run."""
+        on_main_process(lambda: self.report.draw_last(code_counts))
 
     def has_report(self) -> bool:
-        """Whether ``report.png`` exists; the same answer on all ranks."""
-        return bool(on_main_process(lambda: os.path.exists(self.report)))
+        """Whether there is the report of a finished run; the same answer on all ranks."""
+        return bool(on_main_process(self.report.is_final))
 
 
 def _size(path):

@@ -80,6 +80,7 @@ class RunBrain(sb.Brain):
                     save                 every ckpt_interval_minutes
             on_stage_end                 tally: the log point of the epoch
             for batch in valid_set:      the same without steps, then save
+                                         run_log: renews the report
 
     A checkpoint holds everything in ``modules:``, the optimiser, the epoch counter, and
     ``{name: part.state_dict()}``. A subclass makes its tally in ``make_tally``.
@@ -154,6 +155,7 @@ class RunBrain(sb.Brain):
             [] if trial else self.hparams.train_loggers,
             codebook_size=self.tally.codebook_size,
             warmup_steps=self.hparams.warmup_steps,
+            title=f"{type(self).__name__} in {folder}",
         )
         self.left_out = LeftOut(self.run_log, self.hparams.max_bad_audio)
         self.parts = RunParts(
@@ -208,6 +210,8 @@ class RunBrain(sb.Brain):
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
         """Trains as ``speechbrain.Brain.fit`` does, on loaders of ``make_loaders``; see there.
 
+        At the end it draws the report.
+
         Raises
         ------
         RunError
@@ -236,6 +240,8 @@ class RunBrain(sb.Brain):
                 f"there is nothing left to train; to train its weights on, begin in a new "
                 f"output_folder: with begin_from: this one"
             )
+        if self.went_on or not self.run_log.has_report():  # a signal may have come before it
+            self.run_log.draw_report(self.tally.code_counts())
 
     def prepare_fit(self, train_set: Any, valid_set: Any = None) -> None:
         """Makes the parts that depend on the loaders; ``fit`` calls this first."""
@@ -363,7 +369,7 @@ class RunBrain(sb.Brain):
 
     @override
     def _fit_valid(self, valid_set, epoch, enable):
-        """Validates as SpeechBrain does, and saves the end of the epoch; see ``on_stage_end``."""
+        """Validates as SpeechBrain does, saves the end of the epoch, and renews the report."""
         if self.finished:
             return
         if valid_set is not None:
@@ -371,6 +377,7 @@ class RunBrain(sb.Brain):
                 super()._fit_valid(self.watched(valid_set), epoch, enable)
         elif self.checkpointer is not None:
             self.save({"epoch": epoch})
+        self.run_log.renew_report(self.tally.code_counts())
 
     def watched(self, valid_set: Any) -> WatchedLoader:
         """The batches of a validation, after each of which the run may be stopped."""

@@ -24,9 +24,10 @@ STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 143}
 # A run that stays for a long time in the phase that PHASE names, after a line on stdout.
 SLOW = """
 import os, time
-import brainquant.monitoring.run_log
+import brainquant
 from brainquant.brains import BestRQBrain
 from brainquant.data.prepare import in_threads
+from brainquant.monitoring import live_report
 
 def slow(phase):
     if os.environ["PHASE"] == phase:
@@ -41,8 +42,8 @@ def evaluate(brain, hparams):
     slow("evaluation")
     open(f"{brain.run_log.folder}/evaluated", "w").close()
 
-plot_report = brainquant.monitoring.run_log.plot_report
-brainquant.monitoring.run_log.plot_report = lambda *a, **k: (slow("report"), plot_report(*a, **k))
+plot_report = live_report.plot_report
+live_report.plot_report = lambda *a, **k: (slow("report"), plot_report(*a, **k))
 
 fit = brainquant.RandomProjectionQuantizer.fit
 brainquant.RandomProjectionQuantizer.fit = lambda *a: (slow("fit of the quantiser"), fit(*a))

@@ -15,8 +15,8 @@ from brainquant.training.run_lock import RunLock
 # Files of this package, SpeechBrain, logging and matplotlib.
 FILES = [
     "run.lock", "metrics.jsonl", "left_out.jsonl", "log.txt", "train_log.txt", "report.png",
-    "evaluated_at_step.txt", "hyperparams.yaml", "env.log", "train.py", "characters.txt",
-    "wer_test-clean.txt", "probe_phones.json",
+    "report.html", "evaluated_at_step.txt", "hyperparams.yaml", "env.log", "train.py",
+    "characters.txt", "wer_test-clean.txt", "probe_phones.json",
 ]  # fmt: skip
 LINE = "of another run\n"
 

@@ -258,7 +258,7 @@ def test_a_full_disk_costs_whole_lines_and_the_run_goes_on(tmp_path, caplog):
             write_all(log, [3, 4])
         assert path.read_bytes() == before
     with no_file_beyond(0):
-        log.draw_report(np.ones((1, 8), int), "title")
+        log.draw_report(np.ones((1, 8), int))
     assert [p for p in tmp_path.iterdir() if "report" in p.name] == []
     texts = [r.getMessage() for r in caplog.records if "no space for" in r.getMessage()]
     lost = {
@@ -267,6 +267,7 @@ def test_a_full_disk_costs_whole_lines_and_the_run_goes_on(tmp_path, caplog):
         "FileTrainLogger of train_loggers": "steps from 4 on",
         "TensorboardLogger of train_loggers": "steps from 3 on",
         str(tmp_path / "report.png"): "the report",
+        str(tmp_path / "report.html"): "the report",
     }
     assert len(texts) == len(lost)
     for name, what in lost.items():
@@ -274,7 +275,7 @@ def test_a_full_disk_costs_whole_lines_and_the_run_goes_on(tmp_path, caplog):
         assert "make space on that disk" in told
 
     write_all(log, [5])
-    log.draw_report(np.ones((1, 8), int), "title")
+    log.draw_report(np.ones((1, 8), int))
     assert [json.loads(line)["step"] for line in files[0].open()][-1] == 5
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
@@ -284,7 +285,7 @@ def test_all_ranks_go_on_where_one_has_no_space_and_end_where_it_may_not_write(t
         log = make_log(tmp_path, [FileTrainLogger(str(tmp_path / "train.txt"))])
         with no_file_beyond(0):
             write_all(log, [1])
-            log.draw_report(np.ones((1, 8), int), "title")
+            log.draw_report(np.ones((1, 8), int))
         write_all(log, [2])
         if rank == 0:
             os.remove(log.left_out_file)

@@ -14,7 +14,6 @@ from ..quality import LAYER_NUMBERS, START
 from .assets import template
 from .chart import COLOURS, Chart, Curve, chart
 from .render import PageSection
-from .table import table
 from .thin import fair_share
 
 # A page may have so many points, which are about 12 bytes each; a curve may have LEAST anyway.
@@ -132,14 +131,14 @@ def curve_sections(runs: Sequence[LoggedRun]) -> list[PageSection]:
 
 def _verdicts(runs):
     """The health of each run in a line."""
-    rows = []
+    lines = Markup("")
     for run in runs:
         text, state = run.verdict
-        mark = Markup('<span class="verdict {}">{}</span>').format(state, STATES[state])
-        last = max((point["step"] for point in run.points), default=0)
-        rows.append([Markup("<bdi>{}</bdi>").format(run.name), mark, text, f"{last:,.0f}"])
-    headers = ["run", "health", "what the last log points say", "last step"]
-    return table(headers, rows, caption="Health of each run, by the rule of its log")
+        step = max((point["step"] for point in run.points), default=0)
+        lines += Markup(
+            '<li><span class="verdict {}">{}</span> <bdi>{}</bdi> at step {}: {}</li>\n'
+        ).format(state, STATES[state], run.name, f"{step:,.0f}", text or "no codes are watched")
+    return Markup("<ul>\n{}</ul>\n").format(lines)
 
 
 def _controls(runs):
