@@ -86,8 +86,8 @@ class LiveReport:
                 self._draw(name, counts_GV, is_last=False)
 
     def draw_last(self, counts_GV: np.ndarray | None) -> None:
-        """Draws both files of a finished run; see ``renew``."""
-        for name in self._files(counts_GV):
+        """Draws both files of a finished run; see ``renew``. The page comes last: it says so."""
+        for name in reversed(self._files(counts_GV)):
             if self._draw(name, counts_GV, is_last=True):
                 logger.info(f"Report: {os.path.join(self.folder, name)}")
 
