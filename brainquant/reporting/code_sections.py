@@ -50,7 +50,7 @@ def code_sections(
     for number, (name, folder) in enumerate(runs, 1):
         anchor, title = f"codes-{number}", f"Codes of {name}" if len(runs) > 1 else "Codes"
         try:
-            speech = code_speech(folder, device=device, alignments=alignments, keep_audio=audio > 0)
+            speech = code_speech(folder, device=device, alignments=alignments)
             body = describe_codes(speech, audio=audio, anchor=f"sounds-{number}")
         except Exception as error:  # a YAML may build anything; the rest of the page is wanted
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -68,7 +68,7 @@ def describe_codes(speech: CodedSpeech, *, audio: int, anchor: str) -> Markup:
     speech : CodedSpeech
         Its validation speech.
     audio : int
-        Segments to hear of each code; with more than 0 the clips need their waveforms.
+        Segments to hear of each code; 0 for none.
     anchor : str
         The ID of the sounds.
 

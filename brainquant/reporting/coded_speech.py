@@ -44,9 +44,9 @@ class Clip:
     speaker: str  # "" if the manifest does not say it
     seconds: float
     codes_TG: np.ndarray
+    sig: np.ndarray  # 16 bits, the highest peak is full scale
     phones_T: np.ndarray | None = None  # names, one for each frame; None without an alignment
     alignment: list[Phone] = field(default_factory=list)
-    sig: np.ndarray | None = None  # 16 bits, the highest peak is full scale
 
 
 @dataclass
@@ -79,7 +79,6 @@ def code_speech(
     *,
     device: str = "cpu",
     alignments: Mapping[str, str] | None = None,
-    keep_audio: bool = True,
 ) -> CodedSpeech:
     """Encodes the validation speech of a run with its newest whole checkpoint.
 
@@ -93,8 +92,6 @@ def code_speech(
         Where to encode.
     alignments : Mapping or None
         Paths of phone alignments by ID.
-    keep_audio : bool
-        Whether the clips keep their waveforms.
 
     Returns
     -------
@@ -115,7 +112,7 @@ def code_speech(
         model.sample_rate, resample=hparams["resample"], mix_down=hparams["mix_down"]
     )
     clips, bad = [], 0
-    for clip in _encode(model, rows, reader, keep_audio):
+    for clip in _encode(model, rows, reader):
         if clip is None:
             bad += 1
         else:
@@ -187,7 +184,7 @@ def choose_rows(
 
 
 def _encode(
-    model: PretrainedEncoder, rows: Rows, reader: Callable[..., torch.Tensor], keep_audio: bool
+    model: PretrainedEncoder, rows: Rows, reader: Callable[..., torch.Tensor]
 ) -> Iterator[Clip | None]:
     """The clips with their codes; None for one that cannot be used."""
 
@@ -200,7 +197,9 @@ def _encode(
             return None
 
     batches = make_batches(rows)
-    reading = ReadAhead(read, ([row for _, row in batch] for batch in batches), num_workers=2)
+    reading = ReadAhead(
+        read, ([row for _, row in batch] for batch in batches), num_workers=NUM_READERS
+    )
     shown = tqdm(zip(batches, reading), "codes", len(batches), leave=False, disable=None)
     for batch, sigs in shown:
         named = [(name, row, sig) for (name, row), sig in zip(batch, sigs) if sig is not None]
@@ -212,8 +211,8 @@ def _encode(
             if not len(codes_TG) or codes_TG.min() < 0:  # too short, or not finite
                 yield None
                 continue
-            seconds, kept = len(sig) / model.sample_rate, _to_16_bits(sig) if keep_audio else None
-            yield Clip(name, row.get(SPEAKER) or "", seconds, codes_TG, sig=kept)
+            speaker, seconds = row.get(SPEAKER) or "", len(sig) / model.sample_rate
+            yield Clip(name, speaker, seconds, codes_TG, _to_16_bits(sig))
 
 
 def make_batches(rows: Rows) -> list[Rows]:

@@ -94,7 +94,6 @@ class Sounds:
 
     def add(self, clip: Clip, segment: Segment, *, phone: str = "") -> int:
         """Adds a segment of a clip with a waveform; returns its number."""
-        assert clip.sig is not None, "the clips were read to be heard"
         sound = cut_out(clip.sig, segment.play_start, segment.play_end, self.sample_rate)
         text = f"clip {clip.id}, {segment.start:.2f} to {segment.end:.2f} s"
         text += f", speaker {clip.speaker}" if clip.speaker else ""

@@ -57,7 +57,7 @@ def draw_clip(speech: CodedSpeech, clip: Clip, button: Markup) -> Markup:
     speech : CodedSpeech
         The speech that it belongs to.
     clip : Clip
-        The clip; without its waveform there is no spectrogram.
+        The clip.
     button : Markup
         Plays it.
 
@@ -71,8 +71,7 @@ def draw_clip(speech: CodedSpeech, clip: Clip, button: Markup) -> Markup:
     for codebook in range(min(CODEBOOKS, speech.num_codebooks)):
         name = f"codes {codebook + 1}" if speech.num_codebooks > 1 else "codes"
         rows[name] = stretches_of(speech, clip, codebook)
-    top = 0 if clip.sig is None else HEIGHT
-    bottom = top + ROW * len(rows)
+    bottom = HEIGHT + ROW * len(rows)
     return fill(
         "clip.html",
         id=clip.id,
@@ -85,7 +84,7 @@ def draw_clip(speech: CodedSpeech, clip: Clip, button: Markup) -> Markup:
         left=LEFT,
         picture=_spectrogram(clip.sig, speech.sample_rate, seconds, scale),
         rows=[
-            _row(name, parts, top + ROW * number, seconds, scale)
+            _row(name, parts, HEIGHT + ROW * number, seconds, scale)
             for number, (name, parts) in enumerate(rows.items())
         ],
         ticks=[
@@ -113,12 +112,8 @@ def stretches_of(speech: CodedSpeech, clip: Clip, codebook: int) -> list[Part]:
     ]
 
 
-def _spectrogram(
-    sig: np.ndarray | None, sample_rate: int, seconds: float, scale: float
-) -> dict[str, Any] | None:
+def _spectrogram(sig: np.ndarray, sample_rate: int, seconds: float, scale: float) -> dict[str, Any]:
     """A picture of log-mel energies, low bands below, and the places of some frequencies."""
-    if sig is None:
-        return None
     samples = torch.from_numpy(sig[: round(seconds * sample_rate)].astype(np.float32) / FULL_SCALE)
     mel_TF = log_mel_frames(samples, sample_rate)
     strength_FT = ((mel_TF - mel_TF.max()) / RANGE + 1).clip(0, 1).T[::-1]

@@ -21,10 +21,10 @@ from .pixels import picture
 MOST_COLUMNS, MOST_ROWS = 1000, 48  # codes and phones in the matrix
 ROW, COLUMN = 13, 8  # pixels of a phone, and of a code if there is room
 LEFT, WIDTH = 58, 1000  # pixels of the names, and of all codes
-MEASURES = {
-    "phone_purity": "Phone purity: frames whose phone is the commonest one of their code",
-    "cluster_purity": "Cluster purity: frames whose code is the commonest one of their phone",
-    "pnmi": "PNMI: the part of what phones tell that the codes know",
+MEASURES = {  # of evaluation.code_phones: name and meaning
+    "phone_purity": ("phone purity", "frames whose phone is the commonest one of their code"),
+    "cluster_purity": ("cluster purity", "frames whose code is the commonest one of their phone"),
+    "pnmi": ("PNMI", "the part of the phones' entropy that the codes explain"),
 }
 
 
@@ -47,10 +47,10 @@ def measures_table(clips: Sequence[Clip]) -> Markup:
     found = code_phone_statistics(codes_NG, phones_N)
     mean = ", mean of the codebooks" if codes_NG.shape[1] > 1 else ""
     return table(
-        ["", "codes", "the same codes shuffled"],
+        ["measure", "codes", "shuffled", "meaning"],
         [
-            [text, f"{found[name]:.3f}", f"{found['shuffled'][name]:.3f}"]
-            for name, text in MEASURES.items()
+            [name, f"{found[key]:.3f}", f"{found['shuffled'][key]:.3f}", meaning]
+            for key, (name, meaning) in MEASURES.items()
         ],
         caption=f"Codes and phones over {found['frames']:,} frames{mean}",
     )
@@ -74,7 +74,7 @@ def phone_matrix(of_codes: CodeTable, phones: Sequence[str]) -> Markup:
     shown = codes[np.isin(codes, of_codes.order[:MOST_COLUMNS])]
     rows = order[:MOST_ROWS]
     share_PV = of_codes.phone_share_VP[shown][:, rows].T
-    names: list[str] = [phones[p] for p in order.tolist()]
+    names = [str(phones[p]) for p in order.tolist()]
     width, height = max(len(shown), min(COLUMN * len(shown), WIDTH)), ROW * len(rows)
     text = f"{_of(len(shown), len(codes))} codes from left to right, "
     text += f"{_of(len(rows), len(names))} phones from top to bottom"

@@ -51,7 +51,7 @@ def test_a_cut_begins_and_ends_softly_but_the_ends_of_a_clip_stay(speech):
 
 def test_the_data_of_sounds_says_where_they_are_from_and_cannot_leave_its_script(speech):
     name = "</script><script>alert('x')</script>"
-    clip = Clip(name, "<b>Ann", 2.0, np.zeros((50, 1), int), sig=speech)
+    clip = Clip(name, "<b>Ann", 2.0, np.zeros((50, 1), int), speech)
     sounds = Sounds("sounds-1", RATE)
     assert sounds.add(clip, segment_of(0.1, 0.3, 0, 2.0), phone="<i>") == 0
     text = sounds.data()

@@ -26,8 +26,11 @@
     let current = null;
 
     function draw(sound, now) {
-      const pen = canvas.getContext("2d"), style = getComputedStyle(document.documentElement);
-      const colour = (name) => style.getPropertyValue(name).trim();
+      const pen = canvas.getContext("2d");
+      const colour = (name) => {
+        canvas.style.color = `var(${name})`;
+        return getComputedStyle(canvas).color;
+      };
       const {width, height} = canvas, wide = width / sound.peaks.length;
       const x = (seconds) => (seconds / sound.seconds) * width;
       pen.clearRect(0, 0, width, height);
