@@ -23,7 +23,7 @@ from .duration_lines import find_in_duration, lines_of
 from .length import Length, clip_seconds, run_length
 from .reading import reading_speeds
 from .section import Section
-from .trial import Trial
+from .trial_steps import Trial
 
 logger = get_logger(__name__)
 

@@ -13,7 +13,7 @@ from brainquant.planning.besides import num_quality, state_bytes
 from brainquant.planning.duration_lines import find_in_duration, lines_of
 from brainquant.planning.length import Length, length_of
 from brainquant.planning.reading import small_batches
-from brainquant.planning.trial import Trial, TrialStep
+from brainquant.planning.trial_steps import Trial, TrialStep
 
 LENGTHS = st.lists(st.lists(st.floats(0.5, 20), min_size=1, max_size=5), min_size=1, max_size=20)
 
