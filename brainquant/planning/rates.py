@@ -15,8 +15,6 @@ from .section import Finding, Section
 TOO_HIGH = 2.0  # times the learning rate that the batch allows
 SHORT_WARMUP = 0.02  # of the steps
 USUAL_WARMUP = 0.08
-SMALL_STEP = 0.5  # of the seconds that a step may have
-BATCHES_OF_BUCKET = 4
 NUMBERS = (
     "lr", "batch_seconds", "batch_clips", "grad_accumulation_factor", "warmup_steps",
     "cooldown_steps", "optimizer_step_limit", "lr_batch_seconds",
@@ -98,7 +96,6 @@ def check_rates(
         facts["lr_in_proportion"] = recipe.lr * ratio
     findings = [
         *_find_rate(recipe, run, ratio),
-        *_find_small_steps(run, hparams, length),
         *_find_warmup(run),
         *_find_cooldown(hparams, length),
     ]
@@ -186,23 +183,6 @@ def _find_rate(recipe: Rates, run: Rates, ratio: float) -> Iterator[Finding]:
             factor = round(run.accumulation / ratio)
             remedy = f"set grad_accumulation_factor: {factor}, or lr: {allowed:.1g}"
     yield Finding("high_lr", text, remedy)
-
-
-def _find_small_steps(run: Rates, hparams: Mapping[str, Any], length: Length) -> Iterator[Finding]:
-    """Length classes that hold less than a batch make smaller steps than the keys say."""
-    if not run.step_seconds or length.speech_of_step >= SMALL_STEP * run.step_seconds:
-        return
-    batches = length.speech_of_epoch / hparams["batch_seconds"]
-    buckets = max(round(batches / BATCHES_OF_BUCKET), 1)
-    remedy = f"set num_buckets: {buckets}"
-    if buckets >= hparams["num_buckets"]:
-        remedy = "set batch_seconds: higher, or max_seconds: lower: few clips fit into a batch"
-    yield Finding(
-        "small_steps",
-        f"a step sees {length.speech_of_step:.3g} s of speech on average, not "
-        f"{run.step_seconds:g} s: batches are of one length class, and many hold less",
-        remedy,
-    )
 
 
 def _find_warmup(run: Rates) -> Iterator[Finding]:

@@ -25,15 +25,15 @@ def check(tmp_path):
     """The section of a command line that changes the recipe."""
     path = tmp_path / "x.yaml"
 
-    def run(*, more="", steps=1000, ended_by="optimizer_step_limit", sees=None, **changes):
+    def run(*, more="", steps=1000, ended_by="optimizer_step_limit", **changes):
         path.write_text(RECIPE + more, "utf-8")
         values = {
             "lr": 0.001, "batch_seconds": 40, "grad_accumulation_factor": 2, "batch_clips": None,
-            "num_buckets": 8, "optimizer_step_limit": 1000, "warmup_steps": 80,
+            "optimizer_step_limit": 1000, "warmup_steps": 80,
             "cooldown_steps": 500, **changes,
         }  # fmt: skip
         seconds = values["batch_seconds"] * values["grad_accumulation_factor"]
-        length = Length(steps, ended_by, 10, 20, 10 * (sees or 0.9 * seconds), 1000.0)
+        length = Length(steps, ended_by, 10, 20, 9 * seconds, 1000.0)
         return check_rates(str(path), {"output_folder": "r", **changes}, values, length)
 
     return run
@@ -96,8 +96,6 @@ def test_the_rule_of_the_square_root_counts_below_and_of_proportion_above():
             "no_cooldown",
             "set optimizer_step_limit: 400",
         ),
-        ({"sees": 30}, "small_steps", "set num_buckets: 2"),
-        ({"sees": 30, "num_buckets": 1}, "small_steps", "batch_seconds:"),
     ],
 )
 def test_each_fault_has_its_finding_and_the_key_to_change(check, change, name, remedy):
