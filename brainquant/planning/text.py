@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from .section import Finding, Section
 
 WIDTH = 80
-NOTHING_FOUND = "Nothing was found that would go wrong."
 
 
 def format_section(section: Section) -> str:
@@ -30,8 +29,15 @@ def format_section(section: Section) -> str:
     return "\n".join([section.title, *lines])
 
 
-def format_findings(findings: Sequence[Finding]) -> str:
+def format_findings(findings: Sequence[Finding], unknown: Sequence[str] = ()) -> str:
     """All findings as numbered lines, each with the key to change.
+
+    Arguments
+    ---------
+    findings : sequence of Finding
+        The findings.
+    unknown : sequence of str
+        Titles of the parts that could not be measured.
 
     Example
     -------
@@ -39,16 +45,19 @@ def format_findings(findings: Sequence[Finding]) -> str:
     1 finding:
       1. 1.2 passes
          -> set number_of_epochs: 2
-    >>> print(format_findings([]))
+    >>> print(format_findings([], unknown=["Memory"]))
     Nothing was found that would go wrong.
+    Not measured: Memory
     """
-    if not findings:
-        return NOTHING_FOUND
     lines = [f"{len(findings)} finding{'s' * (len(findings) > 1)}:"]
+    if not findings:
+        lines = ["Nothing was found that would go wrong."]
     for number, finding in enumerate(findings, start=1):
         mark = f"{number:3}. "
         lines.append(_wrap(finding.text, mark, " " * len(mark)))
         lines.append(_wrap(finding.remedy, "     -> ", "        "))
+    if unknown:
+        lines.append(_wrap(f"Not measured: {', '.join(unknown)}", "", "  "))
     return "\n".join(lines)
 
 
