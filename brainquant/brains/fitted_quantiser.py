@@ -6,6 +6,8 @@ quantiser.
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,10 +68,14 @@ def fitted_state(brain: PretrainBrain) -> dict[str, torch.Tensor]:
 
 
 def frames_of_the_corpus(
-    brain: PretrainBrain, encoder: SpeechEncoder, wanted: int
+    brain: PretrainBrain, encoder: SpeechEncoder, wanted: int, *, seconds: float = math.inf
 ) -> list[torch.Tensor]:
-    """At most ``wanted`` frames, as the quantiser reads them, of clips drawn at random."""
+    """At most ``wanted`` frames, as the quantiser reads them, of clips drawn at random.
+
+    Reads no further clip after so many seconds.
+    """
     seen, frames, clips = 0, [], brain.train_clips
+    until = time.perf_counter() + seconds
     generator = derived_generator("cpu", brain.hparams.seed, "fit the quantiser")
     hidden = brain.noprogressbar or None  # None: only in a terminal
     progress = tqdm(total=wanted, desc="fitting the quantiser", unit=" frames", disable=hidden)
@@ -87,7 +93,7 @@ def frames_of_the_corpus(
             frames.append(x_TI[: wanted - seen])
             seen += len(frames[-1])
             progress.update(len(frames[-1]))
-        if seen == wanted:
+        if seen == wanted or time.perf_counter() > until:
             break
     progress.close()
     return frames

@@ -97,7 +97,7 @@ def limits_of(brain: Any, epoch: int) -> Limits:
     )
 
 
-def work_left(limits: Limits, step: int, turns_left: int) -> Work:
+def work_left(limits: Limits, step: int, turns_left: float) -> Work:
     """What is left within an epoch, whose end is still to come.
 
     Later epochs are taken to have as many batches as this one.
@@ -107,7 +107,7 @@ def work_left(limits: Limits, step: int, turns_left: int) -> Work:
     limits : Limits
     step : int
         Optimiser steps that the run has made.
-    turns_left : int
+    turns_left : float
         Batches that are left of this epoch, on each rank.
 
     Example
@@ -197,7 +197,7 @@ class TimeLeft:
             self.pauses.setdefault(kind, deque(maxlen=PAUSES_KEPT)).append(own)
             self.paused = before + taken
 
-    def count_batch(self, step: int, turns_left: int) -> None:
+    def count_batch(self, step: int, turns_left: float) -> None:
         """Comes after each batch; the arguments are those of ``work_left``."""
         if self.limits is None:  # a --debug run ends elsewhere
             return

@@ -1,0 +1,139 @@
+"""One optimiser step of a run: its speech, its parameters, its arithmetic and its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..brains.pretrain import PretrainBrain
+from ..ranks import world_size
+from .flop import count_flop
+from .masks import find_in_masks, lines_of_masks, masked_shares
+from .section import Finding, Section
+
+HALF_FULL = 0.6  # of batch_seconds
+FEW_BATCHES = 5  # of a length class
+
+
+def describe_step(brain: Any, hparams: Mapping[str, Any], train_loader: Any) -> Section:
+    """What one step of a run takes in and computes, and what it masks.
+
+    Makes a forward and a backward pass of a short real batch; the Brain is as before, without
+    gradients.
+
+    Arguments
+    ---------
+    brain : brainquant.training.brain.RunBrain
+        Of the recipe, before ``fit``.
+    hparams : dict
+        What ``load_hparams`` gives.
+    train_loader : torch.utils.data.DataLoader
+        The training audio.
+    """
+    speech, parameters = speech_of_step(brain, hparams, train_loader), count_parameters(brain)
+    facts: dict[str, Any] = {**speech, **parameters}
+    lines = [
+        f"speech      {step_text(speech)}",
+        f"parameters  {counted(parameters['parameters'])}, "
+        f"{counted(parameters['trained_parameters'])} trained; the encoder has "
+        f"{counted(parameters['encoder_parameters'])}",
+    ]
+    findings = _findings_of_batches(hparams, speech)
+
+    flop = count_flop(brain, train_loader)
+    if flop is None:
+        lines.append("FLOP        not counted: no clip could be read")
+    else:
+        facts["flop_per_second_of_speech"] = flop
+        facts["flop"] = flop * speech["step_seconds"]
+        lines += [
+            f"FLOP        {counted(facts['flop'])} a step, {counted(flop)} a second of speech, "
+            f"backward pass included",
+            "            (products and convolutions; no FFT, code search, optimiser)",
+        ]
+    if isinstance(brain, PretrainBrain):
+        masked = masked_shares(brain, hparams)
+        facts["masked"] = masked
+        lines += lines_of_masks(masked)
+        findings += find_in_masks(brain, hparams, masked)
+    return Section("One step", facts, lines, findings)
+
+
+# ---- speech and parameters -----------------------------------------------------------------
+
+
+def speech_of_step(brain: Any, hparams: Mapping[str, Any], train_loader: Any) -> dict[str, Any]:
+    """Seconds of speech and clips of a step, from the durations of the manifest."""
+    seconds = sum(float(clip["duration"]) for clip in train_loader.dataset.data.values())
+    batches = train_loader.batch_sampler.total
+    ranks, accumulation = world_size(), brain.grad_accumulation_factor
+    in_step, turns = ranks * accumulation, -(-batches // ranks)
+    full = hparams["batch_seconds"] if hparams["batch_clips"] is None else None
+    return {
+        "step_seconds": seconds / batches * in_step,
+        "step_seconds_at_most": None if full is None else full * in_step,
+        "batch_seconds": full,
+        "batch_clips": hparams["batch_clips"],
+        "ranks": ranks,
+        "accumulation": accumulation,
+        "step_clips": len(train_loader.dataset) / batches * in_step,
+        "batches_per_epoch": batches,
+        "steps_per_epoch": -(-turns // accumulation),
+        "corpus_seconds": seconds,
+    }
+
+
+def step_text(speech: Mapping[str, Any]) -> str:
+    """A line about the speech of a step.
+
+    Example
+    -------
+    >>> step_text({"batch_seconds": 400, "batch_clips": None, "ranks": 8, "accumulation": 2,
+    ...            "step_seconds": 6123.4})
+    'up to 6400 s of speech: 400 x 8 rank(s) x 2 accumulated; 6123 s on average'
+    """
+    size, unit = speech["batch_seconds"], "s of speech"
+    if size is None:
+        size, unit = speech["batch_clips"], "clips"
+    total, seconds = size * speech["ranks"] * speech["accumulation"], speech["step_seconds"]
+    return (
+        f"up to {total:g} {unit}: {size:g} x {speech['ranks']} rank(s) x "
+        f"{speech['accumulation']} accumulated; {seconds:.{0 if seconds >= 100 else 1}f} s on "
+        f"average"
+    )
+
+
+def count_parameters(brain: Any) -> dict[str, int]:
+    """The numbers of parameters: all, those that are trained, those of the encoder."""
+    parameters = list(brain.modules.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "encoder_parameters": sum(p.numel() for p in brain.raw("encoder").parameters()),
+    }
+
+
+def counted(number: float) -> str:
+    """A large number in three digits.
+
+    Example
+    -------
+    >>> [counted(n) for n in (0, 950, 94_400_000, 2.5e12, 9996)]
+    ['0', '950', '94.4 M', '2.5 T', '10 k']
+    """
+    value, units = float(f"{number:.3g}"), ["", " k", " M", " G", " T", " P", " E"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        del units[0]
+    return f"{value:.3g}{units[0]}"
+
+
+def _findings_of_batches(hparams: Mapping[str, Any], speech: Mapping[str, Any]) -> list[Finding]:
+    most, held = speech["step_seconds_at_most"], speech["step_seconds"]
+    if most is None or held >= HALF_FULL * most:
+        return []
+    buckets, remedy = hparams["num_buckets"], "set batch_seconds: or num_buckets: higher"
+    if speech["batches_per_epoch"] < FEW_BATCHES * buckets:  # the last one of each is not full
+        remedy = f"set num_buckets: below {buckets}"
+    text = f"a step has {held:.1f} s of speech on average, of {most:g} s"
+    return [Finding("batches_not_full", text, remedy)]
