@@ -41,6 +41,8 @@ class Selection(NamedTuple):
         The length of each clip of the dataset, in its order.
     short_N, long_N : numpy.ndarray
         The lengths of the clips that are left out, because they are too short or too long.
+    longest_left_out : str
+        The ID of the longest clip that is too long; "" if there is none.
     speakers : Speakers or None
         None if the manifest has no column of speakers.
     """
@@ -51,6 +53,7 @@ class Selection(NamedTuple):
     seconds_N: np.ndarray
     short_N: np.ndarray
     long_N: np.ndarray
+    longest_left_out: str
     speakers: Speakers | None
 
 
@@ -72,8 +75,8 @@ def select(
     -------
     >>> rows = {str(n): {"duration": n, "spk_id": "a"} for n in (1, 2, 30, 40)}
     >>> selection, kept = select("train.csv", rows, 2, 30)
-    >>> [*kept], selection.short_N.tolist(), selection.long_N.tolist(), selection.speakers.names
-    (['2', '30'], [1.0], [40.0], ['a'])
+    >>> [*kept], selection.short_N.tolist(), selection.longest_left_out, selection.speakers.names
+    (['2', '30'], [1.0], '40', ['a'])
     """
     seconds_N = np.fromiter((row["duration"] for row in rows.values()), float, len(rows))
     is_short_N, is_long_N = seconds_N < min_seconds, seconds_N > max_seconds
@@ -86,6 +89,7 @@ def select(
         seconds_N[is_kept_N],
         seconds_N[is_short_N],
         seconds_N[is_long_N],
+        [*rows][int(seconds_N.argmax())] if is_long_N.any() else "",
         _speakers_of([*kept.values()]),
     )
     return selection, kept
