@@ -21,7 +21,7 @@ logger = get_logger(__name__)
 SHARE = 0.0025  # of the run's time, which renewing each of the two files may take
 # Seconds that each file is expected to take the first time.
 PAGE, PICTURE = "report.html", "report.png"
-EXPECTED = {PAGE: 0.1, PICTURE: 1.5}
+EXPECTED = {PAGE: 0.03, PICTURE: 1.5}
 REFRESH_SECONDS = 30
 RENEWS = b'id="renew"'  # only in the page of a run that goes on
 

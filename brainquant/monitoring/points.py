@@ -41,15 +41,19 @@ def read_points(metrics_file: Path | str) -> list[dict[str, Any]]:
 
 
 def values_by_step(
-    points: Sequence[Mapping[str, Any]], key: str, stage: str
+    points: Sequence[Mapping[str, Any]], key: str, stage: str, *, gaps: bool = False
 ) -> dict[float, np.ndarray]:
     """The values of a key by step, one for each codebook; of a step's lines the last finite one.
 
-    What is no number, in a log of another program, is left out.
+    A null, which stands for NaN, is left out, or with ``gaps`` it is one NaN. What is no number, in
+    a log of another program, is left out.
     """
     series = {}
     for point in points:
-        if point.get("stage") == stage and (value := point.get(key)) is not None:
+        if point.get("stage") == stage and key in point:
+            value = point[key]
+            if value is None and not gaps:
+                continue
             if type(value) is float:  # quick, for long logs
                 values, is_finite = np.array((value,)), math.isfinite(value)
             else:
@@ -64,7 +68,7 @@ def values_by_step(
 
 
 def reference_by_step(
-    points: Sequence[Mapping[str, Any]], references: Mapping[str, str]
+    points: Sequence[Mapping[str, Any]], references: Mapping[str, str], *, gaps: bool = False
 ) -> tuple[str, dict[float, np.ndarray]]:
     """The first reference that was logged, from the stage that has more of it.
 
@@ -74,6 +78,8 @@ def reference_by_step(
         As ``read_points`` gives them.
     references : dict of str to str
         Keys of the log and what they are called, as ``health.LOSS_REFERENCES``.
+    gaps : bool
+        As for ``values_by_step``.
 
     Returns
     -------
@@ -90,7 +96,7 @@ def reference_by_step(
     ('chance', [4.6])
     """
     for key, name in references.items():
-        values = max((values_by_step(points, key, stage) for stage in STAGES), key=len)
+        values = max((values_by_step(points, key, stage, gaps=gaps) for stage in STAGES), key=len)
         if values:
             return name.removeprefix("the "), values
     return "", {}

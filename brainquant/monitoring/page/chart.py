@@ -93,7 +93,8 @@ def chart(chart: Chart, *, most_points: int = MOST_POINTS) -> Markup:
     """A chart in HTML, which the script of the page draws.
 
     Its legend is a table with a row for each run and a column for each kind of curve. It shows the
-    last values, or those where the reader looks: with the mouse, or with a slider.
+    last values of runs, the first ones of other curves, or those where the reader looks: with the
+    mouse, or with a slider.
 
     Arguments
     ---------
@@ -116,7 +117,7 @@ def chart(chart: Chart, *, most_points: int = MOST_POINTS) -> Markup:
     names = list(dict.fromkeys(curve.name for curve in chart.curves))
     rows = sorted({curve.run for curve in chart.curves})
     cells = {
-        (curve.run, curve.name): (number, curve, _last(curve, chart))
+        (curve.run, curve.name): (number, _shown(curve, chart))
         for number, curve in enumerate(chart.curves)
     }
     data = {
@@ -163,9 +164,10 @@ def _rounded(values: np.ndarray) -> list[Any]:
     return [None if math.isnan(v) else float(f"{v:.4g}") for v in values.tolist()]
 
 
-def _last(curve, chart):
-    """The last value as text."""
-    values = [v for v in curve.y if v is not None and math.isfinite(v)]
+def _shown(curve, chart):
+    """The value that the legend begins with: the last of a run, or the first of another curve."""
+    values = [value for value in curve.y if value is not None and math.isfinite(value)]
     if not values:
         return "–"
-    return f"{short(100 * values[-1])} %" if chart.percent else short(values[-1])
+    value = values[-1 if chart.follows else 0]
+    return f"{short(100 * value)} %" if chart.percent else short(value)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+from markupsafe import Markup
 
 from .chart import Chart, Curve, chart
 from .render import PageSection
@@ -59,4 +60,5 @@ def code_use_section(counts_GV: np.ndarray) -> PageSection:
             note=note,
         )
     )
-    return PageSection("code-use", "Use of the codes", drawn)
+    body = Markup('<div class="charts">\n{}</div>').format(drawn)
+    return PageSection("code-use", "Use of the codes", body)

@@ -138,7 +138,7 @@ def _verdicts(runs):
         lines += Markup(
             '<li><span class="verdict {}">{}</span> <bdi>{}</bdi> at step {}: {}</li>\n'
         ).format(state, STATES[state], run.name, f"{step:,.0f}", text or "no codes are watched")
-    return Markup("<ul>\n{}</ul>\n").format(lines)
+    return Markup('<ul class="health">\n{}</ul>\n').format(lines)
 
 
 def _controls(runs):
@@ -181,13 +181,13 @@ def _chart(panel, runs):
 
     for number, run in enumerate(runs):
         for stage in panel.stages:
-            series = values_by_step(run.points, panel.key, stage)
+            series = values_by_step(run.points, panel.key, stage, gaps=True)
             add(number, stage, stage, series)
-            several = all(len(values) > 1 for values in series.values())
+            several = any(len(values) > 1 for values in series.values())
             if single and panel.spread[0] and several and stage == panel.stages[0]:
                 add(number, "first", panel.spread[0], series, lambda values: values[0])
                 add(number, "last", panel.spread[1], series, lambda values: values[-1])
-        add(number, "reference", *reference_by_step(run.points, panel.references))
+        add(number, "reference", *reference_by_step(run.points, panel.references, gaps=True))
         if panel.start:
             series = values_by_step(run.points, panel.start, "valid")
             name = "the model as it came" if panel.start == START_LOSS else "before training"

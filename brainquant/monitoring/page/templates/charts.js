@@ -9,7 +9,7 @@
   const json = (element) => JSON.parse(element.textContent);
 
   // What the reader has chosen stays when the page is read anew.
-  const chosen = { axis: "step", hidden: [], theme: "", renew: true, scroll: 0, focus: "" };
+  const chosen = { axis: "step", hidden: [], theme: "", renew: true, view: null };
   try { Object.assign(chosen, JSON.parse(sessionStorage.getItem(KEY))); } catch { /* no storage */ }
   const keep = () => { try { sessionStorage.setItem(KEY, JSON.stringify(chosen)); } catch { /* no storage */ } };
 
@@ -169,7 +169,7 @@
     }
 
     leave() {
-      this.slider.value = this.slider.max;
+      this.slider.value = this.follows ? this.slider.max : 0;
       this.read();
     }
 
@@ -183,10 +183,10 @@
       this.read();
     }
 
-    // Shows the values where the slider is; at its end the last value of each curve.
+    // Shows the values where the slider is; at the end of a run the last value of each curve.
     read() {
-      const isLast = +this.slider.value === +this.slider.max, x = this.stops[this.slider.value];
-      const where = isLast ? "Last values" : `At ${digits(x, 4)} (${this.name})`;
+      const isLast = this.follows && this.slider.value === this.slider.max, x = this.stops[this.slider.value];
+      const where = isLast ? "Last values" : `Values at ${this.name} ${digits(x ?? 0, 4)}`;
       this.caption.textContent = where;
       this.cursor.setAttribute("d", isLast || x === undefined ? "" : `M${this.scale.map(x)} ${TOP}V${HEIGHT - BOTTOM}`);
       const spoken = [];
@@ -247,16 +247,25 @@
   let width = window.innerWidth;
   window.addEventListener("resize", () => { if (width !== window.innerWidth) { width = window.innerWidth; draw(); } });
 
-  // A run that goes on: the page is read anew, where the reader was.
+  // The page of a run that goes on is read anew, and the reader sees the same part of it.
+  const parts = () => all("section, figure");
+  const top = (part) => part?.getBoundingClientRect().top ?? 0;
+  if (chosen.view) {
+    document.getElementById(chosen.view.focus)?.focus({ preventScroll: true });
+    window.scrollBy(0, top(parts()[chosen.view.part]) - chosen.view.top);
+    chosen.view = null;
+    keep();
+    window.addEventListener("pageshow", () => setTimeout(() => { history.scrollRestoration = "auto"; }));
+  }
   const renew = document.getElementById("renew");
   if (!renew) return;
   renew.checked = chosen.renew;
   renew.addEventListener("change", () => { chosen.renew = renew.checked; keep(); });
-  document.getElementById(chosen.focus)?.focus({ preventScroll: true });
-  window.scrollTo(0, chosen.scroll);
   setInterval(() => {
     if (!chosen.renew || document.hidden) return;
-    Object.assign(chosen, { scroll: window.scrollY, focus: document.activeElement?.id ?? "" });
+    const part = Math.max(0, parts().findLastIndex((one) => top(one) < 1));
+    chosen.view = { part, top: top(parts()[part]), focus: document.activeElement?.id ?? "" };
+    history.scrollRestoration = "manual";
     keep();
     location.reload();
   }, 1000 * renew.dataset.seconds);
