@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from .capacity import Capacity
+
 LISTS = ("shapes", "steps", "pace")  # of TrialStep, in a Trial
 
 
@@ -52,8 +54,12 @@ class Trial(NamedTuple):
         Threads of torch.
     parameters : int
         Parameters that are trained.
+    accumulation : int
+        ``grad_accumulation_factor`` of the recipe.
     floor_bytes : int
         Memory between two steps: the program, the parameters and the optimiser's state.
+    least_bytes : int
+        The most memory of a step on the shortest clip.
     shapes : list of TrialStep
         Two steps of as many padded seconds, the second of shorter clips: what the length of a clip
         costs. Empty if all clips are of one length.
@@ -67,25 +73,33 @@ class Trial(NamedTuple):
         The most memory before the first step, in which the quantiser is fitted.
     before_steps_seconds : float
         How long that took.
+    capacity : Capacity or None
+        The memory for the run when the trial began; None if the system does not say.
     """
 
     device: str
     threads: int
     parameters: int
+    accumulation: int
     floor_bytes: int
+    least_bytes: int
     shapes: list[TrialStep]
     steps: list[TrialStep]
     pace: list[TrialStep]
     before_steps_bytes: int
     before_steps_seconds: float
+    capacity: Capacity | None
 
     def to_json(self) -> dict[str, Any]:
         """The trial as values of JSON."""
         values = self._asdict()
-        return {**values, **{n: [s._asdict() for s in values[n]] for n in LISTS}}
+        capacity = self.capacity and self.capacity._asdict()
+        lists = {name: [step._asdict() for step in values[name]] for name in LISTS}
+        return {**values, **lists, "capacity": capacity}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
         """The trial of ``to_json``."""
         lists = {name: [TrialStep(**step) for step in values[name]] for name in LISTS}
-        return cls(**{**values, **lists})
+        capacity = values["capacity"] and Capacity(**values["capacity"])
+        return cls(**{**values, **lists, "capacity": capacity})
