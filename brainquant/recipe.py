@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Wrong input ends the program with one line. In this order: read the command line, join the
     other ranks, build the YAML's objects, lock the run's folder, write ``hyperparams.yaml`` and
-    open the log there, make the corpus (``prepare:``), train, and evaluate (``evaluate:``).
+    open the log there, make the corpus (``prepare:``), show what the run is about to do, train, and
+    evaluate (``evaluate:``).
 
     Arguments
     ---------
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             import speechbrain as sb
             from speechbrain.utils.distributed import run_on_main
 
+            from .planning.overview import show_overview
             from .ranks import join_group, leave_group
             from .training.hparams import load_hparams, parse_arguments, run_folder
             from .training.log_config import log_config
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 run_on_main(hparams["prepare"])
             brain = build_brain(hparams, run_opts)
             train_loader, valid_loader = build_loaders(brain, hparams)
+            show_overview(brain, hparams, train_loader, valid_loader)
 
         with one_line_errors(RunError):
             brain.fit(hparams["epoch_counter"], train_loader, valid_loader)

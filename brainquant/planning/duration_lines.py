@@ -82,10 +82,11 @@ def _speed(by_second: float) -> str:
 
 def find_in_duration(facts: Mapping[str, Any]) -> list[Finding]:
     """The findings of a section, from its facts; the worst first."""
-    return [*_find_disk(facts), *_find_passes(facts), *_find_waiting(facts), *_find_costly(facts)]
+    return [*find_disk(facts), *find_passes(facts), *_find_waiting(facts), *_find_costly(facts)]
 
 
-def _find_disk(facts: Mapping[str, Any]) -> Iterator[Finding]:
+def find_disk(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Checkpoints that the disk has no room for."""
     needed = facts["checkpoints_kept"] * facts["checkpoint_bytes"]
     if needed > (free := facts["free_bytes"]):
         yield Finding(
@@ -96,7 +97,8 @@ def _find_disk(facts: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _find_passes(facts: Mapping[str, Any]) -> Iterator[Finding]:
+def find_passes(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Too few or too many passes over the corpus."""
     passes, ended_by = facts["passes"], facts["ended_by"]
     limits = f"optimizer_step_limit is {facts['steps']:,}"
     if ended_by == "number_of_epochs":

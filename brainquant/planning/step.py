@@ -11,8 +11,8 @@ from .flop import count_flop
 from .masks import find_in_masks, lines_of_masks, masked_shares
 from .section import Finding, Section
 
-HALF_FULL = 0.6  # of batch_seconds
-FEW_BATCHES = 5  # of a length class
+HALF_FULL = 0.5  # of the speech that a step may have
+BATCHES_OF_BUCKET = 4  # so that its last one, which is not full, counts little
 
 
 def describe_step(brain: Any, hparams: Mapping[str, Any], train_loader: Any) -> Section:
@@ -38,7 +38,7 @@ def describe_step(brain: Any, hparams: Mapping[str, Any], train_loader: Any) -> 
         f"{counted(parameters['trained_parameters'])} trained; the encoder has "
         f"{counted(parameters['encoder_parameters'])}",
     ]
-    findings = _findings_of_batches(hparams, speech)
+    findings = find_small_batches(hparams, speech)
 
     flop = count_flop(brain, train_loader)
     if flop is None:
@@ -90,7 +90,7 @@ def step_text(speech: Mapping[str, Any]) -> str:
     -------
     >>> step_text({"batch_seconds": 400, "batch_clips": None, "ranks": 8, "accumulation": 2,
     ...            "step_seconds": 6123.4})
-    'up to 6400 s of speech: 400 x 8 rank(s) x 2 accumulated; 6123 s on average'
+    'up to 6400 s of speech: 400 x 8 rank(s) x 2 accumulated; mean 6123 s'
     """
     size, unit = speech["batch_seconds"], "s of speech"
     if size is None:
@@ -98,8 +98,7 @@ def step_text(speech: Mapping[str, Any]) -> str:
     total, seconds = size * speech["ranks"] * speech["accumulation"], speech["step_seconds"]
     return (
         f"up to {total:g} {unit}: {size:g} x {speech['ranks']} rank(s) x "
-        f"{speech['accumulation']} accumulated; {seconds:.{0 if seconds >= 100 else 1}f} s on "
-        f"average"
+        f"{speech['accumulation']} accumulated; mean {seconds:.{0 if seconds >= 100 else 1}f} s"
     )
 
 
@@ -128,12 +127,18 @@ def counted(number: float) -> str:
     return f"{value:.3g}{units[0]}"
 
 
-def _findings_of_batches(hparams: Mapping[str, Any], speech: Mapping[str, Any]) -> list[Finding]:
+def find_small_batches(hparams: Mapping[str, Any], speech: Mapping[str, Any]) -> list[Finding]:
+    """Steps of much less speech than the keys say."""
     most, held = speech["step_seconds_at_most"], speech["step_seconds"]
     if most is None or held >= HALF_FULL * most:
         return []
-    buckets, remedy = hparams["num_buckets"], "set batch_seconds: or num_buckets: higher"
-    if speech["batches_per_epoch"] < FEW_BATCHES * buckets:  # the last one of each is not full
-        remedy = f"set num_buckets: below {buckets}"
-    text = f"a step has {held:.1f} s of speech on average, of {most:g} s"
+    full = speech["corpus_seconds"] / speech["batch_seconds"]  # batches, if all were full
+    buckets = max(round(full / BATCHES_OF_BUCKET), 1)
+    remedy = f"set num_buckets: {buckets}"
+    if buckets >= hparams["num_buckets"]:
+        remedy = "set batch_seconds: higher: few clips fit into a batch"
+    text = (
+        f"a step sees {held:.3g} s of speech on average, not {most:g}: each batch is of one length "
+        f"class, and many hold less"
+    )
     return [Finding("batches_not_full", text, remedy)]

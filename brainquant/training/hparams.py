@@ -14,7 +14,6 @@ from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import RunOptions
 
 from ..old_addresses import UNTIL, new_address
-from ..ranks import world_size
 from .defaults import add_defaults, keys_read, references
 from .keys import ALL, OPTIONS, RECIPE, check_single_values, check_values
 from .log_config import IN_FILE_ONLY
@@ -229,15 +228,6 @@ def show_options(brain: sb.Brain) -> None:
     keys = {k: v for k, v in getattr(brain.hparams, "values_by_key", {}).items() if "." not in k}
     values = {key: re.sub(r"^!\w+:", "", value) for key, value in {**keys, **options}.items()}
     in_file.info(f"All keys in force, defaults included:\n{_in_lines(values)}")
-    size, unit = brain.hparams.batch_seconds, "s of speech"
-    if brain.hparams.batch_clips is not None:
-        size, unit = brain.hparams.batch_clips, "clips"
-    accumulated = int(options["grad_accumulation_factor"])
-    total = size * world_size() * accumulated
-    logger.info(
-        f"One step sees up to {total:g} {unit}: {size:g} x {world_size()} rank(s) x "
-        f"{accumulated} accumulated"
-    )
 
 
 def _in_lines(values: Mapping[str, str], width: int = 80) -> str:

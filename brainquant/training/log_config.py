@@ -85,6 +85,16 @@ def log_to_terminal() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 
+class NotOfSpeechBrain(logging.Filter):
+    """Drops lines of SpeechBrain that the overview and the options in force say better."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is written."""
+        text = record.getMessage()
+        is_said = text.startswith("Run option ") or "Model Statistics:\n" in text
+        return record.name != "speechbrain.core" or not is_said
+
+
 class NotInFileOnly(logging.Filter):
     """Lets all lines pass but those of the logger IN_FILE_ONLY: for a terminal."""
 

@@ -32,6 +32,9 @@ def write_lines(tmp_path, monkeypatch):
         OURS.debug("DEBUG of ours")
         OURS.info("INFO of ours")
         get_logger("speechbrain.imported_later").debug("DEBUG of speechbrain")
+        core = get_logger("speechbrain.core")
+        core.info("Run option lr from hparams is used")
+        core.info("SomeBrain Model Statistics:\n* Parameters: 1M")
         run_shell("true")  # SpeechBrain logs what a command prints
         return (tmp_path / "log.txt").read_text("utf-8").splitlines()
 
