@@ -18,7 +18,8 @@ from .usage import read_periods
 
 logger = get_logger(__name__)
 
-MOST_CODEBOOKS = 4  # that are shown
+MOST_CODES, LEAST_CODES = 200, 40  # of all runs that have a row, and of each run anyway
+MOST_CODEBOOKS = 4  # of a run that are shown
 
 
 def code_sections(
@@ -46,12 +47,12 @@ def code_sections(
     sections : list of PageSection
     """
     script, style = text_of("codes.js"), text_of("codes.css")
-    sections = []
+    sections, most = [], max(LEAST_CODES, MOST_CODES // max(1, len(runs)))
     for number, (name, folder) in enumerate(runs, 1):
         anchor, title = f"codes-{number}", f"Codes of {name}" if len(runs) > 1 else "Codes"
         try:
             speech = code_speech(folder, device=device, alignments=alignments)
-            body = describe_codes(speech, audio=audio, anchor=f"sounds-{number}")
+            body = describe_codes(speech, most=most, audio=audio, anchor=f"sounds-{number}")
         except Exception as error:  # a YAML may build anything; the rest of the page is wanted
             reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning(f"{folder}: its codes cannot be shown: {reason}")
@@ -60,13 +61,15 @@ def code_sections(
     return sections
 
 
-def describe_codes(speech: CodedSpeech, *, audio: int, anchor: str) -> Markup:
+def describe_codes(speech: CodedSpeech, *, most: int, audio: int, anchor: str) -> Markup:
     """All about the codes of one run.
 
     Arguments
     ---------
     speech : CodedSpeech
         Its validation speech.
+    most : int
+        Codes that have a row of a table at most.
     audio : int
         Segments to hear of each code; 0 for none.
     anchor : str
@@ -86,7 +89,7 @@ def describe_codes(speech: CodedSpeech, *, audio: int, anchor: str) -> Markup:
             Markup("<h3>What the codes know of phones</h3>") + measures_table(speech.clips)
         )
     of_codebooks = [
-        CodebookView(speech, codebook, phones).describe(periods, sounds, audio, len(shown))
+        CodebookView(speech, codebook, phones).describe(periods, sounds, audio, most // len(shown))
         for codebook in shown
     ]
     if speech.num_codebooks == 1:
@@ -112,11 +115,12 @@ def _summary(speech: CodedSpeech) -> Markup:
     speakers = {clip.speaker for clip in speech.clips} - {""}
     books = f"{speech.num_codebooks} codebooks of " if speech.num_codebooks > 1 else ""
     of_speakers = f" of {len(speakers):,} speakers" if speakers else ""
-    length = speech.seconds / 60
+    minutes = speech.seconds / 60
+    length = f"{minutes:.1f} min" if minutes >= 2 else f"{speech.seconds:.1f} s"
     text = (
         f"The quantiser of step {speech.step:,} on validation speech: {books}"
         f"{speech.codebook_size:,} codes, {len(speech.clips):,} clips{of_speakers}, "
-        f"{length:.1f} min, {frames:,} frames of {1000 * speech.frame_seconds:g} ms."
+        f"{length}, {frames:,} frames of {1000 * speech.frame_seconds:g} ms."
     )
     return Markup("<p>{}</p>").format(text) + Markup("").join(
         Markup("<p>{}</p>").format(remark) for remark in speech.remarks

@@ -20,8 +20,6 @@ from .phones import percent, phone_matrix, top_phones
 from .segments import LONGEST, choose_stretches, segment_of
 from .usage import Period
 
-MOST_CODES = 200  # of a run that have a row, and sounds
-
 
 class CodebookView:
     """The codes of one codebook."""
@@ -48,12 +46,21 @@ class CodebookView:
             num_phones=len(phones),
         )
 
-    def describe(
-        self, periods: Sequence[Period], sounds: Sounds, audio: int, num_codebooks: int
-    ) -> Markup:
-        """Table with sounds, matrix, and use over time."""
-        shown = self.table.order[: MOST_CODES // num_codebooks]
-        parts = [self._code_table(shown, periods, sounds, audio)]
+    def describe(self, periods: Sequence[Period], sounds: Sounds, audio: int, most: int) -> Markup:
+        """Table with sounds, matrix, and use over time.
+
+        Arguments
+        ---------
+        periods : sequence of Period
+            Counts of the training.
+        sounds : Sounds
+            Takes the segments that are to be heard.
+        audio : int
+            Segments of each code.
+        most : int
+            Rows of the table.
+        """
+        parts = [self._code_table(self.table.order[:most], periods, sounds, audio)]
         if self.phones:
             parts.append(phone_matrix(self.table, self.phones))
         parts.append(self._usage(periods))

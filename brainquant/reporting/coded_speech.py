@@ -30,7 +30,7 @@ from ..recipe import find_hparams, open_run, without_seeding
 logger = get_logger(__name__)
 
 MOST_SECONDS = 7200  # of speech that are encoded
-BATCH_SECONDS = 100  # of a batch, with its padding
+BATCH_SECONDS = 50  # of a batch, with its padding
 NUM_READERS = 2  # threads that read the next clips
 FULL_SCALE = 32767
 Rows = list[tuple[str, Mapping[str, Any]]]  # of a manifest, with their IDs
@@ -141,9 +141,11 @@ def open_model(folder: str, device: str) -> tuple[PretrainedEncoder, dict[str, A
     """
     path = find_hparams(folder)
     save = os.path.join(folder, "save")
-    if not os.path.isdir(save) or not os.listdir(save):
-        raise ValueError("the run has saved no checkpoint yet")
-    brain, hparams = open_run(folder, device=device, overrides=without_seeding(path))
+    nothing = f"there is no whole checkpoint in {save}"
+    if not os.path.isdir(save):
+        raise ValueError(nothing)
+    overrides = {"evaluate": None, **without_seeding(path)}
+    brain, hparams = open_run(folder, device=device, overrides=overrides)
     quantiser = quantiser_of(brain)
     if quantiser is None:
         raise ValueError(
@@ -161,11 +163,7 @@ def open_model(folder: str, device: str) -> tuple[PretrainedEncoder, dict[str, A
             continue
         model = PretrainedEncoder(brain.raw("encoder"), quantiser, step=brain.optimizer_step)
         return model, hparams, [kept for kept in checkpoints if kept not in wrong]
-    raise ValueError(
-        f"all {len(wrong)} checkpoints in {save} are damaged"
-        if wrong
-        else "the run has saved no checkpoint yet"
-    )
+    raise ValueError(nothing)
 
 
 def choose_rows(
@@ -174,6 +172,8 @@ def choose_rows(
     """The clips of a manifest that the run validates on, up to two hours, and what is left out."""
     shortest, longest = hparams["min_seconds"], hparams["max_seconds"]
     usable = [row for row in rows.items() if shortest <= row[1]["duration"] <= longest]
+    if not usable:
+        raise ValueError(f"no clip of valid_csv: is between {shortest:g} and {longest:g} s long")
     order = np.random.default_rng(0).permutation(len(usable))
     seconds = np.cumsum([usable[index][1]["duration"] for index in order])
     chosen = [usable[index] for index in order[: max(1, int((seconds <= MOST_SECONDS).sum()))]]
@@ -220,7 +220,7 @@ def make_batches(rows: Rows) -> list[Rows]:
 
     Example
     -------
-    >>> rows = [(name, {"duration": seconds}) for name, seconds in zip("abc", (60, 1, 40))]
+    >>> rows = [(name, {"duration": seconds}) for name, seconds in zip("abc", (60, 1, 20))]
     >>> [[name for name, _ in batch] for batch in make_batches(rows)]
     [['b', 'c'], ['a']]
     """
@@ -264,8 +264,8 @@ def _add_phones(
             clip.phones_T = phones_at(times[: len(clip.codes_TG)], clip.alignment)
     aligned = sum(clip.phones_T is not None for clip in clips)
     if aligned < len(clips):
-        known = f"{aligned} of" if aligned else "None of"
-        remarks.append(f"{known} its {len(clips)} clips {'have' if aligned else 'has'} phones.")
+        known = f"{aligned:,}" if aligned else "none"
+        remarks.append(f"Phones are known of {known} of its {len(clips):,} clips.")
     if wrong:
-        remarks.append(f"{len(wrong)} alignments cannot be read; the first: {wrong[0]}")
+        remarks.append(f"{len(wrong):,} of the alignments cannot be read; the first: {wrong[0]}")
     return remarks
