@@ -92,7 +92,7 @@ def draw_clip(speech: CodedSpeech, clip: Clip, button: Markup) -> Markup:
             for tick in np.arange(0, seconds - 10 / scale, 0.5).tolist()
         ],
         words=[
-            f"{name}: " + ", ".join(f"{text} at {start:.2f} s" for start, _, text in parts)
+            f"{name}: " + ", ".join(f"{text} at {max(0, start):.2f} s" for start, _, text in parts)
             for name, parts in rows.items()
         ],
     )
