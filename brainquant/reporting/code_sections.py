@@ -12,7 +12,7 @@ from . import one_clip
 from .assets import text_of
 from .codebook_view import CodebookView
 from .coded_speech import CodedSpeech, code_speech
-from .listening import Sounds, play_button
+from .listening import Sounds, can_be_heard, play_button
 from .phones import measures_table
 from .usage import read_periods
 
@@ -79,6 +79,11 @@ def describe_codes(speech: CodedSpeech, *, most: int, audio: int, anchor: str) -
     -------
     body : Markup
     """
+    if audio and not can_be_heard(speech.sample_rate):
+        speech.remarks.append(
+            f"There are no sounds: libsndfile writes no MP3 at {speech.sample_rate} Hz here."
+        )
+        audio = 0
     sounds = Sounds(anchor, speech.sample_rate)
     phones = sorted({p for c in speech.clips if c.phones_T is not None for p in {*c.phones_T}})
     shown = range(min(MOST_CODEBOOKS, speech.num_codebooks))

@@ -50,6 +50,20 @@ def to_mp3(sound: np.ndarray, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
+def can_be_heard(sample_rate: int) -> bool:
+    """Whether this machine's libsndfile writes MP3 of a sample rate.
+
+    Example
+    -------
+    >>> can_be_heard(16000), can_be_heard(10000)
+    (True, False)
+    """
+    try:
+        return bool(to_mp3(np.zeros(sample_rate // 10), sample_rate))
+    except (soundfile.LibsndfileError, ValueError):
+        return False
+
+
 def cut_out(sig: np.ndarray, start: float, end: float, sample_rate: int) -> np.ndarray:
     """A part of a clip of 16 bits, as floats that begin and end softly."""
     first, last = round(start * sample_rate), round(end * sample_rate)
