@@ -94,3 +94,5 @@ def test_a_recipe_copied_from_the_wheel_trains_in_an_empty_folder(site, corpus, 
     swap = ["--make_quantiser", "!include:quantisers/random_projection_multi.yaml"]
     small = ["--num_layers", "1", "--d_model", "16", "--debug"]
     run(*command.split()[1:], *options, *swap, *small)
+    (report,) = tmp_path.rglob("debug/report.html")
+    assert "Loss (nats)" in report.read_text("utf-8")
