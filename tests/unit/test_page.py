@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup
 
-from brainquant.monitoring.page import Chart, Curve, LoggedRun, chart, curve_sections, render_page
+from brainquant.monitoring.page import (
+    Chart,
+    Curve,
+    LoggedRun,
+    chart,
+    curve_sections,
+    render_page,
+    table,
+)
 from brainquant.monitoring.page.assets import text_of
 from brainquant.monitoring.page.code_use import code_use_section
 from brainquant.monitoring.page.thin import fair_share, thin
@@ -83,6 +92,19 @@ def test_a_chart_has_its_last_values_as_text_and_its_gaps_as_null():
     assert train["x"] == [10, 10, 20] and train["y"] == [0.25, None, 0.5]
     assert valid["y"] == [None]
     assert re.findall(r"<td[^>]*>(.*?)</td>", html) == ["50 %", "", "", "–"]
+
+
+def test_a_table_names_its_rows_and_shows_what_is_missing():
+    html = table(["run", "loss"], [["<a>", 2.5], [Markup("<b>b</b>"), None]], caption="x & y")
+    assert re.findall("<th scope=.row.>(.*?)</th>", html) == ["&lt;a&gt;", "<b>b</b>"]
+    assert re.findall("<td.*?</td>", html) == ['<td class="number">2.5</td>', "<td>–</td>"]
+    assert "<caption>x &amp; y</caption>" in html
+    assert 'scope="row"' not in table(["n"], [[1]], caption="", row_headers=False)
+
+
+def test_a_curve_of_one_point_is_seen():
+    body = curve_sections([LoggedRun("short", long_log(1))])[-1].body
+    assert all(curve["marks"] for curve in data_of(body.partition('class="plot"')[2])["curves"])
 
 
 def test_runs_of_one_page_share_a_chart_and_a_run_alone_has_its_layers():

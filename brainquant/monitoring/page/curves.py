@@ -177,6 +177,7 @@ def _chart(panel, runs):
         if np.isfinite(values).any():
             dash, marks, colour = KINDS[kind]
             colour = colour if single else run
+            marks = marks or len(values) == 1  # a line of one point would not be seen
             curves.append(Curve(name, list(series), values, run, colour, dash, marks))
 
     for number, run in enumerate(runs):

@@ -24,7 +24,7 @@ def table(
     headers : sequence
         Names of the columns.
     rows : sequence of sequences
-        The cells of each row. Numbers are set to the right.
+        The cells of each row. Numbers are set to the right; None is a dash.
     caption : str
         What the table is about; a screen reader reads it first.
     row_headers : bool

@@ -114,7 +114,8 @@
       const width = this.plot.clientWidth || 400;
       let name = this.x;
       if (this.follows && chosen.axis !== "step") {
-        const [word, seconds] = UNITS.find(([, size, least]) => longest >= size * least);
+        const [word, seconds] = UNITS.find(([unit, size, least]) =>
+          longest >= size * least && !(unit === "days" && chosen.axis === "speech"));
         name = `${word} ${WORDS[chosen.axis]}`;
         longest /= seconds;
         for (const curve of this.curves) curve.at = curve.at.map((value) => value / seconds);
