@@ -71,7 +71,8 @@ class Opened:
         for context in self.contexts:
             context.close()
         loaded = {url for url in self.requests if not url.startswith("data:")}
-        assert loaded == self.wanted and self.messages == []
+        assert loaded == self.wanted, f"loaded {loaded - self.wanted}"
+        assert not self.messages, self.messages
 
 
 def is_too_wide(page):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from browser import is_too_wide
+from markupsafe import Markup
 
 from brainquant.monitoring.live_report import LiveReport
 from brainquant.monitoring.page import (
@@ -144,6 +145,9 @@ def test_a_run_can_be_hidden(open_page, file):
     page.get_by_label("2 second").uncheck()
     assert figure.locator("path.curve").count() == 6
     assert "second" not in figure.inner_text() and "2" not in labels(page, "Loss (nats)")
+    for box in page.get_by_role("checkbox", checked=True).all()[::-1]:
+        box.uncheck()
+    assert figure.locator("path.curve").count() == 0
 
 
 def test_values_are_read_with_the_keyboard_and_with_the_mouse(open_page, file):
@@ -186,6 +190,24 @@ def test_names_are_text_whatever_they_hold(open_page, tmp_path):
     for name in NASTY:
         assert page.get_by_label(name).count() > 0
     assert page.evaluate("document.querySelectorAll('bdi').length") > 20
+
+
+def test_numbers_of_any_size_are_drawn(open_page, tmp_path):
+    kinds = [
+        [0.0, 0.0], [1e300, -1e300], [1e-300, 1.0], [None, None], [-1.0, 0.0], [1e7, 1e7 + 1],
+        [5.0], [math.inf, 2.0, math.nan],
+    ]  # fmt: skip
+    charts = [
+        chart(Chart(f"{y} {log}", [Curve("y", range(len(y)), y)], log=log, log_x=log))
+        for y in kinds
+        for log in (False, True)
+    ]
+    section = PageSection("all", "All", Markup("").join(charts))
+    (tmp_path / "sizes.html").write_text(render_page("Sizes", [section]))
+    page = open_page(tmp_path / "sizes.html")
+    assert page.locator("svg[role=img]").count() == len(charts)
+    texts = page.locator("svg[role=img] text").all_text_contents()
+    assert not [text for text in texts if "NaN" in text or "Inf" in text]
 
 
 def test_without_scripts_the_last_values_are_there(open_page, file):

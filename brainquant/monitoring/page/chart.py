@@ -147,7 +147,7 @@ def _numbers(curve, chart, most):
     if chart.follows:
         x = np.diff(np.round(x), prepend=0).astype(int).tolist()
     else:
-        x = _rounded(x)
+        x = _rounded(x, digits=7)
     return {
         "name": curve.name,
         "run": curve.run,
@@ -159,9 +159,9 @@ def _numbers(curve, chart, most):
     }
 
 
-def _rounded(values: np.ndarray) -> list[Any]:
-    """In four digits, as text needs; None for NaN, which JSON has not."""
-    return [None if math.isnan(v) else float(f"{v:.4g}") for v in values.tolist()]
+def _rounded(values: np.ndarray, digits: int = 4) -> list[Any]:
+    """In as many digits as a reader sees; None for NaN, which JSON has not."""
+    return [None if math.isnan(v) else float(f"{v:.{digits}g}") for v in values.tolist()]
 
 
 def _shown(curve, chart):

@@ -47,7 +47,7 @@
 
   const ticks = (low, high, log, most) => {
     if (log) {
-      const found = [], decades = Math.log10(high / low), skip = Math.ceil(decades / most);
+      const found = [], decades = Math.log10(high) - Math.log10(low), skip = Math.ceil(decades / most);
       for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
         for (const digit of decades < 1.5 ? [1, 2, 3, 5, 7] : decades < 3 ? [1, 2, 5] : [1]) {
           const tick = digit * 10 ** power;
@@ -70,7 +70,8 @@
       [low, high] = [low / factor, high * factor];
     } else {
       const more = high > low ? padding * (high - low) : padding && (Math.abs(high) || 1) / 2;
-      [low, high] = [low - (low >= 0 && low - more < 0 ? low : more), high + (more || (high > low ? 0 : 1))];
+      low -= low >= 0 && low < more ? low : more; // what is positive does not go below 0
+      high += more || (high > low ? 0 : 1);
     }
     const at = log ? Math.log : (v) => v;
     const map = (v) => (log && !(v > 0) ? NaN : from + (to - from) * (at(v) - at(low)) / (at(high) - at(low)));
@@ -164,7 +165,8 @@
       this.cursor = svg("path", { class: "cursor" }, picture);
       this.plot.replaceChildren(picture);
       for (const row of all("tr[data-run]", this.figure)) row.hidden = this.follows && chosen.hidden.includes(+row.dataset.run);
-      this.stops = [...new Set(values("at"))].sort((a, b) => a - b);
+      const isDrawn = (stop) => Number.isFinite(this.scale.map(stop));
+      this.stops = [...new Set(values("at"))].filter(isDrawn).sort((a, b) => a - b);
       this.slider.max = Math.max(0, this.stops.length - 1);
       this.leave();
     }
