@@ -58,8 +58,10 @@ def values_by_step(
                 values, is_finite = np.array((value,)), math.isfinite(value)
             else:
                 try:
-                    values = np.atleast_1d(np.array(value, dtype=float))
+                    values = np.array(value, dtype=float).ravel()
                 except (TypeError, ValueError):
+                    continue
+                if not values.size:
                     continue
                 is_finite = np.isfinite(values).all()
             if is_finite or point["step"] not in series:

@@ -128,6 +128,13 @@ def test_a_fine_tuning_has_its_errors_and_no_codes():
     assert "31.2" in section.body
 
 
+def test_losses_of_different_objectives_are_not_to_be_compared():
+    line = {"step": 5.0, "stage": "valid", "loss": 0.5}
+    one, other = LoggedRun("a", [{**line, "unigram_loss": 5}]), LoggedRun("b", [{**line, "wer": 9}])
+    assert "The objectives differ" in curve_sections([one, other])[0].body
+    assert "The objectives differ" not in curve_sections([one, one])[0].body
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -137,6 +144,7 @@ def test_a_fine_tuning_has_its_errors_and_no_codes():
         '{"step": 3, "stage": "train", "loss": "low", "accuracy": {"a": 1}, "lr": [[1], [2, 3]]}\n',
         '{"step": 3, "stage": "train", "loss": null, "accuracy": NaN, "grad_norm": Infinity}\n',
         '{"step": 3, "stage": ["train"], "loss": 2.0}\n',
+        '{"step": 3, "stage": "train", "loss": [], "run_seconds": []}\n',
     ],
 )
 def test_a_log_without_a_number_gives_a_page_that_says_so(tmp_path, text):

@@ -30,6 +30,7 @@ KINDS = {
     "first": ("2 3", False, 3),
     "last": ("7 3 2 3", False, 4),
 }
+OBJECTIVES_DIFFER = "The objectives differ: compare each run with its own reference only."
 STATES = {"good": "✓ good", "bad": "✗ look at it", "unknown": "? not known"}
 
 
@@ -169,7 +170,7 @@ def _knots(points):
 
 def _chart(panel, runs):
     """The chart of a panel; without curves if no log has its numbers."""
-    curves = []
+    curves, references = [], set()
     single = len(runs) == 1
 
     def add(run, kind, name, series, number_of=_mean):
@@ -188,11 +189,14 @@ def _chart(panel, runs):
             if single and panel.spread[0] and several and stage == panel.stages[0]:
                 add(number, "first", panel.spread[0], series, lambda values: values[0])
                 add(number, "last", panel.spread[1], series, lambda values: values[-1])
-        add(number, "reference", *reference_by_step(run.points, panel.references, gaps=True))
+        name, series = reference_by_step(run.points, panel.references, gaps=True)
+        add(number, "reference", name, series)
+        references.add(name)
         if panel.start:
             series = values_by_step(run.points, panel.start, "valid")
             name = "the model as it came" if panel.start == START_LOSS else "before training"
             add(number, "start", name, series)
+    objectives_differ = panel.key == "loss" and len(references) > 1
     return Chart(
         panel.title,
         curves,
@@ -200,6 +204,7 @@ def _chart(panel, runs):
         log=panel.log,
         percent=panel.percent,
         follows=True,
+        note=OBJECTIVES_DIFFER if objectives_differ else "",
     )
 
 
