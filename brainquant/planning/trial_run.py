@@ -18,7 +18,7 @@ from .trial_steps import TrialStep
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of the clips of the largest batch, in one series after another
 SERIES = 12  # batches of a series at most
 MEMORY_TIME = 0.55  # of the time that is left when the Brain is built; the pace gets the rest
-SAFE = 0.9  # of the available memory: no step is tried that would need more
+SAFE = 0.9  # of the available memory
 MAX_PACE = 50  # steps
 
 
@@ -54,6 +54,8 @@ class TrialRun:
         self.clips = train_loader.dataset.dataset
         self.hparams = hparams
         self.capacity = capacity
+        # No step is tried that would need more.
+        self.most = SAFE * capacity.available if capacity else math.inf
         self.note: Callable[[str], None] = lambda text: None  # called with what is done now
         self.until = until
         self.memory = PeakMemory(brain.device)
@@ -91,7 +93,7 @@ class TrialRun:
             if self.memory.on_gpu:
                 torch.cuda.synchronize(self.memory.device)
             read, busy = read + ready - began, busy + time.perf_counter() - ready
-        return TrialStep(
+        self.last = TrialStep(
             batches=len(batches),
             speech_seconds=sum(map(sum, seconds)),
             padded_seconds=sum(len(lengths) * max(lengths) for lengths in seconds),
@@ -101,6 +103,7 @@ class TrialRun:
             reading_seconds=read,
             peak_bytes=self.memory.peak(),
         )
+        return self.last
 
     def of_batch(self, clips: Sequence[int]) -> TrialStep:
         """A step on a batch; on two alike if the recipe accumulates.
@@ -160,17 +163,20 @@ class TrialRun:
         )
         of_run = epochs_of(self.clips, self.hparams, 1)
         of_run = [b for b in of_run if len(b) > 1 or largest.clips == 1][:SERIES]
-        until = time.perf_counter() + MEMORY_TIME * (self.until - time.perf_counter())
+        now = time.perf_counter
+        until = now() + MEMORY_TIME * (self.until - now())
+        parts = parts_of(largest)
         steps: list[TrialStep] = []
-        for share, count, seconds in parts_of(largest):
-            over = len(steps) > 1 and time.perf_counter() > until
-            if steps and (over or self.too_large(steps, share)):
+        for number, (share, count, seconds) in enumerate(parts):
+            # The largest step says the most: it comes before the series and before the pace.
+            if len(steps) > 1 and now() + self.cost(count * seconds) > self.until:
+                break
+            if steps and 2 * steps[-1].peak_bytes > self.most:
                 break
             peak = 0
-            cost = steps[-1].seconds / steps[-1].padded_seconds if steps else 0.0
             for batch in of_run:
-                # The largest one is still to come, and the next series takes twice the time.
-                if time.perf_counter() + 3 * cost * count * seconds > until and len(steps) > 0:
+                left = sum(self.cost(clips * length) for _, clips, length in parts[number:])
+                if now() + left + self.cost(count * seconds) > until:
                     break
                 part = batch[: max(round(len(batch) * share), 1)]
                 peak = max(peak, self.of_batch(part).peak_bytes)
@@ -178,13 +184,11 @@ class TrialRun:
             steps.append(step._replace(peak_bytes=max(peak, step.peak_bytes)))
         return steps
 
-    def too_large(self, steps: Sequence[TrialStep], share: float) -> bool:
-        """Whether a series of this share might not fit, judged by the one before."""
-        return (
-            steps[-1].peak_bytes * 2
-            > SAFE * (self.capacity.available if self.capacity else math.inf)
-            and share > SHARES[0]
-        )
+    def cost(self, padded_seconds: float) -> float:
+        """The time of a step like ``of_batch`` on so many seconds, judged by the last step."""
+        last = self.last
+        per_second = (last.seconds + last.reading_seconds) / last.padded_seconds
+        return per_second * padded_seconds * last.batches
 
     # ---- the time --------------------------------------------------------------------------
 

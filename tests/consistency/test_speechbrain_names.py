@@ -70,7 +70,8 @@ def defined_names():
 
 def private_reads():
     """Reads of ``self._name`` and ``Name._name`` that no code of brainquant defines."""
-    ours = set(defined_names())
+    # The methods of NamedTuple are public, whatever their names look like.
+    ours = {*defined_names(), "_asdict", "_replace", "_make", "_fields"}
     for module in MODULES:
         tree = ast.parse(inspect.getsource(module))
         scopes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
