@@ -135,7 +135,9 @@ def find_small_batches(hparams: Mapping[str, Any], speech: Mapping[str, Any]) ->
     full = speech["corpus_seconds"] / speech["batch_seconds"]  # batches, if all were full
     buckets = max(round(full / BATCHES_OF_BUCKET), 1)
     remedy = f"set num_buckets: {buckets}"
-    if buckets >= hparams["num_buckets"]:
+    if full < 1:
+        remedy = f"set batch_seconds: below {speech['corpus_seconds']:.0f}, all that there is"
+    elif buckets >= hparams["num_buckets"]:
         remedy = "set batch_seconds: higher: few clips fit into a batch"
     text = (
         f"a step sees {held:.3g} s of speech on average, not {most:g}: each batch is of one length "

@@ -4,7 +4,8 @@
     --data_folder data/ToySpeech --record times.json
 
 Trains for about so many minutes, and compares what the run said was left, at moments of it, with
-what was. Further options are those of the recipe.
+what was. Further options are those of the recipe. With `--cpu_time` the clock counts the CPU time of this process, which other
+processes on the machine change little; use one thread and `--num_workers 0`.
 
 > python tests/benchmarks/eta.py --replay times.json --minutes 20
 
@@ -51,8 +52,8 @@ class Recorder(TimeLeft):
             self.estimates.append((self.last, self.seconds))
 
 
-def train(recipe, options, steps):
-    """Trains; gives the recorder, when the training began and ended, and the recipe's epochs."""
+def train(recipe, options, steps, clock):
+    """Trains; gives the recorder, and when the training began and ended."""
     with tempfile.TemporaryDirectory() as folder:
         argv = [recipe, *options, "--output_folder", folder, "--optimizer_step_limit", str(steps)]
         argv += ["--train_loggers", "[]", "--noprogressbar", "--warmup_steps", "1"]
@@ -61,12 +62,12 @@ def train(recipe, options, steps):
         if hparams["prepare"]:
             hparams["prepare"]()
         brain = build_brain(hparams, run_opts)
-        brain.time_left = recorder = Recorder()
+        brain.time_left = recorder = Recorder(clock)
         brain.run_log.draw_report = lambda *_: None
         loaders = build_loaders(brain, hparams)
-        began = time.perf_counter()
+        began = clock()
         brain.fit(hparams["epoch_counter"], *loaders)
-        return recorder, began, time.perf_counter()
+        return recorder, began, clock()
 
 
 def errors_at(estimates, began, ended):
@@ -146,17 +147,19 @@ def main():
     parser.add_argument("--record")
     parser.add_argument("--replay")
     parser.add_argument("--steady", action="store_true")
+    parser.add_argument("--cpu_time", action="store_true")
     arguments, options = parser.parse_known_args()
     print(machine())
     if arguments.replay:
         title = f"{os.path.basename(arguments.replay)}: runs of {arguments.minutes:g} minutes"
         print_table(title, replays(arguments.replay, arguments.minutes, arguments.steady))
         return
-    tried, began, ended = train(arguments.recipe, options, TRIED_STEPS)
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    tried, began, ended = train(arguments.recipe, options, TRIED_STEPS, clock)
     pace = statistics.mean(tried.taken[TRIED_STEPS // 3 :])
     accumulation = tried.limits_of_run.accumulation
     steps = max(int(60 * arguments.minutes / pace / accumulation), TRIED_STEPS)
-    recorder, began, ended = train(arguments.recipe, options, steps)
+    recorder, began, ended = train(arguments.recipe, options, steps, clock)
     title = f"{arguments.recipe}: {steps} steps, {(ended - began) / 60:.1f} minutes"
     print_table(title, errors_at(recorder.estimates, began, ended))
     if arguments.record:
