@@ -49,12 +49,12 @@ def what_differs(runs: Sequence[RunFolder]) -> dict[str, list[str | None]]:
     >>> what_differs(runs)
     {'lr': ['0.1', '1e-2']}
     """
-    known = [_shown(run) for run in runs]
+    known = [values_in_force(run) for run in runs]
     order = dict.fromkeys(key for values in known for key in values if key != OUTPUT)
     listed: dict[str, list[str | None]] = {}
     seen: set[tuple[str | None, ...]] = set()
     for key in sorted(order, key=lambda key: key.count(".")):
-        values = tuple(_comparable(key, of_run) for of_run in known if of_run)
+        values = tuple(comparable(key, of_run) for of_run in known if of_run)
         parents = [key.rsplit(".", n)[0] for n in range(1, key.count(".") + 1)]
         hidden = any(parent in listed for parent in parents) and not key.startswith(QUANTISER)
         if len(set(values)) > 1 and not hidden and not (parents and values in seen):
@@ -71,7 +71,7 @@ def what_differs(runs: Sequence[RunFolder]) -> dict[str, list[str | None]]:
     return {key: listed[key] for key in [*order, *told] if key in listed.keys() - computed}
 
 
-def _shown(run: RunFolder) -> dict[str, str]:
+def values_in_force(run: RunFolder) -> dict[str, str]:
     """The values that count: options of the command line win over the YAML."""
     return run.values | {key: run.options[key] for key in run.options.keys() & run.values.keys()}
 
@@ -81,7 +81,7 @@ def _made_with(run: RunFolder) -> dict[str, str]:
     return run.options | {f"version of {name}": text for name, text in run.versions.items()}
 
 
-def _comparable(key: str, values: Mapping[str, str]) -> str | None:
+def comparable(key: str, values: Mapping[str, str]) -> str | None:
     """A value in one form, and with other folders instead of their paths."""
     value = values.get(key)
     if value is None:

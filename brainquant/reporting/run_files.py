@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..monitoring.report import read_points
+from ..monitoring.points import read_points
 from ..training.values_by_key import values_by_key
 
 MOST_BYTES = 64 * 2**20  # of a text; metrics.jsonl is read line by line

@@ -45,7 +45,7 @@ class RunFolder:
     folder : str
         Its path.
     points : list of dict
-        The log, as ``brainquant.monitoring.report.read_points`` gives it.
+        The log, as ``brainquant.monitoring.points.read_points`` gives it.
     values : dict of str to str
         All keys of its YAML with their values, see ``brainquant.training.values_by_key``.
     options : dict of str to str

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from made_runs import make_run
 from tiny_ctc import pretrain
 from tiny_fairseq import make_checkpoint
 from tiny_huggingface import save_model
@@ -99,7 +100,9 @@ SMALLER = {
     "recipes/OwnSpeech/hparams/continue_speechbrain_wav2vec2.yaml": "--batch_seconds 8 "
     "--num_workers 0",
     "shards": "",
+    "compare": "",
 }
+WITHOUT_RECIPE = {"shards", "compare"}  # commands that take no option of a recipe
 # Public models that the pages name: folders under these names, with random weights.
 PUBLIC = {
     "facebook/wav2vec2-base": ("Wav2Vec2ForPreTraining", "group"),
@@ -136,6 +139,9 @@ def root(line, corpus, librispeech, tmp_path):
         if f" {name}" in line:
             save_run(tmp_path / name, recipe)
     run = tmp_path / "results/librispeech_best_rq_base/seed_1234"
+    if "brainquant compare" in line:
+        for name in re.findall(r"results/\S+", line):
+            make_run(tmp_path / name)
     if "finetune" in line:
         run.mkdir(parents=True)
         pretrain("best_rq", corpus, run)
@@ -175,7 +181,7 @@ def test_a_line_runs(line, corpus, root):
             part for option in zip(quick[::2], quick[1::2]) if option[0] not in arguments
             for part in option
         ]  # fmt: skip
-        quick += ["--debug"] if "shards" not in arguments else []
+        quick += [] if WITHOUT_RECIPE & set(arguments) else ["--debug"]
         quick += ["--frames", "5000"] if "kmeans" in arguments else []
         done = subprocess.run(
             [*programs[program], *arguments, *quick],

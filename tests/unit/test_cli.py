@@ -14,6 +14,7 @@ from brainquant.cli import main, make_parser
 
 NAMED = {
     "": "kmeans probe shards",
+    "compare": "RUN --json",
     "export": "RUN --output --title --license --language --format",
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
     "probe": "MODEL --train --valid --test --label --alignments --data_folder --seeds "

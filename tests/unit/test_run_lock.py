@@ -12,7 +12,7 @@ import pytest
 from syscalls import fork
 
 import brainquant.training.run_lock
-from brainquant.training.run_lock import RunLock
+from brainquant.training.run_lock import RunLock, is_held
 
 
 @pytest.fixture
@@ -39,7 +39,8 @@ def holder(tmp_path):
 def test_the_second_run_is_refused_with_the_first_named_until_that_is_killed(tmp_path, holder):
     process, worker = holder
     first = f"host {socket.gethostname()}, process {process}, since 2"
-    for _ in range(2):  # being refused changes nothing
+    for _ in range(2):  # being refused changes nothing, nor does a look at the lock
+        assert is_held(tmp_path)
         with pytest.raises(ValueError) as refused:
             RunLock(tmp_path).acquire()
         assert str(tmp_path) in str(refused.value) and first in str(refused.value)
@@ -47,6 +48,7 @@ def test_the_second_run_is_refused_with_the_first_named_until_that_is_killed(tmp
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     os.kill(worker, 0)  # it lives, and has inherited every open file
+    assert not is_held(tmp_path)
     with RunLock(tmp_path):
         assert f"process {os.getpid()}," in (tmp_path / "run.lock").read_text("utf-8")
 
@@ -126,6 +128,7 @@ def test_a_process_does_not_let_itself_in_twice_and_keeps_its_lock_when_it_tries
         with pytest.raises(ValueError, match="in use by another run of this process"):
             second.acquire()
         second.release()  # of what it does not have
+        assert is_held(tmp_path / "link")
         assert taken_elsewhere(tmp_path)
     assert not taken_elsewhere(tmp_path)
     with RunLock(tmp_path), RunLock(tmp_path / "other"):
