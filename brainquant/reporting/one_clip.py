@@ -22,7 +22,7 @@ from .segments import Segment
 BEST_SECONDS, MOST_SECONDS = 3.5, 5.0  # of the clip that is shown, and of its part
 FRAME_PIXELS = 12  # of one code: its number fits upright
 LEFT = 56  # pixels of the names of the rows
-DIGIT = 6.5  # pixels of a letter
+LETTER = 6.5  # pixels of a letter
 RANGE = 60  # dB below the loudest band that are shown
 BANDS = {"500 Hz": 500, "1 kHz": 1000, "2 kHz": 2000, "4 kHz": 4000}
 HEIGHT, ROW, AXIS = 128, 34, 18  # pixels of the spectrogram, of a row, and of the times
@@ -139,16 +139,16 @@ def _row(
     name: str, parts: Sequence[Part], top: int, seconds: float, scale: float
 ) -> dict[str, Any]:
     """A row of named stretches: a name is upright if it is wider than its stretch."""
-    drawn = []
-    for start, end, text in parts:
+    outlines: tuple[list[str], list[str]] = [], []
+    names = []
+    for number, (start, end, text) in enumerate(parts):
         start, end = max(0.0, start), min(end, seconds)
         if end > start:
             x, width = LEFT + start * scale, (end - start) * scale
-            drawn.append({
-                "x": f"{x:.1f}",
-                "width": f"{width:.1f}",
-                "centre": f"{x + width / 2:.1f}",
-                "text": text,
-                "upright": DIGIT * len(text[:6]) + 2 > width,
-            })  # fmt: skip
-    return {"name": name, "top": top, "middle": top + ROW // 2, "height": ROW, "parts": drawn}
+            high = ROW - 2
+            outline = f"M{x:.1f} {-high // 2}h{width:.1f}v{high}h{-width:.1f}z"
+            outlines[number % 2].append(outline)
+            upright = LETTER * len(text[:6]) + 2 > width
+            names.append((f"{x + width / 2:.1f}", upright, text[:6]))
+    odd, even = map("".join, outlines)
+    return {"name": name, "middle": top + ROW // 2, "odd": odd, "even": even, "names": names}
