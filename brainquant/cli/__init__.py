@@ -10,10 +10,10 @@ from typing import Any
 # ends the program with one line.
 from .. import __version__
 from ..errors import one_line_errors
-from . import compare, copy, encode, export, kmeans, probe, push, shards, tokens
+from . import compare, copy, encode, export, kmeans, probe, push, report, shards, tokens
 
 # In the order of --help
-COMMANDS = (encode, tokens, kmeans, probe, compare, export, push, shards, copy)
+COMMANDS = (encode, tokens, kmeans, probe, compare, report, export, push, shards, copy)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

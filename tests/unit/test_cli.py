@@ -19,6 +19,7 @@ NAMED = {
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
     "probe": "MODEL --train --valid --test --label --alignments --data_folder --seeds "
     "--train_minutes --context --device --output",
+    "report": "RUN --output --audio --no_audio --alignments --device",
     "push": "DIR USER/NAME --private --revision",
     "shards": "MANIFEST --data_folder --output --shard_megabytes --num_workers",
 }

@@ -1,0 +1,91 @@
+"""One page about several runs: their results, curves and codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..data.alignments import find_alignments
+from ..data.prepare import write_whole
+from ..monitoring.page import LoggedRun, curve_sections, render_page
+from ..training.resolve import HPARAMS
+from .code_sections import code_sections
+from .run_sections import run_sections
+from .several_runs import read_runs
+
+LIVE = "report.html"  # a run renews it in its own folder
+START = b"<!doctype html>"
+
+
+def write_report(
+    folders: Sequence[str],
+    output: str,
+    *,
+    audio: int = 5,
+    alignments: str | None = None,
+    device: str = "cpu",
+) -> int:
+    """Writes one HTML file about runs, which needs no network.
+
+    What a run lacks, or what is damaged in it, becomes a line of the page.
+
+    Arguments
+    ---------
+    folders : sequence of str
+        The ``output_folder`` of each run.
+    output : str
+        The file; an earlier page of this name is replaced in one step.
+    audio : int
+        Segments to hear of each code; 0 for none.
+    alignments : str or None
+        Folder of phone alignments, ``<ID>.tsv`` at any depth.
+    device : str
+        Where the codes are computed.
+
+    Returns
+    -------
+    size : int
+        Bytes of the page.
+
+    Raises
+    ------
+    ValueError
+        If one of the folders is not that of a run, or the output would replace something else.
+    """
+    check_page(output)
+    paths = None if alignments is None else find_alignments(alignments)
+    runs, remarks = read_runs(folders)
+    sections = [
+        *run_sections(runs, remarks),
+        *curve_sections([LoggedRun(run.name, run.points, run.verdict) for run in runs]),
+        *code_sections(
+            [(run.name, run.folder) for run in runs], device=device, audio=audio, alignments=paths
+        ),
+    ]
+    names = ", ".join(run.name for run in runs)
+    page = render_page(f"Report of {names}", sections).encode("utf-8", "replace")
+    write_whole(output, page)
+    return len(page)
+
+
+def check_page(output: str) -> None:
+    """Raises a ValueError if a report would replace another file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "weights.pt"
+    >>> _ = path.write_bytes(b"PK")
+    >>> check_page(str(path))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: --output ...weights.pt is a file, but no page; give another path
+    """
+    folder, name = os.path.split(os.path.abspath(output))
+    if name == LIVE and os.path.isfile(os.path.join(folder, HPARAMS)):
+        raise ValueError(
+            f"--output {output} is the page that the run in this folder renews itself; give "
+            f"another path"
+        )
+    if os.path.isfile(output):
+        with open(output, "rb") as file:
+            if file.read(len(START)).lower() != START:
+                raise ValueError(f"--output {output} is a file, but no page; give another path")
