@@ -10,10 +10,12 @@ from typing import Any
 # ends the program with one line.
 from .. import __version__
 from ..errors import one_line_errors
-from . import compare, copy, encode, export, kmeans, probe, push, report, shards, tokens
+from . import compare, copy, encode, export, kmeans, plan, probe, push, report, shards, tokens
 
-# In the order of --help
-COMMANDS = (encode, tokens, kmeans, probe, compare, report, export, push, shards, copy)
+# In the order of --help: before a run, about runs, and what is made of their encoders.
+COMMANDS = (
+    plan, compare, report, probe, encode, tokens, kmeans, export, push, shards, copy,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

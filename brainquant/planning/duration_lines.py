@@ -33,8 +33,8 @@ def lines_of(facts: Mapping[str, Any]) -> list[str]:
         lines.append("  (from smaller steps, so it may be wrong by half; --minutes 10 measures it)")
     seconds = facts["seconds"]
     lines.append(
-        f"{facts['steps']:,} steps ({facts['ended_by']}), {facts['passes']:,.1f} passes over the "
-        f"corpus"
+        f"{facts['steps']:,} steps ({facts['ended_by']}), "
+        f"{_passes(facts['passes'])} over the corpus"
     )
     lines.append(f"done in about {duration_text(seconds)}: {moment_text(seconds)} if begun now")
     parts = {name: spent for name, spent in facts["seconds_of_parts"].items() if spent >= 0.5}
@@ -67,6 +67,17 @@ def _rate(by_second: float) -> str:
     ('2.3 steps a second', '50 s a step')
     """
     return f"{by_second:.2g} steps a second" if by_second >= 1 else f"{1 / by_second:.3g} s a step"
+
+
+def _passes(number: float) -> str:
+    """Passes over the corpus, as a text.
+
+    Example
+    -------
+    >>> _passes(6.44), _passes(1000.0)
+    ('6.4 passes', '1,000 passes')
+    """
+    return f"{number:,.1f} passes" if number < 100 else f"{number:,.0f} passes"
 
 
 def _speed(by_second: float) -> str:

@@ -1,10 +1,13 @@
-"""A plan on a terminal: sections, findings, and numbers as people say them."""
+"""A plan as text and as JSON: sections, findings, and numbers as people say them."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
+from ..errors import RunError
 from .section import Finding, Section
 
 WIDTH = 80
@@ -89,3 +92,39 @@ def say_bytes(number: float) -> str:
             return f"{float(f'{number:.3g}'):g} {unit}"
         number /= 1000
     return f"{float(f'{number:.3g}'):g} TB"
+
+
+def failed(title: str, error: Exception) -> Section:
+    """The part of a plan that could not be made; what would end a training is a finding.
+
+    Example
+    -------
+    >>> section = failed("Memory", RunError("train_csv: its clips are silent; check the files"))
+    >>> section.lines, section.findings[0].remedy
+    (['not known: train_csv: its clips are silent; check the files'], 'check the files')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {text}"
+    findings = []
+    if isinstance(error, RunError):
+        reason, _, remedy = text.rpartition("; ")
+        findings = [Finding("training_fails", reason or text, remedy if reason else "mend that")]
+    return Section(title, {"error": text}, [f"not known: {text}"], findings)
+
+
+def as_json(value: Any) -> Any:
+    """A value of JSON, which has neither NaN nor infinities: they become null.
+
+    Example
+    -------
+    >>> as_json({"a": [1, float("nan")], 2: (True, None)})
+    {'a': [1, None], '2': [True, None]}
+    """
+    if isinstance(value, dict):
+        return {str(key): as_json(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(child) for child in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

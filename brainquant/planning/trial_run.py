@@ -80,6 +80,7 @@ class TrialRun:
         """An optimiser step on batches of these clips."""
         brain, read, busy = self.brain, 0.0, 0.0
         brain.place.accumulation = len(batches)
+        brain.optimizer_step = 0  # so neither the limit of steps nor a log point is reached
         seconds = [self.seconds_of(clips) for clips in batches]
         longest = max(map(max, seconds))
         self.note(f"a step of {len(batches)} x {len(batches[0])} clips of up to {longest:.1f} s")
@@ -205,7 +206,7 @@ class TrialRun:
             number = max(min(self.accumulation, int(left / taken * steps[-1].batches)), 1)
             if taken / steps[-1].batches > left:
                 break
-        return steps[1:]
+        return steps[1:] or steps
 
 
 def parts_of(largest: BatchShape) -> list[tuple[float, int, float]]:

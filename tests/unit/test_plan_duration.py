@@ -49,7 +49,9 @@ def step(padded, seconds, batches=1):
 
 
 def trial(steps=(), pace=()):
-    return Trial("cpu", 1, 10**6, 10**8, list(steps), list(pace), 10**8, 3.0)
+    empty = dict.fromkeys(Trial._fields)
+    made = {"steps": list(steps), "pace": list(pace), "before_steps_seconds": 3.0}
+    return Trial(**{**empty, **made})
 
 
 LENGTH = Length(1000, "optimizer_step_limit", 100, 200, 1800.0, 2000.0)  # 20 s in a step

@@ -6,9 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brainquant.planning.aside import opened_aside, with_options
+from brainquant.planning.plan import share_of_time
 from brainquant.planning.section import Finding, Section
 from brainquant.planning.status import status
-from brainquant.planning.text import format_findings, format_section, say_bytes
+from brainquant.planning.text import (
+    as_json,
+    failed,
+    format_findings,
+    format_section,
+    say_bytes,
+)
 
 WORDS = st.lists(st.text("abcdefghij:_%", min_size=1, max_size=30), min_size=1, max_size=40).map(
     " ".join
@@ -107,3 +114,23 @@ def test_manifests_outside_the_run_are_left_alone_too(tmp_path):
     with opened_aside([str(recipe), "--manifest_folder", str(shared)]) as aside:
         assert f"--manifest_folder={aside.folder}/manifests" in aside.argv
         assert str(shared) not in " ".join(aside.argv)
+
+
+def test_a_bug_of_one_part_is_one_line_without_a_finding():
+    section = failed("Codes", KeyError("no\nquantiser"))
+    assert section.lines == ["not known: KeyError: 'no\\nquantiser'"] and not section.findings
+
+
+def test_all_time_is_given_away():
+    left = 100.0
+    for name in ("data", "step", "codes", "memory", "time"):  # the others take none
+        share = share_of_time(name, left)
+        assert 0 < share <= left
+        left -= share
+    assert abs(left) < 1e-6
+
+
+def test_infinities_are_null_in_json():
+    assert as_json({"a": [float("inf"), 1.5], "b": {"c": float("nan")}}) == {
+        "a": [None, 1.5], "b": {"c": None}
+    }  # fmt: skip
