@@ -138,6 +138,7 @@ def test_damaged_checkpoints_stay_where_they_are_and_others_are_shown(change):
     (section,) = code_sections([("it", str(folder))], audio=0, alignments={"another": "x.tsv"})
     text = text_of(section.body)
     assert "The quantiser of step 1 on" in text and "Phones are known of none of its" in text
+    assert "Use over the training" in text and " 1 to 1 " in text  # from the counts it holds
     shutil.rmtree(checkpoint)
     (section,) = code_sections([("it", str(folder))])
     assert "there is no whole checkpoint in" in text_of(section.body)
