@@ -10,7 +10,7 @@ from .corpus.copies import find_copies
 from .corpus.heard import hear
 from .corpus.heard_findings import heard_findings
 from .corpus.heard_lines import heard_facts, heard_lines
-from .corpus.listed import list_clips
+from .corpus.listed import list_clips, split_of
 from .corpus.listed_findings import listed_findings
 from .corpus.listed_lines import listed_facts, listed_lines
 from .corpus.sample import read_sample
@@ -57,43 +57,29 @@ def survey_data(
         The time that this may take. A clip that is being read then is read to its end.
     """
     began = time.monotonic()
-    listed = list_clips(hparams, train_loader, valid_loader)
+    section = manifest_facts(hparams, train_loader, valid_loader)
     loaders = [loader for loader in (train_loader, valid_loader) if loader is not None]
-    splits = [split for split in (listed.train, listed.valid) if split]
-    sample = read_sample(
-        loaders,
-        splits,
-        sample_rate=hparams["sample_rate"],
-        seconds=seconds - (time.monotonic() - began),
-        seed=hparams["seed"],
-    )
-    parts = [[it for it in sample.readings if it.split == number] for number in range(len(splits))]
-    heard = [hear(part) for part in parts]
-    bad = [[it for it in part if not it.sound] for part in parts]
+    splits = [split_of(loader) for loader in loaders]
+    clips = [len(split.clips) for split in splits]
+    rate, seed = hparams["sample_rate"], hparams["seed"]
+    left = seconds - (time.monotonic() - began)
+    sample = read_sample(loaders, splits, sample_rate=rate, seconds=left, seed=seed)
     copies = find_copies(sample)
-    facts = listed_facts(listed)
-    for name, found, unreadable in zip(("train", "valid"), heard, bad):
+
+    facts, heard, bad = {**section.facts, "copies": copies._asdict()}, [], []
+    for number, name in enumerate(("train", "valid")[: len(splits)]):
+        readings = [reading for reading in sample.readings if reading.split == number]
+        heard.append(hear(readings))
+        bad.append([reading for reading in readings if not reading.sound])
         facts[name]["audio"] = {
-            **heard_facts(found),
-            "unreadable": len(unreadable),
-            "reasons": {it.clip: it.reason for it in unreadable[:SHOWN]},
+            **heard_facts(heard[-1]),
+            "unreadable": len(bad[-1]),
+            "reasons": {reading.clip: reading.reason for reading in bad[-1][:SHOWN]},
         }
-    facts["copies"] = copies._asdict()
-    lines = heard_lines(
-        heard[0],
-        bad[0],
-        copies,
-        clips=len(listed.train.clips),
-        seconds=sample.seconds,
-        rate=hparams["sample_rate"],
+    lines = heard_lines(heard[0], bad[0], copies, clips=clips[0], seconds=sample.seconds, rate=rate)
+    found = heard_findings(
+        heard[0], copies, len(sample.readings), sum(bad, []), sum(clips), hparams
     )
-    all_bad = [it for part in bad for it in part]
-    return Section(
-        TITLE,
-        facts,
-        [*listed_lines(listed, hparams), *lines],
-        [
-            *heard_findings(heard[0], copies, len(sample.readings), all_bad, listed, hparams),
-            *listed_findings(listed, hparams),
-        ],
-    )
+    known = {finding.name for finding in section.findings}
+    findings = [finding for finding in found if finding.name not in known]
+    return Section(TITLE, facts, [*section.lines, *lines], [*findings, *section.findings])

@@ -24,10 +24,12 @@ class Copies(NamedTuple):
         The estimated share of validation clips that have the samples of a training clip.
     shared_found : int
         Those of them that were found.
-    pairs : list of tuple of str
-        The IDs of some pairs of copies.
+    pairs, shared_pairs : list of tuple of str
+        The IDs of some copies in training, and of some in training and validation.
+    is_estimate : bool
+        Whether the shares are estimated, because not all clips were read.
     folders : list of str
-        The two folders that the most copies are in; one, if both are the same.
+        The two folders that have the most copies of training clips; one, if both are the same.
     """
 
     share: float
@@ -35,6 +37,8 @@ class Copies(NamedTuple):
     shared: float
     shared_found: int
     pairs: list[tuple[str, str]]
+    shared_pairs: list[tuple[str, str]]
+    is_estimate: bool
     folders: list[str]
 
 
@@ -75,17 +79,33 @@ def find_copies(sample: Sample) -> Copies:
         min(of_valid[group], number * int(of_train[group]) / max(read[group], 1))
         for group, number in in_train.items()
     )
-    pairs = [(same[0], same[1]) for same in doubled] + shared
-    folders = Counter(tuple(sorted({*map(_folder, pair)})) for pair in pairs)
+    pairs = [(same[0], same[1]) for same in doubled]
+    folders = Counter(_folders(one.row["wav"], other.row["wav"]) for one, other in pairs)
     return Copies(
         estimated / max(read.total(), 1),
         found.total(),
         estimated_shared / max(len(valid), 1),
         len(shared),
-        sorted((one.clip, other.clip) for one, other in pairs)[:SHOWN],
+        _examples(pairs),
+        _examples(shared),
+        len(sample.readings) < sum(int(sizes.sum()) for sizes in sample.group_sizes),
         list(folders.most_common(1)[0][0]) if folders else [],
     )
 
 
-def _folder(reading: Reading) -> str:
-    return os.path.dirname(reading.row["wav"])
+def _examples(pairs: list[tuple[Reading, Reading]]) -> list[tuple[str, str]]:
+    return sorted((one.clip, other.clip) for one, other in pairs)[:SHOWN]
+
+
+def _folders(wav: str, other: str) -> tuple[str, ...]:
+    """The folders that two files are in, without what is the same at their ends.
+
+    Example
+    -------
+    >>> _folders("/data/new/anna/a.wav", "/data/old/anna/a.wav")
+    ('/data/new', '/data/old')
+    """
+    folders = [os.path.dirname(path) for path in sorted((wav, other))]
+    while folders[0] != folders[1] and os.path.basename(folders[0]) == os.path.basename(folders[1]):
+        folders = [os.path.dirname(folder) for folder in folders]
+    return tuple(dict.fromkeys(folders))

@@ -9,7 +9,6 @@ from typing import Any
 from ..section import Finding
 from .copies import Copies
 from .heard import CLIPPED, LARGE_OFFSET, SILENT, VERY_QUIET, Heard
-from .listed import Listed
 from .sample import Reading
 from .wording import say_count, say_percent
 
@@ -26,25 +25,24 @@ def heard_findings(
     copies: Copies,
     read: int,
     bad: Sequence[Reading],
-    listed: Listed,
+    clips: int,
     hparams: Mapping[str, Any],
 ) -> Iterator[Finding]:
     """What a listener of the sample should know, the worst first.
 
     ``heard`` is about training. ``read`` is the number of the clips that were read, and ``bad`` has
-    those of them that cannot be used, of validation too.
+    those of them that cannot be used, of validation too; ``clips`` is the number of all clips.
     """
-    yield from _unreadable(read, bad, listed, hparams)
-    yield from _copies(copies, listed)
+    yield from _unreadable(read, bad, clips, hparams)
+    yield from _copies(copies)
     yield from _silence(heard)
     yield from _narrow_band(heard, hparams)
     yield from _clips_with_faults(heard)
 
 
 def _unreadable(
-    read: int, bad: Sequence[Reading], listed: Listed, hparams: Mapping[str, Any]
+    read: int, bad: Sequence[Reading], clips: int, hparams: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    clips = len(listed.train.clips) + (len(listed.valid.clips) if listed.valid else 0)
     limit = hparams["max_bad_audio"]
     if bad and len(bad) / read * clips > math.ceil(limit * clips):
         yield Finding(
@@ -56,7 +54,8 @@ def _unreadable(
         )
 
 
-def _copies(copies: Copies, listed: Listed) -> Iterator[Finding]:
+def _copies(copies: Copies) -> Iterator[Finding]:
+    about = "about " if copies.is_estimate else ""
     if copies.share >= FEW:
         one, other = copies.pairs[0]
         what, where = f"such as {one!r} and {other!r}", " and ".join(copies.folders)
@@ -64,15 +63,17 @@ def _copies(copies: Copies, listed: Listed) -> Iterator[Finding]:
             what += f": the corpus is there twice, in {where}"
         yield Finding(
             "corpus_twice" if copies.share >= TWICE else "copies",
-            f"{say_percent(copies.share)} of the training clips have exactly the samples of "
+            f"{about}{say_percent(copies.share)} of the training clips have exactly the samples of "
             f"another one, {what}",
             "take one of each two out of train_csv:, or one of the folders out of source:",
         )
-    if copies.shared >= FEW and not listed.shared_clips:
+    if copies.shared >= FEW:
+        one, other = copies.shared_pairs[0]
         yield Finding(
             "shared_clips",
-            f"{say_percent(copies.shared)} of the validation clips have exactly the samples of a "
-            f"training clip: the validation does not show what is learnt by heart",
+            f"{about}{say_percent(copies.shared)} of the validation clips have exactly the samples "
+            f"of a training clip, such as {other!r} those of {one!r}: the validation does not show "
+            f"what is learnt by heart",
             "take them out of train_csv: or valid_csv:",
         )
 
@@ -99,19 +100,20 @@ def _narrow_band(heard: Heard, hparams: Mapping[str, Any]) -> Iterator[Finding]:
     narrow, rate = sum(heard.cutoffs.values()), hparams["sample_rate"]
     if narrow < 2 or narrow < SOME * heard.judged:
         return
-    cutoff = next(iter(heard.cutoffs))
+    commonest = next(iter(heard.cutoffs))
+    cutoffs = " or ".join(f"{cutoff / 1000:.2g}" for cutoff in sorted(heard.cutoffs))
     if narrow >= ALL * heard.judged:
-        remedy = f"set sample_rate: {2 * cutoff:g} and resample: True, or use other recordings"
+        remedy = f"set sample_rate: {2 * commonest:g} and resample: True, or use other recordings"
     else:
         remedy = (
-            f"take one kind out of train_csv:, or set sample_rate: {2 * cutoff:g} and "
+            f"take one kind out of train_csv:, or set sample_rate: {2 * commonest:g} and "
             f"resample: True for all; else codes say which kind a clip is"
         )
     yield Finding(
         "narrow_band",
         f"{say_percent(narrow / heard.judged)} of the clips have nothing above "
-        f"{cutoff / 1000:.2g} kHz, where sample_rate: {rate} reaches {rate / 2000:g} kHz: they "
-        f"were recorded or sent at {2 * cutoff / 1000:.3g} kHz",
+        f"{cutoffs} kHz, where sample_rate: {rate} reaches {rate / 2000:g} kHz: they were recorded "
+        f"or sent at a lower rate",
         remedy,
     )
 

@@ -97,15 +97,20 @@ def _bandwidth_text(heard: Heard, rate: int) -> str:
         f"kHz"
         for cutoff, number in heard.cutoffs.items()
     ]
-    return ", ".join([f"up to {rate / 2000:g} kHz", *parts])
+    highest = f"{rate / 2000:g} kHz"
+    return f"{', '.join(parts)}; the others reach {highest}" if parts else f"up to {highest}"
 
 
 def _copies_text(copies: Copies) -> str:
-    texts = []
+    texts, about = [], "about " if copies.is_estimate else ""
     if copies.found:
         texts.append(
-            f"{say_percent(copies.share)} of the training clips have the samples of another one"
+            f"{about}{say_percent(copies.share)} of the training clips have the samples of another "
+            f"one"
         )
     if copies.shared_found:
-        texts.append(f"{say_percent(copies.shared)} of validation has those of a training clip")
+        texts.append(
+            f"{about}{say_percent(copies.shared)} of the validation clips have those of a training "
+            f"clip"
+        )
     return "; ".join(texts) or "none found"

@@ -94,8 +94,8 @@ def _few_seconds(listed: Listed) -> Iterator[Finding]:
     if (seconds := listed.train.seconds) < FEW_SECONDS:
         yield Finding(
             "few_hours",
-            f"training has {say_time(seconds)} of speech: too little to learn more from than these "
-            f"clips",
+            f"training has only {say_time(seconds)} of speech: an encoder learns so few clips by "
+            f"heart",
             "set train_csv: to more speech, or continue a public model (recipes/OwnSpeech)",
         )
 

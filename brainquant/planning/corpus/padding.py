@@ -5,6 +5,8 @@ Shape suffixes: N clips.
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,16 +48,28 @@ def better_buckets(seconds_N: np.ndarray, hparams: Mapping[str, Any]) -> tuple[i
     best = hparams["num_buckets"], 1.0
     for factor in FACTORS:
         buckets = min(factor * hparams["num_buckets"], MOST_BUCKETS)
-        sampler = DynamicBatchSampler(
-            range(len(seconds_N)),
-            max_batch_length=hparams["batch_seconds"],
-            num_buckets=buckets,
-            lengths_list=seconds_N.tolist(),
-            batch_ordering="random",
-            seed=hparams["seed"],
-        )
-        if (padding := padding_of(sampler._batches, seconds_N)) < best[1]:
+        batches = _batches_of(seconds_N, hparams["batch_seconds"], buckets, hparams["seed"])
+        if (padding := padding_of(batches, seconds_N)) < best[1]:
             best = buckets, padding
         if padding <= LITTLE:
             break
     return best
+
+
+def _batches_of(
+    seconds_N: np.ndarray, batch_seconds: float, num_buckets: int, seed: int
+) -> list[list[int]]:
+    logger = logging.getLogger(DynamicBatchSampler.__module__)  # it reports each sampler
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        sampler = DynamicBatchSampler(
+            range(len(seconds_N)),
+            batch_seconds,
+            num_buckets,
+            lengths_list=seconds_N.tolist(),
+            seed=seed,
+        )
+    finally:
+        logger.setLevel(level)
+    return [*itertools.islice(sampler, len(sampler))]
