@@ -57,8 +57,9 @@ def prepare_own_speech(
     manifest_folder : str or os.PathLike
         Where to write ``train.csv`` and ``valid.csv``, with the columns ID, duration (seconds), wav
         (absolute paths: ``data_folder:`` in the YAML may be anything), start, stop, channel, spk_id
-        and those of the manifest; and ``left_out.csv``: what cannot be used, and why. Only headers
-        are read; a file with broken samples is left out in training.
+        and those of the manifest; ``left_out.csv``: what cannot be used, and why; and
+        ``counts.json``: the number of clips that were cut, and of those that are too short. Only
+        headers are read; a file with broken samples is left out in training.
     valid_source : str or os.PathLike or None
         The validation audio, in the form of ``source``. A clip of ``source`` that shares audio with
         one of these clips is not used for training. None: a part of ``source``, of whole speakers

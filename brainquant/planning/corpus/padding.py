@@ -57,7 +57,7 @@ def better_buckets(seconds_N: np.ndarray, hparams: Mapping[str, Any]) -> tuple[i
 
 
 def _batches_of(
-    seconds_N: np.ndarray, batch_seconds: float, num_buckets: int, seed: int
+    seconds_N: np.ndarray, batch_seconds: Any, num_buckets: int, seed: int
 ) -> list[list[int]]:
     logger = logging.getLogger(DynamicBatchSampler.__module__)  # it reports each sampler
     level = logger.level

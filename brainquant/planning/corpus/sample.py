@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from .sound import Sound, measure
 
 TOGETHER = 50  # clips at most that are drawn together
 MOST_THREADS = 8  # that read and measure
+SPEED = 200  # seconds of speech that a thread reads in a second, at least
 
 
 class Reading(NamedTuple):
@@ -91,7 +92,8 @@ def read_sample(
     sample_rate : int
         That of the waveforms.
     seconds : float
-        At least one clip is read, even if it takes longer.
+        Clips that are too long for the time that is left are not begun. At least one clip is read,
+        even if it takes longer.
     seed : int
         Another seed draws other clips.
     """
@@ -109,8 +111,10 @@ def read_sample(
             loaders[which].dataset[place], which, clip, row, int(group_N[number]), sample_rate
         )
 
-    order = iter(order_of(group_N, np.random.default_rng(seed)).tolist())
-    readings = _in_threads(read, order, began + seconds)
+    order = order_of(group_N, np.random.default_rng(seed))
+    seconds_N = np.concatenate([split.selection.seconds_N for split in splits])
+    jobs = zip(order.tolist(), (seconds_N[order] / SPEED).tolist())
+    readings = _in_threads(read, jobs, began + seconds) or [read(int(seconds_N.argmin()))]
     counted = [
         np.bincount(group_N[first:last], minlength=int(group_N.max()) + 1)
         for first, last in zip(first_of, first_of[1:])
@@ -153,26 +157,27 @@ def order_of(group_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return order_N[np.argsort(rng.permutation(unit_N[-1] + 1)[unit_N], kind="stable")]
 
 
-def _in_threads(read: Any, order: Iterator[int], deadline: float) -> list[Reading]:
-    """Reads clips until the deadline; each thread reads one clip at least."""
+def _in_threads(
+    read: Callable[[int], Reading], jobs: Iterator[tuple[int, float]], deadline: float
+) -> list[Reading]:
+    """Reads clips until the deadline; a job is a clip and the time that it takes at most."""
     lock, ended, readings = threading.Lock(), threading.Event(), []
 
     def work() -> None:
-        while not ended.is_set():
+        while not ended.is_set() and (left := deadline - time.monotonic()) > 0:
             with lock:
-                number = next(order, None)
+                number, needed = next(jobs, (None, 0.0))
             if number is None:
                 return
-            readings.append(read(number))
-            if time.monotonic() >= deadline:
-                return
+            if needed <= left:
+                readings.append(read(number))
 
     threads = min(MOST_THREADS, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(work) for _ in range(threads)]
+        running = [pool.submit(work) for _ in range(threads)]
         try:
-            for job in jobs:
-                job.result()
+            for one in running:
+                one.result()
         finally:
             ended.set()
     return readings
