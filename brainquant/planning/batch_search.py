@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from .capacity import data_bytes
 from .largest_batch import BatchShape, batch_shapes
 from .memory import MARGIN, key_of_size, round_values
 from .trial_run import TrialRun
@@ -115,7 +115,9 @@ class BatchSearch:
         """The memory of a step on a batch; None if there is not enough."""
         self.run.memory.give_back()
         clips = self.run.similar(shape.longest_seconds, shape.clips)
-        with limited(None if self.run.memory.on_gpu else self.room):
+        # What the heap keeps mapped after an earlier try is not resident, and does not count.
+        on_gpu, now = self.run.memory.on_gpu, self.run.memory.now()
+        with limited(None if on_gpu or self.room is None else self.room - now):
             try:
                 return self.run.of_batch(clips).peak_bytes
             except (RuntimeError, MemoryError) as error:
@@ -150,16 +152,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def limited(size: int | None) -> Iterator[None]:
-    """Lets this process have so many bytes of data; an allocation beyond them is an error.
+def limited(growth: int | None) -> Iterator[None]:
+    """Lets this process map so many more bytes; an allocation beyond them is an error.
 
     Linux only: without it the system kills the process, or another one.
+
+    Example
+    -------
+    >>> with limited(2**28):
+    ...     try:
+    ...         _ = torch.ones(2**30)
+    ...     except RuntimeError as error:
+    ...         print(is_out_of_memory(error))
+    True
     """
-    if size is None or sys.platform != "linux":
+    mapped = data_bytes()
+    if growth is None or mapped is None:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    limit = mapped + max(growth, 0)
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     try:
         yield

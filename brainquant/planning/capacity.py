@@ -112,6 +112,11 @@ def _cgroup_limits(root: Path):
                     yield max(used - (int(cached[1]) if cached else 0), 0), limit
 
 
+def data_bytes() -> int | None:
+    """What this process has mapped for data, resident or not; None if the system does not say."""
+    return _kilobytes(Path("/proc/self/status")).get("VmData")
+
+
 def _kilobytes(path: Path) -> dict[str, int]:
     """The lines ``Name:  123 kB`` of a file of /proc, in bytes."""
     try:

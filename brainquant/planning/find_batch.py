@@ -51,7 +51,7 @@ def describe_found(found: FoundBatch) -> list[str]:
     >>> print("\\n".join(describe_found(FoundBatch("batch_seconds", 100.0, tries, True, 2**32))))
     batch_seconds: 200: not enough memory for 10 clips of up to 20.0 s
     batch_seconds: 100: 2.00 GiB for 5 clips of up to 20.0 s
-    The largest batch_seconds that fits: 100, of 4.00 GiB without a margin of 10%
+    The largest batch_seconds that fits into 4.00 GiB: 100 (10% stay free)
     """
     lines = []
     for tried in found.tries:
@@ -60,14 +60,14 @@ def describe_found(found: FoundBatch) -> list[str]:
         if not tried.fits and tried.peak_bytes is not None:
             needs += ", too much,"
         lines.append(f"{found.key}: {tried.value:g}: {needs} for {what}")
-    if found.value is None:
-        end = f"No {found.key} fits" if found.whole else f"No {found.key} that was tried fits"
-    elif found.whole:
-        end = f"The largest {found.key} that fits: {found.value:g}"
-    else:
-        end = f"The largest {found.key} that was tried and fits: {found.value:g}"
+    fits, margin = "fits", ""
     if found.room_bytes is not None:
-        end += f", of {in_gib(found.room_bytes)} without a margin of {MARGIN:.0%}"
+        fits, margin = f"fits into {in_gib(found.room_bytes)}", f" ({MARGIN:.0%} stay free)"
+    tried = "" if found.whole else "was tried and "
+    if found.value is None:
+        end = f"No {found.key} {'that ' + tried if tried else ''}{fits}{margin}"
+    else:
+        end = f"The largest {found.key} that {tried}{fits}: {found.value:g}{margin}"
     return [*lines, end]
 
 
