@@ -46,7 +46,10 @@ class Progress:
     def show(self, record: dict) -> None:
         """Shows numbers of a log point beside the bar."""
         shown = {text: record[name] for name, text in SHOWN.items() if name in record}
-        self.numbers = [f"{text} {number:.3g}" for text, number in shown.items()]
+        self.numbers = [
+            f"{text} {number:.3g}" if number < 1000 else f"{text} {number:.0f}"
+            for text, number in shown.items()
+        ]
 
     def close(self) -> None:
         """Ends the bar."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import time
 from collections import deque
@@ -224,7 +225,8 @@ class TimeLeft:
     def _tell(self, seconds: float) -> None:
         is_first, self.seconds = self.seconds is None, seconds
         length, when = duration_text(seconds), moment_text(seconds)
-        self.text = f"{length} left ({when.removeprefix('at ').removeprefix('on ')})"
+        short = re.sub(r" on (\w{3})\w*", r" \1", when.removeprefix("at ").removeprefix("on "))
+        self.text = f"{length} left ({short})"  # 3 h 10 min left (18:40), or (18:40 Wed)
         if is_first:
             logger.info(f"Training done in about {length}, {when}")
 

@@ -4,8 +4,8 @@
     --data_folder data/ToySpeech --record times.json
 
 Trains for about so many minutes, and compares what the run said was left, at moments of it, with
-what was. Further options are those of the recipe. With `--cpu_time` the clock counts the CPU time of this process, which other
-processes on the machine change little; use one thread and `--num_workers 0`.
+what was. Further options are those of the recipe. With `--cpu_time` the clock counts the CPU time
+of this process, which other processes on the machine change little; use `--num_workers 0`.
 
 > python tests/benchmarks/eta.py --replay times.json --minutes 20
 

@@ -1,6 +1,13 @@
 """The time that is left of a run: what is still to do, at the pace and the costs so far."""
 
+import fcntl
 import math
+import os
+import pty
+import re
+import struct
+import sys
+import termios
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -8,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brainquant.monitoring.progress import Progress
 from brainquant.training.quality import Quality
 from brainquant.training.time_left import (
     CHECKPOINT,
@@ -204,3 +212,23 @@ def test_a_time_is_short_enough_for_a_progress_bar(seconds):
     assert "-" not in text
     if seconds < 7 * 86_400:
         assert len(text) < 40
+
+
+def test_a_terminal_of_80_columns_shows_all_of_it(monkeypatch):
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(terminal, "w") as stderr, os.fdopen(main, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        progress = Progress()
+        progress.start(12, 10_000, 4998, show=True, colour="GREEN")
+        progress.update()
+        progress.show({"loss": 4.8214, "code_perplexity_sum": 1226.2, "accuracy": 0.3})
+        progress.bar.mininterval = 0
+        progress.update("23 h 59 min left (18:40 Wed)")
+        progress.close()
+        stderr.flush()
+        shown = screen.read(100_000).decode()
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in re.split(r"[\r\n]+", shown)]
+    assert max(map(len, lines)) <= 80
+    wanted = "| 5000/10000, 23 h 59 min left (18:40 Wed), loss 4.82, perplexity 1226"
+    assert any(line.startswith("epoch 12 |") and line.endswith(wanted) for line in lines)
