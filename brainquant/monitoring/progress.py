@@ -4,8 +4,9 @@ from tqdm import tqdm
 
 # Numbers of a log point that the bar shows, by their names there.
 SHOWN = {"loss": "loss", "code_perplexity_sum": "perplexity"}
-# In 80 columns there is room for the time that is left of the run, but not for that of the epoch.
-BAR_FORMAT = "{desc}|{bar}| {n_fmt}/{total_fmt}{postfix}"
+# In 80 columns there is room for the time that is left of the run, but not for that of the epoch,
+# nor for its batches.
+BAR_FORMAT = "{desc}|{bar}| {percentage:.0f}%{postfix}"
 
 
 class Progress:

@@ -230,5 +230,5 @@ def test_a_terminal_of_80_columns_shows_all_of_it(monkeypatch):
         shown = screen.read(100_000).decode()
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in re.split(r"[\r\n]+", shown)]
     assert max(map(len, lines)) <= 80
-    wanted = "| 5000/10000, 23 h 59 min left (18:40 Wed), loss 4.82, perplexity 1226"
+    wanted = "| 50%, 23 h 59 min left (18:40 Wed), loss 4.82, perplexity 1226"
     assert any(line.startswith("epoch 12 |") and line.endswith(wanted) for line in lines)
