@@ -112,8 +112,10 @@ def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     -------
     >>> line_through([(1.0, 9.0), (2.0, 10.0), (4.0, 20.0)])
     (0.0, 5.0)
+    >>> line_through([(1.0, 9.0), (1.0, 9.5)])  # of batches so small that their parts are alike
+    (9.5, 0.0)
     """
-    if len(points) < 2:
+    if len(points) < 2 or points[-1][0] == points[-2][0]:
         return points[-1][1], 0.0
     (x0, y0), (x1, y1) = points[-2:]
     slope = (y1 - y0) / (x1 - x0)

@@ -98,11 +98,13 @@ def plan(
             brain = build_brain(hparams, run_opts)
             loaders = build_loaders(brain, hparams)
             look = Look(argv, aside, brain, hparams, loaders, began + 60 * minutes)
-            sections = {}
+            sections, took = {}, {}
             for name in PARTS:
                 if name == "largest_batch" and not search_batch:
                     continue
+                before = time.monotonic()
                 sections[name] = look.part(name)
+                took[name] = time.monotonic() - before
                 show(format_section(sections[name]) + "\n")
     findings = [finding for section in sections.values() for finding in section.findings]
     show(
@@ -116,6 +118,7 @@ def plan(
         "made_at": datetime.now().astimezone().isoformat(timespec="seconds"),
         "brainquant": __version__,
         "seconds": time.monotonic() - began,
+        "seconds_of_parts": took,
         "findings": [finding._asdict() for finding in findings],
         **{name: section.facts for name, section in sections.items()},
     }
