@@ -13,10 +13,11 @@ from brainquant import __version__
 from brainquant.cli import main, make_parser
 
 NAMED = {
-    "": "kmeans probe shards",
+    "": "plan kmeans probe shards",
     "compare": "RUN --json",
     "export": "RUN --output --title --license --language --format",
     "kmeans": "--layer --clusters --frames --output recipe --data_folder",
+    "plan": "RECIPE.yaml --minutes --output --find_batch --data_folder",
     "probe": "MODEL --train --valid --test --label --alignments --data_folder --seeds "
     "--train_minutes --context --device --output",
     "report": "RUN --output --audio --no_audio --alignments --device",
