@@ -98,7 +98,10 @@ def _bandwidth_text(heard: Heard, rate: int) -> str:
         for cutoff, number in heard.cutoffs.items()
     ]
     highest = f"{rate / 2000:g} kHz"
-    return f"{', '.join(parts)}; the others reach {highest}" if parts else f"up to {highest}"
+    if not parts:
+        return f"up to {highest}"
+    is_all = sum(heard.cutoffs.values()) == heard.judged
+    return ", ".join(parts) + ("" if is_all else f"; the others reach {highest}")
 
 
 def _copies_text(copies: Copies) -> str:

@@ -62,7 +62,7 @@ class Sample(NamedTuple):
     Attributes
     ----------
     readings : list of Reading
-        In no certain order.
+        In the order of their IDs, those of training first.
     group_sizes : tuple of numpy.ndarray
         For training and for validation, the number of all clips in each group.
     seconds : float
@@ -115,6 +115,7 @@ def read_sample(
     seconds_N = np.concatenate([split.selection.seconds_N for split in splits])
     jobs = zip(order.tolist(), (seconds_N[order] / SPEED).tolist())
     readings = _in_threads(read, jobs, began + seconds) or [read(int(seconds_N.argmin()))]
+    readings.sort(key=lambda reading: (reading.split, reading.clip))
     counted = [
         np.bincount(group_N[first:last], minlength=int(group_N.max()) + 1)
         for first, last in zip(first_of, first_of[1:])
