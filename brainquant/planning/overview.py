@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from speechbrain.utils.logger import get_logger
 
 from ..ranks import rank
 from .besides import state_bytes
+from .corpus.wording import say_count, say_time
 from .data import manifest_facts
 from .duration import free_bytes, kept_checkpoints
 from .duration_lines import find_disk, find_passes
@@ -108,13 +108,9 @@ def disk_facts(brain: Any, hparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data_text(facts: Mapping[str, Any]) -> str:
-    """The hours and clips of training and validation."""
-    texts = []
-    for split, name in (("train", ""), ("valid", "; validation ")):
-        if of_split := facts.get(split):
-            hours = of_split["seconds"] / 3600
-            left_out = of_split["left_out"]["short"] + of_split["left_out"]["long"]
-            more = f" ({left_out:,} left out)" if left_out else ""
-            digits = max(0, 1 - math.floor(math.log10(hours))) if hours < 10 else 0
-            texts.append(f"{name}{hours:,.{digits}f} h in {of_split['clips']:,} clips{more}")
-    return "".join(texts)
+    """The speech and clips of training and validation."""
+    train, valid = facts["train"], facts.get("valid")
+    text = f"{say_time(train['seconds'])} in {say_count(train['clips'], 'clip')}"
+    if left_out := train["left_out"]["short"] + train["left_out"]["long"]:
+        text += f", {left_out:,} left out"
+    return text + (f"; validation {say_time(valid['seconds'])}" if valid else "")

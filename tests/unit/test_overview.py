@@ -1,5 +1,6 @@
 """The first lines of a training: what it is about to do, without a look at any audio."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -37,7 +38,15 @@ def test_every_recipe_has_a_few_lines(name, corpus, tmp_path):
         "data", "step", "length", "model", "disk",
     ]  # fmt: skip
     assert max(map(len, section.lines)) <= 78
-    assert section.lines[0].startswith("data    0.01")
+    assert re.fullmatch(
+        r"data    [\d.]+ (s|min) in \d+ clips; validation [\d.]+ s", section.lines[0]
+    )
+
+
+def test_clips_that_are_left_out_are_counted(corpus, tmp_path):
+    section = made("best_rq", corpus, tmp_path, min_seconds=4, valid_csv=None, evaluate=None)
+    left_out = section.facts["data"]["train"]["left_out"]["short"]
+    assert left_out and section.lines[0].endswith(f" clips, {left_out} left out")
 
 
 def test_the_limit_that_comes_first_and_its_passes(corpus, tmp_path):
