@@ -25,7 +25,7 @@ def lay_out(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
     names : sequence of str
         Those of the runs.
     rows : sequence of Row
-        Their numbers.
+        Their numbers. One without a label is only a heading.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def lay_out(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
         if row.group != group:
             lines += [*([""] if group and row.group else []), *([row.group] if row.group else [])]
             group = row.group
-        lines += _line(f"  {row.label}", _marked(row), width)
+        lines += _line(f"  {row.label}", _marked(row), width) if row.label else []
     return lines
 
 
@@ -103,7 +103,7 @@ def _run_by_run(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
         block: list[list[list[str]]] = []
         used = 0
         for row in rows:
-            if row.group == group:
+            if row.group == group and row.label:
                 column = _column(row)
                 width = GAP + len(column[0][0])
                 if block and 3 + used + width > WIDTH:
@@ -111,7 +111,7 @@ def _run_by_run(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
                     block, used = [], 0
                 block.append(column)
                 used += width
-        lines += _block(block)
+        lines += _block(block) if block else []
     return lines
 
 

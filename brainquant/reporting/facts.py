@@ -13,7 +13,7 @@ from .objective import codebooks_of
 from .run_files import last_of, number_of
 from .run_folder import RunFolder
 
-COPIED = ("loss", START_LOSS, "unmasked_loss", "accuracy", "cer", "wer")
+COPIED = ("loss", START_LOSS, "unmasked_loss", "accuracy", "cer", "wer", "speech_seconds")
 
 
 def facts_of(run: RunFolder) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ OBJECTIVES = {
 }
 MASKED = "masked prediction"  # BEST-RQ's objective with a public model and other codes
 UNKNOWN = "unknown"
+MOST_CODES = 2**20  # of a codebook; more are damage
 STOCK = "BEST-RQ, SpeechBrain's recipe"
 
 
@@ -58,6 +58,6 @@ def codebooks_of(points: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
             counted = dead / (1 - used) / codebooks  # exact, but for the rounding of the share
         else:
             counted = point.get("perplexity_cap")  # at most as many as there were frames
-        if isinstance(counted, (int, float)) and math.isfinite(counted):
+        if isinstance(counted, (int, float)) and 0 < counted <= MOST_CODES:  # no NaN
             codes = max(codes, round(counted))
     return codebooks, codes

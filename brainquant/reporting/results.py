@@ -41,6 +41,8 @@ def result_rows(runs: Sequence[RunFolder]) -> list[Row]:
         points = [point_facts(at_step(run, step)) for run in runs]
         shown = _loss_rows(title, points, mark, exact)
         rows += [row for row in shown if not (exact and row.label == "step")]
+        speech = cells_of((point.get("speech_seconds") for point in points), duration)
+        rows.append(Row(title, "training speech by then", speech))
     rows += _code_rows([f["codes"] or {} for f in facts])
     rows += _layer_rows([f["layers"] or {} for f in facts], mark["units"])
     rows += probe_rows(runs)
@@ -87,6 +89,9 @@ def _loss_rows(
     nats = "{:.3f}".format
     references = {p["reference_name"]: None for p in points if "reference_name" in p}
     rows = [row("step", "step", "{:,}".format), row("loss", "loss", nats, mark["loss"])]
+    diverged = [n for n, point in enumerate(points) if "loss" in point and point["loss"] is None]
+    for number in diverged:
+        rows[-1].cells[number] = "not finite"
     if "start_loss" in {key for point in points for key in point}:
         rows.append(row("of the model as it came", "start_loss", nats))
     rows += [
@@ -139,9 +144,9 @@ def _layer_rows(layers: Sequence[Mapping[str, Any]], mark: bool) -> list[Row]:
     if mark:
         rows = [rows[0]._replace(best=best_of(units))]
     for label, key, write in (
-        ("  units before training", f"{START}mean_units_repeat", "{:.3f}"),
+        ("  units at the start", f"{START}mean_units_repeat", "{:.3f}"),
         ("effective rank", "mean_effective_rank", "{:.1f}"),
-        ("  rank before training", f"{START}mean_effective_rank", "{:.1f}"),
+        ("  rank at the start", f"{START}mean_effective_rank", "{:.1f}"),
     ):
         rows.append(Row(group, label, cells_of((f.get(key) for f in layers), write.format)))
     return rows

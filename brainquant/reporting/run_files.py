@@ -207,7 +207,7 @@ def read_error_rate(text: str) -> float:
     >>> read_error_rate("%WER 9.09 [ 2 / 22, 0 ins, 1 del, 1 sub ]")
     9.09
     """
-    found = re.match(r"%WER (\d+(?:\.\d+)?) \[", text)
+    found = re.match(r"%WER (\d{1,9}(?:\.\d{1,9})?) \[", text)
     if found is None:
         raise ValueError("it does not begin with %WER")
     return float(found[1])

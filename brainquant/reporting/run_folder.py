@@ -138,8 +138,8 @@ def read_run(folder: str | os.PathLike[str]) -> RunFolder:
     evaluated = _whole(files.read(MARKER, read_text, ""))
     is_old = evaluated not in (None, steps) and PHONES in probes
     files.remark(is_old, f"{PHONES} is of step {evaluated or 0:,}, the log ends at step {steps:,}")
-    timed = not points or number_of(points[-1], "run_seconds") is not None
-    files.remark(not timed, "its log is of an older version: the time is not known")
+    untimed = bool(points) and _last(points, "run_seconds") is None
+    files.remark(untimed, "its log is of an older version: the time is not known")
     return RunFolder(
         name=printable(path.absolute().name),
         folder=os.fspath(folder),

@@ -138,6 +138,28 @@ def test_one_run_and_runs_without_any_log_are_shown(runs):
     assert compare_runs(empty)["runs"][0]["validation"] is None
 
 
+def test_a_loss_that_is_not_finite_and_runs_that_do_not_differ_are_said(runs):
+    rows = result_rows(runs({"log": {"loss": None}}, {"seed": 7}))
+    assert row(rows, "loss").cells == ["not finite", "3.000"]
+    for count in (2, 5):
+        text = format_comparison(runs(*[{}] * count))
+        assert "What differs: nothing\n\nRun\n" in text
+
+
+def test_a_fine_tuning_has_its_error_rates(runs):
+    log, brain = {"wer": 20.0, "cer": 10.0}, "CTCBrain"
+    both = runs({"brain": brain, "log": log}, {"brain": brain, "log": {**log, "wer": 18.0}})
+    assert row(result_rows(both), "word errors (%)").cells == ["20.00", "18.00"]
+    assert row(result_rows(both), "word errors (%)").best == {1}
+
+
+def test_a_run_of_a_recipe_has_no_remark(pretrained_run):
+    (run,), remarks = read_runs([pretrained_run("best_rq")])
+    assert (run.remarks, remarks, run.state, run.steps) == ([], [], "finished", 1)
+    assert run.objective == "BEST-RQ" and run.values["cb_vocab"]
+    assert "gain" in format_comparison([run])
+
+
 def test_a_page_has_the_same_facts_and_nothing_of_a_stranger_is_html(runs, tmp_path):
     two = runs({"loss": 3.0}, {"loss": 2.5, "seed": 7})
     for run in two:

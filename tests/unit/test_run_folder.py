@@ -153,6 +153,15 @@ def test_texts_of_strangers_cannot_steer_a_terminal(tmp_path):
     }  # fmt: skip
 
 
+def test_numbers_that_no_run_has_are_damage(tmp_path):
+    huge = {"perplexity_cap": 1e14, "code_usage": None, "loss": 3.0}  # as long as that to count
+    folder = make_run(tmp_path / "run", log=huge)
+    (folder / "wer_a.txt").write_text(f"%WER {'9' * 400} [ 2 / 22 ]")
+    run = read_run(folder)
+    assert run.error_rates == {} and run.verdict[1] == "good"
+    assert run.remarks == ["wer_a.txt cannot be read: it does not begin with %WER"]
+
+
 FILES = (
     "hyperparams.yaml", "metrics.jsonl", "phones.json", "left_out.jsonl", "log.txt", "env.log",
     "probe_spk_id.json", "wer_test-clean.txt", "save/CKPT+2026-01-01+00-00-00+00/CKPT.yaml",
