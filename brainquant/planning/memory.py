@@ -56,8 +56,8 @@ def plan_memory(hparams: Mapping[str, Any], train_loader: Any, trial: Trial) -> 
     lines = [
         f"Largest batch: {describe(largest)}",
         f"It needs {in_gib(needed)} (predicted from batches of up to {tried:.0f} s);",
-        f"the program, {trial.parameters / 1e6:.1f} million parameters and their optimiser are "
-        f"{in_gib(trial.floor_bytes)}",
+        f"of this, the program, {trial.parameters / 1e6:.1f} million parameters and the optimiser "
+        f"are {in_gib(trial.floor_bytes)}",
     ]
     findings: list[Finding] = []
     if capacity is not None:
@@ -142,8 +142,8 @@ def too_large(
         )
     smaller = largest_that_fits(clips, hparams, model, room)
     text = (
-        f"the largest batch needs {in_gib(needed)}, and {in_gib(room)} are left of what is free "
-        f"with a margin of {MARGIN:.0%}"
+        f"the largest batch, {describe(largest_batch(clips, hparams, model))}, needs "
+        f"{in_gib(needed)}; the run may have {in_gib(room)}, a margin of {MARGIN:.0%} left out"
     )
     others = (
         "" if hparams.get("activation_checkpointing") else ", or activation_checkpointing: True"
@@ -151,8 +151,13 @@ def too_large(
     if smaller is None or smaller >= hparams[key]:
         remedy = "take a smaller model (num_layers:, d_model:), or a lower max_seconds:"
     else:
-        batches = math.ceil(hparams[key] * accumulated / smaller)
-        value = hparams[key] * accumulated / batches
+        wanted = hparams[key]
+        # Too few buckets keep all batches far below batch_seconds.
+        padded = largest_batch(clips, hparams, model).padded_seconds
+        if key == "batch_seconds" and padded < wanted / 2:
+            wanted = padded
+        batches = math.ceil(wanted * accumulated / smaller)
+        value = wanted * accumulated / batches
         value = int(value) if key == "batch_clips" else float(f"{value:.3g}")
         remedy = (
             f"set {key}: {value:g} and grad_accumulation_factor: {batches}, with as many seconds "

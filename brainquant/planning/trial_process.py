@@ -75,8 +75,14 @@ def try_steps(run: Any, valid_loader: Any, request: Mapping[str, Any]) -> dict[s
     run.prepare(valid_loader)
     before = run.memory.peak(), time.perf_counter() - began
     floor, least = run.measure_floor()
-    shapes = run.measure_shapes(floor)
-    steps = run.measure_memory(shapes, floor)
+    ramp = run.measure_ramp(floor)
+    shapes, steps, pace = [], ramp, []
+    if ramp[-1].clips == run.enough * ramp[-1].batches:
+        shapes = run.measure_shapes(ramp)
+        steps = run.measure_memory(shapes, floor)
+        # The run's own batches are twice as large as the largest of the trial.
+        if not run.twice_is_too_much(steps[-1], floor):
+            pace = run.measure_pace()
     trained = (p for p in run.brain.modules.parameters() if p.requires_grad)
     return Trial(
         device=str(run.brain.device),
@@ -87,7 +93,7 @@ def try_steps(run: Any, valid_loader: Any, request: Mapping[str, Any]) -> dict[s
         least_bytes=least,
         shapes=shapes,
         steps=steps,
-        pace=run.measure_pace(),
+        pace=pace,
         before_steps_bytes=before[0],
         before_steps_seconds=before[1],
         capacity=run.capacity,

@@ -136,11 +136,28 @@ class TrialRun:
         self.memory.give_back()
         return self.memory.now(), step.peak_bytes
 
-    def measure_shapes(self, floor: int) -> list[TrialStep]:
-        """Two steps of as many padded seconds, on long clips and on clips half as long."""
+    def measure_ramp(self, floor: int) -> list[TrialStep]:
+        """Steps on the longest clips, each on twice as many, up to the smallest share of a run's.
+
+        A batch that is far larger than the memory must not end the trial.
+        """
         longest = max(shape.longest_seconds for shape in batch_shapes(self.clips, self.hparams))
         largest = max(s.padded_seconds for s in batch_shapes(self.clips, self.hparams))
-        count = max(round(largest * SHARES[0] / longest), 1)
+        self.enough = max(round(largest * SHARES[0] / longest), 1)
+        count, steps = 1, []
+        while True:
+            steps.append(self.of_batch(self.similar(longest, count)))
+            if count == self.enough or self.twice_is_too_much(steps[-1], floor):
+                return steps
+            count = min(2 * count, self.enough)
+
+    def twice_is_too_much(self, step: TrialStep, floor: int) -> bool:
+        """Whether a batch of twice the size might not fit."""
+        return floor + 2 * (step.peak_bytes - floor) > self.most
+
+    def measure_shapes(self, ramp: Sequence[TrialStep]) -> list[TrialStep]:
+        """Two steps of as many padded seconds, on long clips and on clips half as long."""
+        count, longest = ramp[-1].clips // ramp[-1].batches, ramp[-1].longest_seconds
         steps = []
         for seconds, clips in ((longest, count), (longest / 2, 2 * count)):
             self.memory.give_back()  # or the second one shows the peak of the first
@@ -172,7 +189,7 @@ class TrialRun:
             # The largest step says the most: it comes before the series and before the pace.
             if len(steps) > 1 and now() + self.cost(count * seconds) > self.until:
                 break
-            if steps and 2 * steps[-1].peak_bytes > self.most:
+            if steps and self.twice_is_too_much(steps[-1], floor):
                 break
             peak = 0
             for batch in of_run:

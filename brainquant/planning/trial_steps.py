@@ -65,7 +65,8 @@ class Trial(NamedTuple):
         costs. Empty if all clips are of one length.
     steps : list of TrialStep
         Steps of one batch, or of two if the recipe accumulates, the largest last. Each ends a
-        series of batches of one size, and its ``peak_bytes`` are those of the series.
+        series of batches of one size, and its ``peak_bytes`` are those of the series. If a share of
+        the run's batches might not fit, these are steps on few clips.
     pace : list of TrialStep
         Steps of the recipe's own batches in their order, for the time. The first one is left out,
         since it warms up. Empty if there was no time or no memory for them.

@@ -3,10 +3,10 @@
 > python tests/benchmarks/memory.py --output memory.json
 
 Each setting is planned in 60 seconds and then trained for an epoch, each in a process of its own
-(on a CPU, so Linux only). The peak of a run is what the system says of its process, libraries
-included. Without `--data_folder` the corpus is ToySpeech, which needs espeak-ng; otherwise a folder
-with train.csv and valid.csv. About 40 minutes on 2 cores; `--only wav2vec2` runs what has that in
-its name.
+(on a CPU, so Linux only). On a busy machine a trial makes fewer steps: give it more `--seconds`.
+The peak of a run is what the system says of its process, libraries included. Without
+`--data_folder` the corpus is ToySpeech, which needs espeak-ng; otherwise a folder with train.csv
+and valid.csv. About 40 minutes on 2 cores; `--only wav2vec2` runs what has that in its name.
 """
 
 import argparse

@@ -14,13 +14,23 @@ from brainquant.planning.trial_process import main, open_trial
 TINY = "--num_layers 1 --d_model 16 --cb_vocab 32 --batch_seconds 8 --num_buckets 20".split()
 
 
-@pytest.fixture
-def argv(corpus, tmp_path):
+@pytest.fixture(scope="module")
+def argv(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "plan"
     return [
         str(hparams_of("best_rq")), "--data_folder", str(corpus), "--prepare", "null",
-        "--evaluate", "null", "--output_folder", str(tmp_path / "plan"), "--quality_minutes", "0",
+        "--evaluate", "null", "--output_folder", str(folder), "--quality_minutes", "0",
         *TINY,
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(argv):
+    """Its Brain is ready for steps."""
+    request = {"argv": [*argv, "--device", "cpu"], "capacity": None}
+    run, loaders = open_trial(request, until=time.perf_counter() + 600)
+    run.prepare(loaders[1])
+    return run
 
 
 def files_below(*folders):
@@ -55,11 +65,7 @@ def test_a_recipe_that_cannot_be_trained_ends_a_trial_with_its_own_line(argv, tm
         main(str(tmp_path))
 
 
-def test_a_search_goes_on_after_a_step_without_memory(argv, monkeypatch):
-    request = {"argv": [*argv, "--device", "cpu"], "capacity": None}
-    run, loaders = open_trial(request, until=time.perf_counter() + 60)
-    run.prepare(loaders[1])
-    run.measure_floor()
+def test_a_search_goes_on_after_a_step_without_memory(run, monkeypatch):
     of_head = run.brain.modules["head"].forward
 
     def limited(hidden):
@@ -71,10 +77,20 @@ def test_a_search_goes_on_after_a_step_without_memory(argv, monkeypatch):
         run.padded = len(clips) * max(run.seconds_of(clips))
         return of_batch(clips)
 
-    run.brain.modules["head"].forward = limited
+    monkeypatch.setattr(run.brain.modules["head"], "forward", limited)
     monkeypatch.setattr(run, "of_batch", of_batch)
     found = BatchSearch(run).find()
     assert found.whole, found.tries
     assert found.key == "batch_seconds" and 5 <= found.value <= 8
     assert {tried.fits for tried in found.tries} == {True, False}
     assert all((tried.peak_bytes is None) == (not tried.fits) for tried in found.tries)
+
+
+def test_a_trial_does_not_try_what_may_not_fit(run, monkeypatch):
+    monkeypatch.setattr(run, "hparams", {**run.hparams, "batch_clips": 16})
+    floor, _ = run.measure_floor()
+    counts = [step.clips for step in run.measure_ramp(floor)]
+    assert counts == [1, 2]  # an eighth of 16
+    monkeypatch.setattr(run, "most", floor)
+    assert [step.clips for step in run.measure_ramp(floor)] == [1]
+    assert len(run.measure_memory([], floor)) == 1
