@@ -220,9 +220,9 @@ class TimeLeft:
             pace = (trained - since) / (counted - batches)
             work = work_left(self.limits, step, turns_left)
             if math.isfinite(work.batches):
-                self._tell(self._estimate(work, pace, self.limits))
+                self._show(self._estimate(work, pace, self.limits))
 
-    def _tell(self, seconds: float) -> None:
+    def _show(self, seconds: float) -> None:
         is_first, self.seconds = self.seconds is None, seconds
         length, when = duration_text(seconds), moment_text(seconds)
         short = re.sub(r" on (\w{3})\w*", r" \1", when.removeprefix("at ").removeprefix("on "))
