@@ -74,6 +74,9 @@ def test_the_first_loss_of_wav2vec2_is_that_of_the_recipe(corpus, tmp_path):
         embeddings = modules["feat_proj"](results["embeddings"][mask])[None]
         targets, _ = modules["target_quantiser"](latents[mask][None])
         ours, our_loss = validate(brain, mask[0])
+        # SpeechBrain drops negatives that equal the positive, to the last bit.
+        same_NN = torch.cdist(targets[0], targets[0]) < 1e-5
+        targets = targets[:, same_NN.int().argmax(1)]
         negatives = targets[0][ours["negatives_BMK"][0]].permute(1, 0, 2)[:, None]
         loss, _ = stock["loss"](embeddings, targets, negatives)
     torch.testing.assert_close(ours["context_BMD"], embeddings, atol=1e-4, rtol=1e-4)

