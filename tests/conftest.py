@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from browser import Opened, headless_browser
 from tiny_ctc import pretrain
 
 import brainquant.monitoring.live_report
@@ -73,6 +74,21 @@ def quick_report(request):
         if request.path.parent.name == "integration":
             patch.setattr(brainquant.monitoring.live_report, "plot_report", write)
         yield
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium. Its event loop would be in the way of tests that have their own."""
+    with headless_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens the page of a file; at the end no page may have loaded or complained about anything."""
+    opened = Opened(browser)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")
