@@ -149,7 +149,7 @@ def open_run(
         **(overrides or {}),
     }
     hparams = load_hparams(path, changes, refuse_unused=False)
-    return build_brain(hparams, RunOptions(device=device)), hparams
+    return build_brain(hparams, RunOptions.from_dictionary({"device": device})), hparams
 
 
 def load_run(

@@ -34,5 +34,7 @@ def check_output(option: str, path: str) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{option} {path}: {error}; give another path") from error
-    if os.path.isdir(path) or not os.access(folder, os.W_OK):
+    # A file of its name would replace a device or a pipe, such as /dev/null.
+    is_other = os.path.exists(path) and not os.path.isfile(path)
+    if not path or is_other or not os.access(folder, os.W_OK):
         raise ValueError(f"{option} {path}: cannot be written; give the path of a file")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..data.alignments import find_alignments
 from ..data.prepare import write_whole
 from ..monitoring.page import LoggedRun, curve_sections, render_page
+from ..training.device_options import check_device
 from ..training.resolve import HPARAMS
 from .code_sections import code_sections
 from .run_sections import run_sections
@@ -50,9 +51,11 @@ def write_report(
     Raises
     ------
     ValueError
-        If one of the folders is not that of a run, or the output would replace something else.
+        If no folder is that of a run, one is given twice, the output would replace something else,
+        or this machine does not have the device.
     """
     check_page(output)
+    check_device({"device": device})
     paths = None if alignments is None else find_alignments(alignments)
     runs, remarks = read_runs(folders)
     sections = [

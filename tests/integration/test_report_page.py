@@ -10,6 +10,7 @@ from tiny_ctc import pretrain
 
 from brainquant.cli import main
 from brainquant.data.alignments import find_alignments
+from brainquant.recipe import open_run
 from brainquant.reporting.code_sections import code_sections
 
 HOSTILE = "\"'<img src=x onerror=alert(1)>&"  # an ID, a speaker and a phone
@@ -151,6 +152,15 @@ def test_a_run_whose_codes_belong_to_a_teacher_gets_one_line(corpus, tmp_path):
     folder = pretrain("online_codebooks", corpus, tmp_path / "run")
     (section,) = code_sections([("it", str(folder))])
     assert "a run of OnlineCodebooksBrain, whose encoder has no quantiser" in text_of(section.body)
+
+
+def test_the_device_that_is_asked_for_is_used_or_refused(change, tmp_path):
+    run, output = change("best_rq"), tmp_path / "page.html"
+    with pytest.raises(SystemExit, match="--device gpu: torch knows no such device"):
+        main(["report", str(run), "--output", str(output), "--device", "gpu"])
+    assert not output.exists()
+    with pytest.raises(ValueError, match="--device gpu"):
+        open_run(str(run), device="gpu")
 
 
 def test_the_live_page_of_a_run_is_never_replaced(change):

@@ -59,11 +59,14 @@ def test_what_is_not_its_own_goes_to_the_recipe_in_order():
     [
         (["nowhere.yaml", "--output", "{folder}/k"], "^error: there is no file nowhere.yaml"),
         (["nowhere.yaml", "--output", "{folder}"], "^error: --output .*: cannot be written"),
+        (["nowhere.yaml", "--output", "{folder}/pipe"], "^error: --output .*: cannot be written"),
+        (["nowhere.yaml", "--output", ""], "^error: --output : cannot be written"),
         (["nowhere.yaml", "--output", "{folder}/a/k"], "^error: --output .*give another path"),
     ],
 )
 def test_a_wrong_path_ends_with_one_line(arguments, message, tmp_path):
     (tmp_path / "a").touch()  # a file where a folder is asked for
+    os.mkfifo(tmp_path / "pipe")  # as /dev/stdout; a file of its name would replace it
     arguments = [argument.format(folder=tmp_path) for argument in arguments]
     with pytest.raises(SystemExit, match=message) as error:
         main(["kmeans", *arguments])
