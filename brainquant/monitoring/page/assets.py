@@ -13,9 +13,9 @@ FOLDER = Path(__file__).parent / "templates"
 
 
 @functools.cache
-def _environment():
+def _environment(folder):
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -25,14 +25,14 @@ def _environment():
     return environment
 
 
-def template(name: str) -> jinja2.Template:
-    """A template of this folder. What it shows is escaped, unless it is ``Markup``."""
-    return _environment().get_template(name)
+def template(name: str, folder: Path = FOLDER) -> jinja2.Template:
+    """A template of a folder. What it shows is escaped, unless it is ``Markup``."""
+    return _environment(folder).get_template(name)
 
 
-def text_of(name: str) -> str:
-    """A style or script of this folder."""
-    return (FOLDER / name).read_text("utf-8")
+def text_of(name: str, folder: Path = FOLDER) -> str:
+    """A style or script of a folder."""
+    return (folder / name).read_text("utf-8")
 
 
 def content_hash(text: str) -> str:
