@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
+from .. import __version__
 from ..data.alignments import find_alignments
 from ..data.prepare import write_whole
 from ..monitoring.page import LoggedRun, curve_sections, render_page
@@ -58,15 +60,20 @@ def write_report(
     check_device({"device": device})
     paths = None if alignments is None else find_alignments(alignments)
     runs, remarks = read_runs(folders)
+    logged = [LoggedRun(run.name, run.points, run.verdict) for run in runs]
+    *health, curves = curve_sections(logged)
     sections = [
+        *health,
         *run_sections(runs, remarks),
-        *curve_sections([LoggedRun(run.name, run.points, run.verdict) for run in runs]),
+        curves,
         *code_sections(
             [(run.name, run.folder) for run in runs], device=device, audio=audio, alignments=paths
         ),
     ]
     names = ", ".join(run.name for run in runs)
-    page = render_page(f"Report of {names}", sections).encode("utf-8", "replace")
+    written = f"Written at {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by brainquant"
+    html = render_page(f"Report of {names}", sections, subtitle=f"{written} {__version__}")
+    page = html.encode("utf-8", "replace")
     write_whole(output, page)
     return len(page)
 

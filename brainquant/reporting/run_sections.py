@@ -19,6 +19,7 @@ MOST_LINES = 200  # of what was left out; the page names the number of the other
 STYLE = """
 .results { display: flex; flex-wrap: wrap; gap: 1.5rem 3rem; align-items: flex-start; }
 .results > * { max-width: 100%; }
+.results td { white-space: nowrap; }
 .results caption { color: var(--ink); font-weight: 600; }
 .better { color: var(--good); font-weight: 600; }
 """
@@ -104,16 +105,18 @@ def _probe(runs: Sequence[RunFolder], of: str, number: int) -> PageSection:
             curves.append(_curve(label, range(1, len(layers) + 1), layers, run_number))
             accuracies[run.name, label] = [percent(accuracy) for accuracy in layers]
             ranks[run.name, label] = [f"{rank:.1f}" for rank in probe.ranks.get(name, [])]
-    body = Markup("")
+    charts, tables = Markup(""), Markup("")
     if curves:
         title = f"Accuracy of {of} in each layer"
-        body += chart(Chart(title, curves, runs=names, x_label="layer", percent=True))
-        body += _by_layer(accuracies, f"{title}: means of the seeds")
-        body += _by_layer(ranks, "Effective rank of the test frames in each layer")
+        charts += chart(Chart(title, curves, runs=names, x_label="layer", percent=True))
+        tables += _by_layer(accuracies, f"{title}: means of the seeds")
+        tables += _by_layer(ranks, "Effective rank of the test frames in each layer")
     if over_steps:
         title = f"Accuracy of {of} over the checkpoints that are kept"
-        body += chart(Chart(title, over_steps, runs=names, percent=True, follows=True))
-    return PageSection(f"probe-{number}", f"Probe of {of}", body)
+        charts += chart(Chart(title, over_steps, runs=names, percent=True, follows=True))
+    html = '<div class="charts">{}</div><div class="results">{}</div>'
+    body = Markup(html).format(charts, tables)
+    return PageSection(f"probe-{number}", f"Probe of {of}", body, style=STYLE)
 
 
 def _by_layer(rows: Mapping[tuple[str, str], list[str]], caption: str) -> Markup:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_ctc import pretrain
 
+from brainquant import __version__
 from brainquant.cli import main
 from brainquant.data.alignments import find_alignments
 from brainquant.recipe import open_run
@@ -73,6 +74,8 @@ def test_the_command_writes_a_page_that_plays_the_codes(change, hostile, tmp_pat
     assert files(run) == before
     html = output.read_text("utf-8")
     assert "<img" not in html and len(html) < 1_000_000
+    assert f"UTC by brainquant {__version__}" in html
+    assert html.index('id="health"') < html.index('id="results"')
 
     page = open_page(output)
     buttons = page.locator("table button.play")

@@ -73,6 +73,13 @@ def labels(page, title):
     return page.get_by_role("group", name=title, exact=True).locator("svg text").all_text_contents()
 
 
+def test_between_layers_there_is_no_tick(open_page, tmp_path):
+    layers = chart(Chart("Layers", [Curve("rank", [1, 2, 3, 4], [10, 20, 30, 40])], x_label="l"))
+    (tmp_path / "layers.html").write_text(render_page("One", [PageSection("one", "One", layers)]))
+    shown = labels(open_page(tmp_path / "layers.html", width=1600), "Layers")
+    assert shown[shown.index("1") :] == ["1", "2", "3", "4", "l"]
+
+
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("colours, ground", [("light", "255, 255, 255"), ("dark", "22, 24, 28")])
 def test_a_page_fits_its_window_and_the_colours_of_the_system(

@@ -45,18 +45,19 @@
     return values[low] + share * (values[high] - values[low]);
   };
 
-  const ticks = (low, high, log, most) => {
+  const ticks = (low, high, log, most, whole = false) => {
     if (log) {
       const found = [], decades = Math.log10(high) - Math.log10(low), skip = Math.ceil(decades / most);
       for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
         for (const digit of decades < 1.5 ? [1, 2, 3, 5, 7] : decades < 3 ? [1, 2, 5] : [1]) {
           const tick = digit * 10 ** power;
-          if (power % skip === 0 && tick >= low * 0.999 && tick <= high * 1.001) found.push(tick);
+          if (power % skip === 0 && tick >= low * 0.999 && tick <= high * 1.001 && (!whole || Number.isInteger(tick))) found.push(tick);
         }
       if (found.length > 1) return found;
     }
     const rough = (high - low) / most, power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 2.5, 5, 10].find((digit) => digit * power >= rough * 0.999) * power;
+    let step = [1, 2, 2.5, 5, 10].find((digit) => digit * power >= rough * 0.999) * power;
+    if (whole) step = Math.ceil(step); // there is no layer 1.25
     const found = [];
     for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) found.push(+(n * step).toPrecision(12));
     return found;
@@ -133,7 +134,8 @@
         const text = this.percent ? `${digits(100 * tick, 4)} %` : short(tick);
         svg("text", { x: LEFT - 6, y: y.map(tick) + 4, "text-anchor": "end" }, picture, text);
       }
-      for (const tick of ticks(this.scale.low, this.scale.high, this.logX, Math.max(2, Math.floor(width / 110)))) {
+      const whole = xs.every((x) => !Number.isFinite(x) || Number.isInteger(x));
+      for (const tick of ticks(this.scale.low, this.scale.high, this.logX, Math.max(2, Math.floor(width / 110)), whole)) {
         svg("path", { class: "grid", d: `M${this.scale.map(tick)} ${HEIGHT - BOTTOM}v4` }, picture);
         svg("text", { x: this.scale.map(tick), y: HEIGHT - BOTTOM + 17, "text-anchor": "middle" }, picture, short(tick));
       }
