@@ -71,7 +71,7 @@ def values_by_step(
 
 def reference_by_step(
     points: Sequence[Mapping[str, Any]], references: Mapping[str, str], *, gaps: bool = False
-) -> tuple[str, dict[float, np.ndarray]]:
+) -> tuple[str, str, dict[float, np.ndarray]]:
     """The first reference that was logged, from the stage that has more of it.
 
     Arguments
@@ -87,18 +87,22 @@ def reference_by_step(
     -------
     name : str
         What it is called; "" if none was logged.
+    stage : str
+        "train" or "valid", whose targets it is of; "" if none was logged.
     values : dict of float to np.ndarray
         As ``values_by_step`` gives them.
 
     Example
     -------
     >>> points = [{"step": 5.0, "stage": "valid", "loss": 3.0, "chance_loss": 4.6}]
-    >>> name, values = reference_by_step(points, {"unigram_loss": "a", "chance_loss": "the chance"})
-    >>> name, values[5.0].tolist()
-    ('chance', [4.6])
+    >>> names = {"unigram_loss": "the unigram", "chance_loss": "the chance"}
+    >>> name, stage, values = reference_by_step(points, names)
+    >>> name, stage, values[5.0].tolist()
+    ('chance', 'valid', [4.6])
     """
     for key, name in references.items():
-        values = max((values_by_step(points, key, stage, gaps=gaps) for stage in STAGES), key=len)
-        if values:
-            return name.removeprefix("the "), values
-    return "", {}
+        series = {stage: values_by_step(points, key, stage, gaps=gaps) for stage in STAGES}
+        stage = max(series, key=lambda stage: len(series[stage]))
+        if series[stage]:
+            return name.removeprefix("the "), stage, series[stage]
+    return "", "", {}

@@ -127,7 +127,7 @@ def _time_panel(
     """Draws a key over the steps, and the first reference that was logged."""
     for stage in stages:
         _curve(axis, values_by_step(points, key, stage), f"{label}{stage}", **STAGES[stage])
-    name, series = reference_by_step(points, references or {})
+    name, _, series = reference_by_step(points, references or {})
     _curve(axis, series, name, color=GREY, ls="--", zorder=1)
     _finish(axis, title, log)
     if axis.lines:

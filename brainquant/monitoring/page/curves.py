@@ -189,8 +189,9 @@ def _chart(panel, runs):
             if single and panel.spread[0] and several and stage == panel.stages[0]:
                 add(number, "first", panel.spread[0], series, lambda values: values[0])
                 add(number, "last", panel.spread[1], series, lambda values: values[-1])
-        name, series = reference_by_step(run.points, panel.references, gaps=True)
-        add(number, "reference", name, series)
+        # Training and validation have other targets, and so their references differ.
+        name, stage, series = reference_by_step(run.points, panel.references, gaps=True)
+        add(number, "reference", f"{name} ({stage})", series)
         references.add(name)
         if panel.start:
             series = values_by_step(run.points, panel.start, "valid")
