@@ -34,7 +34,7 @@ def lines_of(facts: Mapping[str, Any]) -> list[str]:
     seconds = facts["seconds"]
     lines.append(
         f"{facts['steps']:,} steps ({facts['ended_by']}), "
-        f"{_passes(facts['passes'])} over the corpus"
+        f"{passes_text(facts['passes'])} over the corpus"
     )
     lines.append(f"done in about {duration_text(seconds)}: {moment_text(seconds)} if begun now")
     parts = {name: spent for name, spent in facts["seconds_of_parts"].items() if spent >= 0.5}
@@ -69,14 +69,16 @@ def _rate(by_second: float) -> str:
     return f"{by_second:.2g} steps a second" if by_second >= 1 else f"{1 / by_second:.3g} s a step"
 
 
-def _passes(number: float) -> str:
+def passes_text(number: float) -> str:
     """Passes over the corpus, as a text.
 
     Example
     -------
-    >>> _passes(6.44), _passes(1000.0)
-    ('6.4 passes', '1,000 passes')
+    >>> passes_text(0.041), passes_text(6.44), passes_text(1000.0)
+    ('0.041 passes', '6.4 passes', '1,000 passes')
     """
+    if number < 1:
+        return f"{number:.2g} passes"
     return f"{number:,.1f} passes" if number < 100 else f"{number:,.0f} passes"
 
 

@@ -13,7 +13,7 @@ from .besides import state_bytes
 from .corpus.wording import say_count, say_time
 from .data import manifest_facts
 from .duration import free_bytes, kept_checkpoints
-from .duration_lines import find_disk, find_passes
+from .duration_lines import find_disk, find_passes, passes_text
 from .length import run_length
 from .section import Section
 from .step import count_parameters, counted, find_small_batches, speech_of_step, step_text
@@ -63,7 +63,8 @@ def make_overview(
         f"model   {counted(parameters['parameters'])} parameters, "
         f"{counted(parameters['trained_parameters'])} of them trained",
     ]
-    findings = [*find_disk(facts), *find_small_batches(hparams, speech), *data.findings]
+    small = find_small_batches(hparams, speech, train_loader)
+    findings = [*find_disk(facts), *small, *data.findings]
     limits = brain.optimizer_step_limit, getattr(hparams["epoch_counter"], "limit", None)
     if any(limits):
         length = run_length(brain, dict(hparams), train_loader)
@@ -75,8 +76,8 @@ def make_overview(
         )
         lines.insert(
             2,
-            f"length  {length.steps:,} steps ({length.ended_by}), {length.passes:,.3g} passes over "
-            f"the corpus",
+            f"length  {length.steps:,} steps ({length.ended_by}), {passes_text(length.passes)} "
+            f"over the corpus",
         )
         findings[:0] = find_passes(facts)
     if facts["checkpoints_kept"]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ..brains.pretrain import PretrainBrain
 from ..ranks import world_size
+from .corpus.padding import fuller_batches
 from .flop import count_flop
 from .masks import find_in_masks, lines_of_masks, masked_shares
 from .section import Finding, Section
 
 HALF_FULL = 0.5  # of the speech that a step may have
-BATCHES_OF_BUCKET = 4  # so that its last one, which is not full, counts little
 
 
 def describe_step(brain: Any, hparams: Mapping[str, Any], train_loader: Any) -> Section:
@@ -38,7 +40,7 @@ def describe_step(brain: Any, hparams: Mapping[str, Any], train_loader: Any) -> 
         f"{counted(parameters['trained_parameters'])} trained; the encoder has "
         f"{counted(parameters['encoder_parameters'])}",
     ]
-    findings = find_small_batches(hparams, speech)
+    findings = find_small_batches(hparams, speech, train_loader)
 
     flop = count_flop(brain, train_loader)
     if flop is None:
@@ -90,15 +92,24 @@ def step_text(speech: Mapping[str, Any]) -> str:
     -------
     >>> step_text({"batch_seconds": 400, "batch_clips": None, "ranks": 8, "accumulation": 2,
     ...            "step_seconds": 6123.4})
-    'up to 6400 s of speech: 400 x 8 rank(s) x 2 accumulated; mean 6123 s'
+    'up to 6400 s of speech (400 x 8 ranks x 2 accumulated), 6123 s on average'
+    >>> step_text({"batch_seconds": 12, "batch_clips": None, "ranks": 1, "accumulation": 1,
+    ...            "step_seconds": 7.74})
+    'up to 12 s of speech, 7.7 s on average'
     """
     size, unit = speech["batch_seconds"], "s of speech"
     if size is None:
         size, unit = speech["batch_clips"], "clips"
-    total, seconds = size * speech["ranks"] * speech["accumulation"], speech["step_seconds"]
+    ranks, accumulation, seconds = speech["ranks"], speech["accumulation"], speech["step_seconds"]
+    factors = [
+        f" x {number} {name}"
+        for number, name in ((ranks, "ranks"), (accumulation, "accumulated"))
+        if number > 1
+    ]
+    product = f" ({size:g}{''.join(factors)})" if factors else ""
     return (
-        f"up to {total:g} {unit}: {size:g} x {speech['ranks']} rank(s) x "
-        f"{speech['accumulation']} accumulated; mean {seconds:.{0 if seconds >= 100 else 1}f} s"
+        f"up to {size * ranks * accumulation:g} {unit}{product}, "
+        f"{seconds:.{0 if seconds >= 100 else 1}f} s on average"
     )
 
 
@@ -127,18 +138,27 @@ def counted(number: float) -> str:
     return f"{value:.3g}{units[0]}"
 
 
-def find_small_batches(hparams: Mapping[str, Any], speech: Mapping[str, Any]) -> list[Finding]:
-    """Steps of much less speech than the keys say."""
+def find_small_batches(
+    hparams: Mapping[str, Any], speech: Mapping[str, Any], train_loader: Any
+) -> list[Finding]:
+    """Steps of much less speech than the keys say; ``speech`` is that of ``speech_of_step``."""
     most, held = speech["step_seconds_at_most"], speech["step_seconds"]
     if most is None or held >= HALF_FULL * most:
         return []
-    full = speech["corpus_seconds"] / speech["batch_seconds"]  # batches, if all were full
-    buckets = max(round(full / BATCHES_OF_BUCKET), 1)
-    remedy = f"set num_buckets: {buckets}"
-    if full < 1:
-        remedy = f"set batch_seconds: below {speech['corpus_seconds']:.0f}, all that there is"
-    elif buckets >= hparams["num_buckets"]:
-        remedy = "set batch_seconds: higher: few clips fit into a batch"
+    remedy = "set batch_seconds: lower, and grad_accumulation_factor: higher"
+    clips = train_loader.dataset.data.values()
+    if fuller := fuller_batches(np.array([float(clip["duration"]) for clip in clips]), hparams):
+        batch, buckets, of_batch = fuller
+        wanted = min(hparams["batch_seconds"], speech["corpus_seconds"])
+        accumulation = max(round(speech["accumulation"] * wanted / batch), 1)
+        changes = {
+            "batch_seconds": (batch, speech["batch_seconds"]),
+            "grad_accumulation_factor": (accumulation, speech["accumulation"]),
+            "num_buckets": (buckets, hparams["num_buckets"]),
+        }
+        keys = [f"{key}: {value:g}" for key, (value, now) in changes.items() if value != now]
+        sees = of_batch * accumulation * speech["ranks"]
+        remedy = f"set {', '.join(keys)}: a step then sees {sees:.3g} s"
     text = (
         f"a step sees {held:.3g} s of speech on average, not {most:g}: each batch is of one length "
         f"class, and many hold less"

@@ -52,10 +52,10 @@ def test_clips_that_are_left_out_are_counted(corpus, tmp_path):
 def test_the_limit_that_comes_first_and_its_passes(corpus, tmp_path):
     section = made("best_rq", corpus, tmp_path / "a", optimizer_step_limit=3)
     steps = section.facts["steps_of_epoch"]
-    assert f"length  3 steps (optimizer_step_limit), {3 / steps:.3g} passes" in section.lines[2]
+    assert f"length  3 steps (optimizer_step_limit), {3 / steps:.2g} passes" in section.lines[2]
     assert "few_passes" in found(section)
     section = made("best_rq", corpus, tmp_path / "b", number_of_epochs=5)
-    assert f"length  {5 * steps} steps (number_of_epochs), 5 passes" in section.lines[2]
+    assert f"length  {5 * steps} steps (number_of_epochs), 5.0 passes" in section.lines[2]
     assert not {"few_passes", "many_passes"} & set(found(section))
     section = made(
         "best_rq", corpus, tmp_path / "c", number_of_epochs=9999, optimizer_step_limit=10**6

@@ -1,4 +1,4 @@
-"""The padding of batches, and how many buckets would make less of it.
+"""The padding of batches and how full they are, and keys that would make them better.
 
 Shape suffixes: N clips.
 """
@@ -17,6 +17,10 @@ FACTORS = (2, 4, 8, 16)  # of num_buckets, that are tried
 MOST_BUCKETS = 10_000
 MOST_CLIPS = 10_000  # with which they are tried
 LITTLE = 0.1  # of the seconds
+FULLER_FACTORS = (1, 1 / 2, 2, 1 / 4, 4, 1 / 8, 8)  # of num_buckets, for fuller batches
+PARTS = (1, 2, 4, 8)  # of batch_seconds
+FULL = 0.6  # of batch_seconds
+BATCHES = 4  # of an epoch at least
 
 
 def padding_of(batches: list[list[int]], seconds_N: np.ndarray) -> float:
@@ -52,6 +56,45 @@ def better_buckets(seconds_N: np.ndarray, hparams: Mapping[str, Any]) -> tuple[i
         if (padding := padding_of(batches, seconds_N)) < best[1]:
             best = buckets, padding
         if padding <= LITTLE:
+            break
+    return best
+
+
+def fuller_batches(
+    seconds_N: np.ndarray, hparams: Mapping[str, Any]
+) -> tuple[float, int, float] | None:
+    """Keys with which batches hold most of ``batch_seconds``; None if none was found.
+
+    A batch holds clips of one bucket, so the last one of each bucket is not full; and a bucket is
+    as wide as few buckets make it, with room for its longest clips. Smaller batches are fuller.
+
+    Returns
+    -------
+    batch_seconds : float
+        That of the recipe, or a part of it.
+    num_buckets : int
+        The number of buckets.
+    held : float
+        The seconds of speech that a batch then holds, on average.
+
+    Example
+    -------
+    >>> hparams = {"num_buckets": 50, "batch_seconds": 20, "seed": 1}
+    >>> fuller_batches(np.linspace(3, 5, 24), hparams)[:2]  # 4.8 batches of 20 s at most
+    (10.0, 50)
+    """
+    corpus, best, most = float(seconds_N.sum()), None, 0.0
+    for part in PARTS:
+        batch = min(hparams["batch_seconds"], corpus / BATCHES)
+        batch = float(f"{batch / part:.2g}") if part > 1 or batch == corpus / BATCHES else batch
+        for factor in FULLER_FACTORS:
+            buckets = min(max(round(factor * hparams["num_buckets"]), 1), MOST_BUCKETS)
+            batches = _batches_of(seconds_N, batch, buckets, hparams["seed"])
+            held = corpus / len([one for one in batches if one])
+            value = held / batch * (1 - padding_of(batches, seconds_N))
+            if value > most and held <= batch:  # else clips are longer than a batch
+                best, most = (batch, buckets, held), value
+        if most >= FULL:
             break
     return best
 
