@@ -12,6 +12,7 @@ from .memory_model import MemoryModel, fit_memory
 from .section import Finding, Section
 from .trial_steps import Trial
 
+FAR = 1 / 10  # of the largest batch: smaller ones say little about it
 MARGIN = 0.1  # of the memory that is free, for what the prediction is wrong by
 BYTES_OF_GRADIENT = 4  # parameters and their gradients are float32 in every precision
 # batch_seconds that are tried: round numbers, each at most 1.33 times the one before.
@@ -59,6 +60,8 @@ def plan_memory(hparams: Mapping[str, Any], train_loader: Any, trial: Trial) -> 
         f"of this, the program, {trial.parameters / 1e6:.1f} million parameters and the optimiser "
         f"are {in_gib(trial.floor_bytes)}",
     ]
+    if tried < FAR * largest.padded_seconds:
+        lines.append("  (these are so small that it may need more; --minutes 10 tries larger ones)")
     findings: list[Finding] = []
     if capacity is not None:
         room = (1 - MARGIN) * capacity.available
@@ -67,7 +70,8 @@ def plan_memory(hparams: Mapping[str, Any], train_loader: Any, trial: Trial) -> 
         lines.append(
             f"Free: {in_gib(capacity.available)} of {in_gib(capacity.total)} ({name_of(capacity)})"
         )
-        lines.append(line_about(fits, hparams))
+        is_all = fits is not None and fits == round_values(clips, key_of_size(hparams))[-1]
+        lines.append(line_about(fits, hparams, is_all=is_all))
         if needed > room:
             findings.append(too_large(hparams, train_loader, trial, model, needed, room))
     if workers := hparams.get("num_workers", 0):
@@ -166,9 +170,11 @@ def too_large(
     return Finding("batch_larger_than_memory", text, f"{remedy}{others}")
 
 
-def line_about(fits: float | None, hparams: Mapping[str, Any]) -> str:
-    """The largest batch that fits, for a reader."""
+def line_about(fits: float | None, hparams: Mapping[str, Any], *, is_all: bool) -> str:
+    """The largest batch that fits, for a reader; ``is_all``: it has all the speech there is."""
     key = key_of_size(hparams)
+    if is_all:
+        return f"Any {key} fits, up to all the speech there is (now {hparams[key]:g})"
     if fits is None:
         return f"No {key} fits, with a margin of {MARGIN:.0%}"
     return (

@@ -104,7 +104,7 @@ def failed(title: str, error: Exception) -> Section:
     (['not known: train_csv: its clips are silent; check the files'], 'check the files')
     """
     text = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, ValueError):
+    if not isinstance(error, (ValueError, TimeoutError)):
         text = f"{type(error).__name__}: {text}"
     findings = []
     if isinstance(error, RunError):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from .trial_steps import Trial, TrialStep
 
 __all__ = ["Trial", "TrialStep", "run_trial"]
 
-PATIENCE = 60.0  # seconds for what is not measured: imports, manifests, the last step
+GRACE = 15.0  # seconds for the last step, where earlier ones have said enough
+PATIENCE = 60.0  # seconds for what is not measured: imports, manifests, the fit of a quantiser
 
 
 def run_trial(argv: Sequence[str], *, seconds: float) -> Trial:
@@ -38,6 +40,8 @@ def run_trial(argv: Sequence[str], *, seconds: float) -> Trial:
     ------
     ValueError
         If the recipe cannot be trained, with its own message, or if the process was killed.
+    TimeoutError
+        If it took far too long to make its first steps.
     """
     values = run_in_process("steps", argv, seconds=seconds, capacity=machine_capacity())
     return Trial.from_json(values)
@@ -64,24 +68,32 @@ def run_in_process(
         values = {"task": task, "argv": [*argv], "seconds": seconds, "capacity": capacity}
         request.write_text(json.dumps(values), "utf-8")
         command = [sys.executable, "-m", "brainquant.planning.trial_process", folder]
+        result = Path(folder, "result.json")
         with open(Path(folder, "output"), "w+", encoding="utf-8", errors="replace") as output:
+            # A later process group would not get Ctrl-C; this one ends with its parent.
+            process = subprocess.Popen(command, stdout=output, stderr=output)
             try:
-                # A later process group would not get Ctrl-C; this one ends with its parent.
-                status = subprocess.run(
-                    command, stdout=output, stderr=output, timeout=2 * seconds + PATIENCE
-                ).returncode
+                status = wait(process, result, seconds)
             except subprocess.TimeoutExpired:
-                raise ValueError(
+                raise TimeoutError(
                     f"the trial of {argv[0]} was not over after {2 * seconds + PATIENCE:.0f} s, in "
-                    f"{doing(folder)}: a step takes too long here; set batch_seconds: lower, or "
-                    f"give the plan more time"
+                    f"{doing(folder)}; give it more time with --minutes 10"
                 ) from None
+            finally:
+                process.kill()
+                process.wait()
             output.seek(0)
             said = output.read()
-        result = Path(folder, "result.json")
         if status == 0 and result.is_file():
             return json.loads(result.read_text("utf-8"))
         raise ValueError(failure(status, said, doing(folder)))
+
+
+def wait(process: subprocess.Popen, result: Path, seconds: float) -> int:
+    """The status of a process, which is 0 if it has gone on for too long but has a result."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds + GRACE)
+    return 0 if result.is_file() else process.wait(seconds + PATIENCE - GRACE)
 
 
 def doing(folder: str | os.PathLike[str]) -> str:

@@ -31,8 +31,13 @@ def main(folder: str) -> None:
         request = json.loads(Path(folder, "request.json").read_text("utf-8"))
         run, loaders = open_trial(request, until=began + request["seconds"])
         run.note = lambda text: Path(folder, "doing").write_text(text, "utf-8") and None
-        result = TASKS[request["task"]](run, loaders[1], request)
-        Path(folder, "result.json").write_text(json.dumps(result), "utf-8")
+
+        def keep(result: Mapping[str, Any]) -> None:
+            path = Path(folder, "result.part")
+            path.write_text(json.dumps(result), "utf-8")
+            path.replace(Path(folder, "result.json"))
+
+        keep(TASKS[request["task"]](run, loaders[1], keep))
 
 
 def open_trial(request: Mapping[str, Any], *, until: float) -> tuple[Any, Any]:
@@ -63,8 +68,8 @@ def open_trial(request: Mapping[str, Any], *, until: float) -> tuple[Any, Any]:
     return TrialRun(brain, loaders[0], hparams, capacity=capacity, until=until), loaders
 
 
-def try_steps(run: Any, valid_loader: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a ``Trial``."""
+def try_steps(run: Any, valid_loader: Any, keep: Callable[..., None]) -> dict[str, Any]:
+    """The values of a ``Trial``; keeps what is known so far, in case that a step takes too long."""
     import torch
 
     from .trial_steps import Trial
@@ -75,32 +80,35 @@ def try_steps(run: Any, valid_loader: Any, request: Mapping[str, Any]) -> dict[s
     run.prepare(valid_loader)
     before = run.memory.peak(), time.perf_counter() - began
     floor, least = run.measure_floor()
-    ramp = run.measure_ramp(floor)
-    shapes, steps, pace = [], ramp, []
-    if ramp[-1].clips == run.enough * ramp[-1].batches:
-        shapes = run.measure_shapes(ramp)
-        steps = run.measure_memory(shapes, floor)
-        # The run's own batches are twice as large as the largest of the trial.
-        if not run.twice_is_too_much(steps[-1], floor):
-            pace = run.measure_pace()
     trained = (p for p in run.brain.modules.parameters() if p.requires_grad)
-    return Trial(
+    trial = Trial(
         device=str(run.brain.device),
         threads=torch.get_num_threads(),
         parameters=sum(p.numel() for p in trained),
         accumulation=run.accumulation,
         floor_bytes=floor,
         least_bytes=least,
-        shapes=shapes,
-        steps=steps,
-        pace=pace,
+        shapes=[],
+        steps=[run.last],
+        pace=[],
         before_steps_bytes=before[0],
         before_steps_seconds=before[1],
         capacity=run.capacity,
-    ).to_json()
+    )
+    keep(trial.to_json())
+    trial = trial._replace(steps=(ramp := run.measure_ramp(floor)))
+    keep(trial.to_json())
+    if run.is_whole(ramp):
+        trial = trial._replace(shapes=run.measure_shapes(ramp))
+        trial = trial._replace(steps=run.measure_memory(ramp, trial.shapes, floor))
+        keep(trial.to_json())
+        # The run's own batches are twice as large as the largest of the trial.
+        if not run.twice_is_too_much(trial.steps[-1], floor):
+            trial = trial._replace(pace=run.measure_pace())
+    return trial.to_json()
 
 
-def find_batch(run: Any, valid_loader: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def find_batch(run: Any, valid_loader: Any, keep: Callable[..., None]) -> dict[str, Any]:
     """The values of a ``FoundBatch``."""
     from .batch_search import BatchSearch
 
@@ -109,7 +117,7 @@ def find_batch(run: Any, valid_loader: Any, request: Mapping[str, Any]) -> dict[
     return BatchSearch(run).find()._asdict()
 
 
-TASKS: dict[str, Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]]] = {
+TASKS: dict[str, Callable[[Any, Any, Callable[..., None]], dict[str, Any]]] = {
     "steps": try_steps,
     "find_batch": find_batch,
 }

@@ -20,6 +20,7 @@ SERIES = 12  # batches of a series at most
 MEMORY_TIME = 0.55  # of the time that is left when the Brain is built; the pace gets the rest
 SAFE = 0.9  # of the available memory
 MAX_PACE = 50  # steps
+QUICK = 1.0  # seconds of a step that is made even if the time is over
 
 
 class TrialRun:
@@ -139,17 +140,28 @@ class TrialRun:
     def measure_ramp(self, floor: int) -> list[TrialStep]:
         """Steps on the longest clips, each on twice as many, up to the smallest share of a run's.
 
-        A batch that is far larger than the memory must not end the trial.
+        A batch that is far larger than the memory must not end the trial. If there is no time for
+        one of these steps, the last step on the shortest clip stands for them.
         """
         longest = max(shape.longest_seconds for shape in batch_shapes(self.clips, self.hparams))
         largest = max(s.padded_seconds for s in batch_shapes(self.clips, self.hparams))
         self.enough = max(round(largest * SHARES[0] / longest), 1)
         count, steps = 1, []
+        if self.is_late(longest):
+            return [self.last]
         while True:
             steps.append(self.of_batch(self.similar(longest, count)))
             if count == self.enough or self.twice_is_too_much(steps[-1], floor):
                 return steps
             count = min(2 * count, self.enough)
+            if self.is_late(count * longest):
+                return steps
+
+    def is_whole(self, ramp: Sequence[TrialStep]) -> bool:
+        """Whether a ramp has come to its end, and there is time for more."""
+        last = ramp[-1]
+        enough = last.clips == self.enough * last.batches
+        return enough and not self.is_late(last.padded_seconds / last.batches)
 
     def twice_is_too_much(self, step: TrialStep, floor: int) -> bool:
         """Whether a batch of twice the size might not fit."""
@@ -158,6 +170,8 @@ class TrialRun:
     def measure_shapes(self, ramp: Sequence[TrialStep]) -> list[TrialStep]:
         """Two steps of as many padded seconds, on long clips and on clips half as long."""
         count, longest = ramp[-1].clips // ramp[-1].batches, ramp[-1].longest_seconds
+        if self.is_late(2 * count * longest):
+            return []
         steps = []
         for seconds, clips in ((longest, count), (longest / 2, 2 * count)):
             self.memory.give_back()  # or the second one shows the peak of the first
@@ -166,8 +180,12 @@ class TrialRun:
         long, short = steps
         return steps if long.longest_seconds > 1.3 * short.longest_seconds else []
 
-    def measure_memory(self, shapes: Sequence[TrialStep], floor: int) -> list[TrialStep]:
+    def measure_memory(
+        self, ramp: list[TrialStep], shapes: Sequence[TrialStep], floor: int
+    ) -> list[TrialStep]:
         """The largest step of each series of batches, which have a share of a run's clips.
+
+        The ramp, if there is no time for two series.
 
         In a run each batch has another length, and glibc finds no hole of the right size for its
         tensors, unless they are mapped by themselves (above 32 MiB). So the memory of a CPU run
@@ -187,7 +205,7 @@ class TrialRun:
         steps: list[TrialStep] = []
         for number, (share, count, seconds) in enumerate(parts):
             # The largest step says the most: it comes before the series and before the pace.
-            if len(steps) > 1 and now() + self.cost(count * seconds) > self.until:
+            if self.is_late(count * seconds):
                 break
             if steps and self.twice_is_too_much(steps[-1], floor):
                 break
@@ -200,7 +218,7 @@ class TrialRun:
                 peak = max(peak, self.of_batch(part).peak_bytes)
             step = self.of_batch(self.similar(seconds, count))
             steps.append(step._replace(peak_bytes=max(peak, step.peak_bytes)))
-        return steps
+        return steps if len(steps) > 1 else max(steps, ramp, key=len)
 
     def cost(self, padded_seconds: float) -> float:
         """The time of a step like ``of_batch`` on so many seconds, judged by the last step."""
@@ -208,12 +226,21 @@ class TrialRun:
         per_second = (last.seconds + last.reading_seconds) / last.padded_seconds
         return per_second * padded_seconds * last.batches
 
+    def is_late(self, padded_seconds: float) -> bool:
+        """Whether such a step takes more than the time that is left, and is not a quick one."""
+        return self.cost(padded_seconds) > max(self.until - time.perf_counter(), QUICK)
+
     # ---- the time --------------------------------------------------------------------------
 
     def measure_pace(self) -> list[TrialStep]:
         """Steps on the batches of the first epoch, in their order, until the time is over."""
         batches, steps = epochs_of(self.clips, self.hparams, 1), []
-        number, first = self.accumulation, 0
+        first_seconds = self.seconds_of(batches[0])
+        of_batch = self.cost(len(first_seconds) * max(first_seconds)) / self.last.batches
+        left = self.until - time.perf_counter()
+        if of_batch > max(left, QUICK):
+            return []
+        number, first = max(min(self.accumulation, int(left / of_batch)), 1), 0
         while len(steps) < MAX_PACE and first + number <= len(batches):
             steps.append(self.step(batches[first : first + number]))
             first += number

@@ -93,4 +93,4 @@ def test_a_trial_does_not_try_what_may_not_fit(run, monkeypatch):
     assert counts == [1, 2]  # an eighth of 16
     monkeypatch.setattr(run, "most", floor)
     assert [step.clips for step in run.measure_ramp(floor)] == [1]
-    assert len(run.measure_memory([], floor)) == 1
+    assert len(run.measure_memory([], [], floor)) == 1
