@@ -32,6 +32,7 @@ from .section import Section
 TITLE = "Codes before training"
 FIT_FRAMES = 25_000  # at most, for a quantiser that the run fits to more
 FIT_SHARE = 0.5  # of the time
+ENCODE_SHARE = 0.2  # of the time at least, however long the fit has taken
 MOST_FRAMES = 50_000  # that are encoded
 
 
@@ -62,6 +63,7 @@ def describe_codes(
         encoder = copy_that_normalises(brain.raw("encoder"))
         try:
             with fitted(brain, encoder, FIT_SHARE * seconds) as fit_frames:
+                until = max(until, time.perf_counter() + ENCODE_SHARE * seconds)
                 encoded = encode_clips(brain, encoder, hparams["seed"], until)
                 if encoded is None:
                     reason = "none: no clip of train_csv could be read"

@@ -30,7 +30,7 @@ def lines_of(facts: Mapping[str, Any]) -> list[str]:
         f"each: {_speed(facts['speech_per_second'])}"
     ]
     if not facts["measured_on_own_batches"]:
-        lines.append("  (from smaller steps, so it may be wrong by half; --minutes 10 measures it)")
+        lines.append("  (from much smaller steps, so it may be far off; --minutes 10 measures it)")
     seconds = facts["seconds"]
     lines.append(
         f"{facts['steps']:,} steps ({facts['ended_by']}), "
