@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -170,6 +169,8 @@ def limited(growth: int | None) -> Iterator[None]:
     if growth is None or mapped is None:
         yield
         return
+    import resource  # Windows has none
+
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = mapped + max(growth, 0)
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)

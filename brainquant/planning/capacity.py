@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -178,6 +177,8 @@ class PeakMemory:
         found = _kilobytes(Path("/proc/self/status"))
         if "VmHWM" in found:
             return found["VmHWM"]
+        import resource  # Windows has none
+
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

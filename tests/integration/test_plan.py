@@ -1,10 +1,12 @@
 """A plan of a real recipe: it is whole, it finds planted faults, and it leaves the run alone."""
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
+from contextlib import redirect_stdout
 
 import pytest
 from tiny_run import hparams_of
@@ -41,14 +43,12 @@ def planned(corpus, pretrained_run, tmp_path_factory):
         "--prepare", "null", *TINY.split(), "--lr", "0.02", "--optimizer_step_limit", "5",
         "--warmup_steps", "0", "--minutes", "0.1", "--output", str(folder / "made" / "plan.json"),
     ]  # fmt: skip
-    shown = []
-    with RunLock(str(run)), pytest.MonkeyPatch.context() as patch:
+    with RunLock(str(run)), redirect_stdout(io.StringIO()) as shown:
         before = listing(run, corpus)
-        patch.setattr("builtins.print", lambda *texts, **_: shown.extend(map(str, texts)))
         main(["plan", *options])
         after = listing(run, corpus)
     plan = json.loads((folder / "made" / "plan.json").read_text("utf-8"))
-    return {"before": before, "after": after, "text": "\n".join(shown), "plan": plan}
+    return {"before": before, "after": after, "text": shown.getvalue(), "plan": plan}
 
 
 def test_a_run_that_goes_on_and_its_corpus_stay_as_they_are(planned):

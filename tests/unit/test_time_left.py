@@ -223,12 +223,12 @@ def test_a_terminal_of_80_columns_shows_all_of_it(monkeypatch):
         progress.start(12, 10_000, 4998, show=True, colour="GREEN")
         progress.update()
         progress.show({"loss": 4.8214, "code_perplexity_sum": 1226.2, "accuracy": 0.3})
-        progress.bar.mininterval = 0
         progress.update("23 h 59 min left (18:40 Wed)")
+        progress.bar.refresh()
         progress.close()
         stderr.flush()
         shown = screen.read(100_000).decode()
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in re.split(r"[\r\n]+", shown)]
+    lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", shown)]
     assert max(map(len, lines)) <= 80
     wanted = "| 50%, 23 h 59 min left (18:40 Wed), loss 4.82, perplexity 1226"
     assert any(line.startswith("epoch 12 |") and line.endswith(wanted) for line in lines)

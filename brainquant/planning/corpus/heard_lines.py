@@ -9,7 +9,7 @@ from typing import Any
 from .copies import Copies
 from .heard import CLIPPED, SILENT, Heard
 from .sample import Reading
-from .wording import row, say_count, say_percent, say_time
+from .wording import labelled, say_count, say_percent, say_time
 
 SHOWN = 3  # reasons, rates
 
@@ -41,29 +41,29 @@ def heard_lines(
         )
     else:
         text = f"all {say_count(clips, 'training clip')}, read in {say_time(seconds)}"
-    yield from row("audio", text)
+    yield from labelled("audio", text)
     if bad:
-        yield from row(
+        yield from labelled(
             "unreadable", f"{say_count(len(bad), 'clip')}, such as {bad[0].clip}: {bad[0].reason}"
         )
     if not heard.clips:
         return
     low, median, high = heard.levels
     if math.isfinite(median):
-        yield from row(
+        yield from labelled(
             "level",
             f"median {median:.0f} dB, 90 % of the clips from {low:.0f} to {high:.0f} dB (RMS below "
             f"full scale)" + _clips_text("below -60 dB", heard.very_quiet),
         )
-    yield from row(
+    yield from labelled(
         "silence",
         f"{say_percent(heard.quiet)} of the time, {say_percent(heard.empty)} digital"
         + _clips_text(f"below {SILENT:.0f} dB", heard.silent),
     )
-    yield from row("clipping", _clipping_text(heard))
-    yield from row("rates", _rates_text(heard.rates, rate))
-    yield from row("bandwidth", _bandwidth_text(heard, rate))
-    yield from row("copies", _copies_text(copies))
+    yield from labelled("clipping", _clipping_text(heard))
+    yield from labelled("rates", _rates_text(heard.rates, rate))
+    yield from labelled("bandwidth", _bandwidth_text(heard, rate))
+    yield from labelled("copies", _copies_text(copies))
 
 
 def _clips_text(what: str, number: int) -> str:

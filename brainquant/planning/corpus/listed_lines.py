@@ -16,7 +16,7 @@ from .listed import (
     shared_speakers,
     speakers_of,
 )
-from .wording import row, say_count, say_percent, say_time
+from .wording import labelled, say_count, say_percent, say_time
 
 SHOWN = 2  # reasons of files that cannot be used
 
@@ -57,23 +57,23 @@ def _facts_of(split: Split) -> dict[str, Any]:
 
 def listed_lines(listed: Listed, hparams: Mapping[str, Any]) -> Iterator[str]:
     """What the manifests say, in lines of at most 76 characters."""
-    yield from row("training", _split_text(listed.train))
+    yield from labelled("training", _split_text(listed.train))
     if listed.valid:
-        yield from row("validation", _split_text(listed.valid))
+        yield from labelled("validation", _split_text(listed.valid))
     lengths = lengths_of(listed.train.selection.seconds_N)
-    yield from row(
+    yield from labelled(
         "lengths",
         f"shortest {say_time(lengths.shortest)}, median {say_time(lengths.median)}, 95 % below "
         f"{say_time(lengths.below_95)}, longest {say_time(lengths.longest)}",
     )
-    yield from row("left out", "; ".join(_left_out_texts(listed)) or "nothing")
+    yield from labelled("left out", "; ".join(_left_out_texts(listed)) or "nothing")
     buckets = "" if hparams["batch_clips"] else f", num_buckets: {hparams['num_buckets']}"
-    yield from row(
+    yield from labelled(
         "padding",
         f"{say_percent(listed.padding)} of the seconds in batches "
         f"({say_count(listed.batches, 'batch')} in an epoch{buckets})",
     )
-    yield from row("speakers", _speaker_text(listed))
+    yield from labelled("speakers", _speaker_text(listed))
 
 
 def _split_text(split: Split) -> str:

@@ -107,7 +107,7 @@ def read_sample(
         which = int(np.searchsorted(first_of, number, "right")) - 1
         place = number - int(first_of[which])
         clip, row = clips[which][place]
-        return read_clip(
+        return hear_clip(
             loaders[which].dataset[place], which, clip, row, int(group_N[number]), sample_rate
         )
 
@@ -184,7 +184,7 @@ def _in_threads(
     return readings
 
 
-def read_clip(
+def hear_clip(
     item: Any, split: int, clip: str, row: Mapping[str, Any], group: int, sample_rate: int
 ) -> Reading:
     """Measures an item of ``ReadableClips``."""

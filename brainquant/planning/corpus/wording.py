@@ -10,12 +10,12 @@ UNITS = "s\\b|min\\b|h\\b|%|dB|kHz"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def row(label: str, text: str) -> list[str]:
+def labelled(label: str, text: str) -> list[str]:
     """The lines of a label and its text. No line ends between a number and its unit.
 
     Example
     -------
-    >>> for line in row("lengths", "shortest 1.4 s, median 14 s, " * 3):
+    >>> for line in labelled("lengths", "shortest 1.4 s, median 14 s, " * 3):
     ...     print(line)
     lengths     shortest 1.4 s, median 14 s, shortest 1.4 s, median 14 s,
                 shortest 1.4 s, median 14 s,
