@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import speechbrain as sb
@@ -155,7 +156,8 @@ class RunBrain(sb.Brain):
             [] if trial else self.hparams.train_loggers,
             codebook_size=self.tally.codebook_size,
             warmup_steps=self.hparams.warmup_steps,
-            title=f"{type(self).__name__} in {folder}",
+            # Without the folders of this machine: a report is sent to others.
+            title=f"{type(self).__name__} in {'/'.join(Path(folder).parts[-2:])}",
         )
         self.left_out = LeftOut(self.run_log, self.hparams.max_bad_audio)
         self.parts = RunParts(
