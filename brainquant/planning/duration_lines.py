@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..training.time_left import duration_text, moment_text
+from ..training.time_text import duration_text, moment_text
 from .section import Finding
 from .text import say_bytes
 

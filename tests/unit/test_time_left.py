@@ -22,11 +22,10 @@ from brainquant.training.time_left import (
     QUALITY,
     Limits,
     TimeLeft,
-    duration_text,
     limits_of,
-    moment_text,
     work_left,
 )
+from brainquant.training.time_text import duration_text, moment_text
 
 
 class Run:
