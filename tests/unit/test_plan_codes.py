@@ -1,5 +1,6 @@
 """What a plan says of the codes before training, for every quantiser."""
 
+import re
 import shutil
 
 import numpy as np
@@ -135,7 +136,9 @@ def test_a_code_of_silence_is_told_from_a_frequent_one(corpus, tmp_path):
         clip["wav"], clip["duration"] = str(path), 4 * len(audio) / rate
     section = describe_codes(brain, hparams, loader, seconds=0.2)
     [finding] = [f for f in section.findings if f.name == "frequent_code"]
-    assert finding.text == "one code has 75% of the frames, which are silence (-100 dB)"
+    # How many clips are read in the time depends on the machine.
+    text = r"one code has (\d+)% of the frames, which are silence \(-100 dB\)"
+    assert 40 <= int(re.fullmatch(text, finding.text)[1]) <= 80
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "online_codebooks"])
