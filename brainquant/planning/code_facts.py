@@ -37,7 +37,7 @@ def facts_of(
 
     Arguments
     ---------
-    quantiser : brainquant.quantisers.Quantiser
+    quantiser : Quantiser
         Has made the codes.
     encoded : Encoded
         The frames and codes.

@@ -24,7 +24,7 @@ def find_in_codes(facts: Mapping[str, Any], brain: Any) -> list[Finding]:
     ---------
     facts : dict
         Of ``brainquant.planning.code_facts``.
-    brain : brainquant.brains.PretrainBrain
+    brain : PretrainBrain
         Has the quantiser and the encoder.
     """
     return list(_found(facts, brain.quantiser, _more_codes(brain)))
