@@ -16,7 +16,7 @@ from ..monitoring.page import table
 from .code_tables import UNKNOWN, CodeTable, Stretches, find_stretches, tabulate
 from .coded_speech import CodedSpeech
 from .listening import Sounds, segment_buttons
-from .phones import percent, phone_matrix, top_phones
+from .phones import phone_matrix, share_text, top_phones
 from .segments import LONGEST, choose_stretches, segment_of
 from .usage import Period
 
@@ -82,16 +82,16 @@ class CodebookView:
             if audio:
                 row.append(segment_buttons(code, self._sounds_of(code, sounds, audio)))
             mean = frame * of.frames_V[code] / of.stretches_V[code]
-            row += [rank, percent(share_V[code]), f"{mean:.0f} ms"]
+            row += [rank, share_text(share_V[code]), f"{mean:.0f} ms"]
             row += [int(of.speakers_V[code])] * self.has_speakers
             row += [top_phones(phone_share_VP[code], self.phones)] * bool(self.phones)
             if len(periods) > 1:
-                row.append(f"{percent(changes[0][code])}, {percent(changes[1][code])}")
+                row.append(f"{share_text(changes[0][code])}, {share_text(changes[1][code])}")
             rows.append(row)
         used, size = len(of.order), self.speech.codebook_size
         text = f"{used:,} of {size:,} codes are used in this speech."
         if used > len(shown):
-            share = percent(1 - share_V[shown].sum())
+            share = share_text(1 - share_V[shown].sum())
             text += f" The table has the {len(shown)} commonest; the others have {share} of frames."
         how = Markup()
         if audio:
@@ -134,8 +134,8 @@ class CodebookView:
                 f"{period.counts_GV[self.codebook].sum():,}",
                 int((shares_V > 0).sum()),
                 f"{of_books[self.codebook]:.1f}",
-                f"{best} ({percent(shares_V[best])})",
-                percent(np.sort(shares_V)[-10:].sum()),
+                f"{best} ({share_text(shares_V[best])})",
+                share_text(np.sort(shares_V)[-10:].sum()),
             ])  # fmt: skip
         return Markup("<h3>Use over the training</h3>{}").format(
             table(

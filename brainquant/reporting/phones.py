@@ -28,12 +28,12 @@ MEASURES = {  # of evaluation.code_phones: name and meaning
 }
 
 
-def percent(share: Any) -> str:
+def share_text(share: Any) -> str:
     """A share for people.
 
     Example
     -------
-    >>> percent(0.1234), percent(0.0012), percent(0.00001)
+    >>> share_text(0.1234), share_text(0.0012), share_text(0.00001)
     ('12 %', '0.12 %', '0.001 %')
     """
     digits = 0 if share >= 0.0995 else 1 if share >= 0.00995 else 2 if share >= 0.000995 else 3
@@ -65,7 +65,7 @@ def top_phones(shares_P: np.ndarray, phones: Sequence[str], most: int = 3) -> st
     'b 78 %, a 20 %'
     """
     best = np.argsort(-shares_P, kind="stable")[:most]
-    return ", ".join(f"{phones[p]} {percent(shares_P[p])}" for p in best if shares_P[p] >= 0.05)
+    return ", ".join(f"{phones[p]} {share_text(shares_P[p])}" for p in best if shares_P[p] >= 0.05)
 
 
 def phone_matrix(of_codes: CodeTable, phones: Sequence[str]) -> Markup:
@@ -113,11 +113,11 @@ def _table_of_phones(of_codes: CodeTable, order: np.ndarray, names: Sequence[str
         frames_V = frames_VP[:, row]
         best = [v for v in np.argsort(-frames_V, kind="stable")[:3] if frames_V[v]]
         listed = ", ".join(
-            f"{v} ({percent(share_VP[v, row])}, has {percent(frames_V[v] / frames_V.sum())})"
+            f"{v} ({share_text(share_VP[v, row])}, has {share_text(frames_V[v] / frames_V.sum())})"
             for v in best
         )
         share = frames_V.sum() / max(1, frames_VP.sum())
-        rows.append([name, percent(share), int((commonest_V == row).sum()), listed])
+        rows.append([name, share_text(share), int((commonest_V == row).sum()), listed])
     return table(
         ["phone", "frames", "codes that are mostly it",
          "its commonest codes (P(phone | code), share of the phone's frames)"],
